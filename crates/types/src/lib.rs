@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The dictionary: the words that every room of Forebay shares.
+//!
+//! Ids, paths, byte ranges, sizes, the one [`Error`], the clock and deadlines.
+//! Plain data and pure functions: nothing here does I/O, spawns, or knows an async runtime.
+
+pub mod clock;
+pub mod error;
+pub mod meta;
+pub mod name;
+pub mod range;
+pub mod size;
+
+pub use clock::{Clock, Deadline, ManualClock, SystemClock};
+pub use error::{Error, ErrorKind, Result};
+pub use meta::{Freshness, MountId, NodeKind, ObjectMeta, ObjectRef, VersionId, VersionTag};
+pub use name::{Name, NameFault, ObjectPath};
+pub use range::{ByteRange, PAGE_SIZE, PageRange, page_count};
+pub use size::ByteSize;
