@@ -1,1 +1,23 @@
-//! Placeholder.
+// SPDX-License-Identifier: Apache-2.0
+//! Under storage: one trait, a folder per driver.
+//!
+//! [`UnderStorage`] is what the rest of Forebay knows of a bucket or a directory: look at a name,
+//! list a directory, read a range of one version. Drivers are [`open`]ed from a URI and options.
+//! This crate retries (nobody else does), checks that each answer is the answer to what was asked,
+//! and counts requests. It caches nothing and knows no mount.
+
+mod counters;
+mod errors;
+mod local;
+mod retry;
+mod s3;
+mod settings;
+mod storage;
+mod uri;
+
+#[cfg(feature = "testing")]
+pub mod conformance;
+
+pub use counters::{Counters, CountersSnapshot};
+pub use settings::Settings;
+pub use storage::{ByteStream, ListEntry, ListPage, ListStream, UnderStorage, open, probe};

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Driver.
+use crate::{Settings, UnderStorage};
+use std::sync::Arc;
+use types::{Clock, Error, Result};
+pub(crate) fn open(
+    _: crate::uri::S3Location,
+    _: &Settings,
+    _: Arc<dyn Clock>,
+) -> Result<Arc<dyn UnderStorage>> {
+    Err(Error::internal("not built yet"))
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What every under storage can do, and how one is opened.
+//!
+//! The contract, which the suite in `conformance` checks on each driver:
+//! * Absence is a fact: [`ErrorKind::NotFound`] only if the storage said so.
+//! * Bytes belong to the version asked for, or the answer is [`ErrorKind::Stale`]. A short or
+//!   overlong body is an error, never data.
+//! * Every wait ends at the deadline. Dropping a future or a stream ends its request.
+//! * Names that a file system cannot show are left out of listings and counted.
+
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use types::{
+    ByteRange, Clock, Deadline, Error, ErrorKind, Name, ObjectMeta, ObjectPath, Result, VersionTag,
+};
+
+use crate::uri::Location;
+use crate::{Counters, Settings, local, s3};
+
+/// Bytes of one version of one object, in order. Ends early only with an error.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// A listing, page by page as the storage answers. Ends after the first error.
+pub type ListStream = Pin<Box<dyn Stream<Item = Result<ListPage>> + Send>>;
+
+/// One page of a listing.
+#[derive(Debug, Clone, Default)]
+pub struct ListPage {
+    /// What the page names. A name comes once in a listing; pages need not be sorted.
+    pub entries: Vec<ListEntry>,
+    /// How many names were left out because a file system cannot show them: `//`, `.`, `..`, too
+    /// long, special files, and objects hidden by a directory of the same name.
+    pub unshowable: u64,
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListEntry {
+    /// The name.
+    pub name: Name,
+    /// What the storage told of it.
+    pub meta: ObjectMeta,
+}
+
+/// A place in a storage that holds objects.
+#[async_trait]
+pub trait UnderStorage: Send + Sync + Debug {
+    /// Returns where this is, normalised. Holds no secrets.
+    fn uri(&self) -> &str;
+
+    /// Returns what identifies this place over restarts: the URI and, where there is one, the
+    /// endpoint.
+    fn identity(&self) -> &str;
+
+    /// Asks what `path` is. Costs one request when it is a file.
+    ///
+    /// # Errors
+    /// `NotFound` only if the storage said so.
+    async fn stat(&self, path: &ObjectPath, deadline: Deadline) -> Result<ObjectMeta>;
+
+    /// Lists one directory level. Each page is bounded by the request timeout of the settings. An
+    /// absent directory is empty on object stores, `NotFound` elsewhere.
+    fn list(&self, dir: &ObjectPath) -> ListStream;
+
+    /// Reads `range`, which lies inside the object, of the version `tag`.
+    ///
+    /// # Errors
+    /// `Stale` when the object is another version now, also in the middle of the stream.
+    async fn read(
+        &self,
+        path: &ObjectPath,
+        tag: &VersionTag,
+        range: ByteRange,
+        deadline: Deadline,
+    ) -> Result<ByteStream>;
+
+    /// Reads the target of a symbolic link.
+    async fn read_link(&self, path: &ObjectPath, _deadline: Deadline) -> Result<Vec<u8>> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("read link {path}: {} has no symbolic links", self.uri()),
+        ))
+    }
+
+    /// Returns the counts of requests.
+    fn counters(&self) -> &Counters;
+}
+
+/// Opens the storage that the settings name. Sends no request: see [`probe`].
+///
+/// # Errors
+/// `Invalid` for a URI or an option that cannot be right, with what would be; for a local
+/// directory also what keeps it from being opened.
+pub async fn open(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Arc<dyn UnderStorage>> {
+    match Location::parse(&settings.uri)? {
+        Location::S3(location) => s3::open(location, settings, clock),
+        Location::Local(path) => local::open(path, settings.clone(), clock).await,
+    }
+}
+
+/// Asks the storage once, so that wrong places, credentials and endpoints show before anybody
+/// waits for a file.
+///
+/// # Errors
+/// One message with the cause and what to do about it.
+pub async fn probe(storage: &dyn UnderStorage, deadline: Deadline) -> Result<()> {
+    let first = tokio::time::timeout_at(
+        deadline.instant().into(),
+        storage.list(&ObjectPath::root()).next(),
+    )
+    .await;
+    let context = || format!("reach {}", storage.uri());
+    match first {
+        Ok(None | Some(Ok(_))) => Ok(()),
+        Ok(Some(Err(error))) => Err(error.context(context())),
+        Err(_) => Err(Error::new(
+            ErrorKind::Timeout,
+            "no answer before the deadline; check the endpoint and the network",
+        )
+        .context(context())),
+    }
+}
