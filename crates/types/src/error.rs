@@ -183,7 +183,10 @@ mod tests {
             .context("read page 3")
             .context("peer w3");
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-        assert_eq!(error.to_string(), "peer w3: read page 3: open: Permission denied (os error 13)");
+        assert_eq!(
+            error.to_string(),
+            "peer w3: read page 3: open: Permission denied (os error 13)"
+        );
         assert!(!error.is_retryable());
         assert!(error.retryable().is_retryable());
     }

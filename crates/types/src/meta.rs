@@ -17,7 +17,9 @@ impl MountId {
     /// Returns the id of the storage location `identity` (normalised URI and endpoint).
     pub fn of(identity: &str) -> Self {
         let hash = blake3::hash(identity.as_bytes());
-        MountId(u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes of 32")))
+        MountId(u64::from_le_bytes(
+            hash.as_bytes()[..8].try_into().expect("eight bytes of 32"),
+        ))
     }
 }
 
@@ -60,7 +62,9 @@ impl VersionId {
             None => hasher.update(b"m").update(&tag.mtime_ns.to_le_bytes()),
         };
         let hash = hasher.finalize();
-        VersionId(u128::from_le_bytes(hash.as_bytes()[..16].try_into().expect("16 bytes of 32")))
+        VersionId(u128::from_le_bytes(
+            hash.as_bytes()[..16].try_into().expect("16 bytes of 32"),
+        ))
     }
 }
 
@@ -95,7 +99,11 @@ pub struct Owner {
 impl ObjectMeta {
     /// Returns the description of a directory that only the names below it imply.
     pub fn implied_directory() -> Self {
-        ObjectMeta { kind: NodeKind::Directory, tag: VersionTag::default(), owner: None }
+        ObjectMeta {
+            kind: NodeKind::Directory,
+            tag: VersionTag::default(),
+            owner: None,
+        }
     }
 }
 
@@ -116,7 +124,12 @@ impl ObjectRef {
     /// Makes the reference, with its id.
     pub fn new(mount: MountId, path: ObjectPath, tag: VersionTag) -> Self {
         let id = VersionId::of(mount, &path, &tag);
-        ObjectRef { mount, path, tag, id }
+        ObjectRef {
+            mount,
+            path,
+            tag,
+            id,
+        }
     }
 
     /// Returns the length in bytes.
@@ -162,7 +175,11 @@ mod tests {
     fn a_version_is_told_by_its_etag_or_else_by_time_and_size() {
         let (mount, path) = (MountId::of("s3://b"), ObjectPath::parse(b"a/b").unwrap());
         let id = |etag: Option<&str>, mtime_ns, size| {
-            let tag = VersionTag { etag: etag.map(String::from), mtime_ns, size };
+            let tag = VersionTag {
+                etag: etag.map(String::from),
+                mtime_ns,
+                size,
+            };
             VersionId::of(mount, &path, &tag)
         };
         assert_eq!(id(Some("x"), 1, 5), id(Some("x"), 2, 5));
@@ -175,9 +192,16 @@ mod tests {
     #[test]
     fn freshness_runs_out() {
         let minute = Freshness::MaxAge(Duration::from_secs(60));
-        assert_eq!(minute.left(Duration::from_secs(20)), Some(Duration::from_secs(40)));
+        assert_eq!(
+            minute.left(Duration::from_secs(20)),
+            Some(Duration::from_secs(40))
+        );
         assert_eq!(minute.left(Duration::from_secs(60)), None);
         assert_eq!(Freshness::Always.left(Duration::ZERO), None);
-        assert!(Freshness::Immutable.left(Duration::from_secs(1 << 40)).is_some());
+        assert!(
+            Freshness::Immutable
+                .left(Duration::from_secs(1 << 40))
+                .is_some()
+        );
     }
 }

@@ -82,8 +82,11 @@ impl ObjectPath {
         }
         for component in bytes.split(|&b| b == b'/') {
             Name::new(component).map_err(|fault| {
-                Error::new(ErrorKind::Invalid, format!("path '{}'", bytes.escape_ascii()))
-                    .with_source(fault)
+                Error::new(
+                    ErrorKind::Invalid,
+                    format!("path '{}'", bytes.escape_ascii()),
+                )
+                .with_source(fault)
             })?;
         }
         Ok(ObjectPath(bytes.into()))
@@ -123,7 +126,10 @@ impl ObjectPath {
     /// Returns the path as text, for storages whose keys are UTF-8.
     pub fn as_str(&self) -> Result<&str> {
         std::str::from_utf8(&self.0).map_err(|_| {
-            Error::new(ErrorKind::NotFound, format!("'{self}' is not UTF-8, as all keys here are"))
+            Error::new(
+                ErrorKind::NotFound,
+                format!("'{self}' is not UTF-8, as all keys here are"),
+            )
         })
     }
 }
@@ -165,7 +171,10 @@ mod tests {
         let path = path.join(&Name::new(b"b c").unwrap());
         assert_eq!(path, ObjectPath::parse(b"a/b c").unwrap());
         let (parent, name) = path.split().unwrap();
-        assert_eq!((parent.as_bytes(), name.as_bytes()), (&b"a"[..], &b"b c"[..]));
+        assert_eq!(
+            (parent.as_bytes(), name.as_bytes()),
+            (&b"a"[..], &b"b c"[..])
+        );
         assert_eq!(parent.split().unwrap().0, ObjectPath::root());
         assert_eq!(ObjectPath::root().split(), None);
         assert!(ObjectPath::parse(b"a//b").is_err());

@@ -28,15 +28,24 @@ impl ByteRange {
     #[must_use]
     pub fn clamp(self, size: u64) -> Self {
         let offset = self.offset.min(size);
-        ByteRange { offset, len: self.end().min(size) - offset }
+        ByteRange {
+            offset,
+            len: self.end().min(size) - offset,
+        }
     }
 
     /// Returns the pages that hold these bytes; none when the range is empty.
     pub fn pages(self) -> PageRange {
         if self.len == 0 {
-            return PageRange { first: self.offset / PAGE_SIZE, end: self.offset / PAGE_SIZE };
+            return PageRange {
+                first: self.offset / PAGE_SIZE,
+                end: self.offset / PAGE_SIZE,
+            };
         }
-        PageRange { first: self.offset / PAGE_SIZE, end: self.end().div_ceil(PAGE_SIZE) }
+        PageRange {
+            first: self.offset / PAGE_SIZE,
+            end: self.end().div_ceil(PAGE_SIZE),
+        }
     }
 }
 
@@ -75,6 +84,14 @@ pub fn page_count(size: u64) -> u64 {
     size.div_ceil(PAGE_SIZE)
 }
 
+/// Returns a number of bytes as a length in memory.
+///
+/// # Panics
+/// Never on the 64-bit machines that Forebay is built for.
+pub fn in_memory(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("Forebay is built for 64-bit machines only")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,7 +100,10 @@ mod tests {
     fn ranges_map_to_pages_and_back() {
         let range = ByteRange::new(PAGE_SIZE - 1, 2);
         assert_eq!(range.pages(), PageRange { first: 0, end: 2 });
-        assert_eq!(range.pages().bytes(PAGE_SIZE + 10), ByteRange::new(0, PAGE_SIZE + 10));
+        assert_eq!(
+            range.pages().bytes(PAGE_SIZE + 10),
+            ByteRange::new(0, PAGE_SIZE + 10)
+        );
         assert_eq!(ByteRange::new(5, 0).pages().count(), 0);
         assert_eq!(ByteRange::new(7, 100).clamp(10), ByteRange::new(7, 3));
         assert_eq!(ByteRange::new(70, 100).clamp(10), ByteRange::new(10, 0));

@@ -58,7 +58,12 @@ impl FromStr for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (unit, bytes) in [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        for (unit, bytes) in [
+            ("TiB", 1u64 << 40),
+            ("GiB", 1 << 30),
+            ("MiB", 1 << 20),
+            ("KiB", 1 << 10),
+        ] {
             if self.0 >= bytes {
                 return match self.0.is_multiple_of(bytes) {
                     true => write!(f, "{} {unit}", self.0 / bytes),
@@ -82,7 +87,16 @@ mod tests {
         assert_eq!(size("1.5GB"), Some(1_500_000_000));
         assert_eq!(size("4096"), Some(4096));
         assert_eq!(size("10G"), Some(10 << 30));
-        for bad in ["", "GiB", "-1", "1e9", "inf", "nan", "12XB", "99999999999TiB"] {
+        for bad in [
+            "",
+            "GiB",
+            "-1",
+            "1e9",
+            "inf",
+            "nan",
+            "12XB",
+            "99999999999TiB",
+        ] {
             assert_eq!(size(bad), None, "{bad}");
         }
     }

@@ -1,1 +1,36 @@
-//! Placeholder.
+// SPDX-License-Identifier: Apache-2.0
+//! Serves the pages and the names of this node, from the cache or from the under storage.
+//!
+//! Reading order, which is the path of a read:
+//!
+//! - [`settings`]: what a worker is told.
+//! - `pages`: the entry: a hit is a copy, a miss joins or starts a flight.
+//! - `flights`: which pieces of which object versions are under way or still in memory.
+//! - `fetch`: carries a flight out: one ranged GET, its bytes cut into pieces.
+//! - `schedule`: whose turn it is to send a request, demand before readahead.
+//! - `memory`: the one budget of bytes that all pieces live in.
+//! - `fill`: writes arrived pieces into the cache, behind the reader.
+//! - `meta`: what is known of names, for how long, and how it is learnt (`records` is how it
+//!   is written down).
+//!
+//! A worker knows object paths below a mount, never the paths a user types, and knows no kernel.
+
+mod fetch;
+mod fill;
+mod flights;
+mod memory;
+mod meta;
+mod pages;
+mod records;
+mod schedule;
+pub mod settings;
+mod single_flight;
+mod stats;
+mod worker;
+
+pub use cache::LocalFile;
+pub use meta::{Learnt, Listing};
+pub use settings::Settings;
+pub use stats::Stats;
+pub use ufs::ListEntry;
+pub use worker::Worker;

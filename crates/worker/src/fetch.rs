@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Carries flights out: one ranged GET a flight, its bytes cut into pieces as they arrive.
+//!
+//! A flight is a task of its own. However it ends (done, failed, aborted), each of its pieces
+//! lands: with bytes, or with the error. The storage layer has checked version and length of what
+//! it streams; here the bytes are only counted once more.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use types::{Deadline, Error, ErrorKind, ObjectRef, PAGE_SIZE, PageRange, Result, in_memory};
+
+use crate::flights::Piece;
+use crate::memory::{Budget, Share};
+use crate::schedule::Class;
+use crate::settings::REQUEST_MAX;
+use crate::worker::Worker;
+
+/// Pieces with the memory that they will need, in order of their pages.
+struct Flight {
+    worker: Arc<Worker>,
+    object: ObjectRef,
+    pieces: VecDeque<(Arc<Piece>, Share)>,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.fail(&Error::internal("a fetch was aborted"));
+    }
+}
+
+impl Worker {
+    /// Fetches claimed pieces: neighbours in one request, each request at most [`REQUEST_MAX`].
+    pub(crate) fn launch(
+        self: &Arc<Self>,
+        object: &ObjectRef,
+        pieces: Vec<Arc<Piece>>,
+        share: &mut Share,
+        class: Class,
+        deadline: Deadline,
+    ) {
+        let mut flight: VecDeque<(Arc<Piece>, Share)> = VecDeque::new();
+        let mut pages = 0;
+        for piece in pieces {
+            let joins = flight
+                .back()
+                .is_none_or(|(last, _)| last.pages.end == piece.pages.first);
+            if !joins || (pages + piece.pages.count()) * PAGE_SIZE > REQUEST_MAX {
+                self.send(object, std::mem::take(&mut flight), class, deadline);
+                pages = 0;
+            }
+            pages += piece.pages.count();
+            let share = share.split(piece.pages.count() * PAGE_SIZE);
+            flight.push_back((piece, share));
+        }
+        self.send(object, flight, class, deadline);
+    }
+
+    fn send(
+        self: &Arc<Self>,
+        object: &ObjectRef,
+        pieces: VecDeque<(Arc<Piece>, Share)>,
+        class: Class,
+        deadline: Deadline,
+    ) {
+        if pieces.is_empty() {
+            return;
+        }
+        let mut flight = Flight {
+            worker: Arc::clone(self),
+            object: object.clone(),
+            pieces,
+        };
+        self.runtime.spawn(async move {
+            if let Err(error) = flight.fly(class, deadline).await {
+                let error = error.context(format!("read '{}'", flight.object.path));
+                if class == Class::Ahead {
+                    tracing::debug!(%error, "readahead failed");
+                }
+                flight.fail(&error);
+            }
+        });
+    }
+}
+
+impl Flight {
+    async fn fly(&mut self, class: Class, deadline: Deadline) -> Result<()> {
+        let mount = self.worker.mount(self.object.mount)?;
+        let _turn = mount.schedule.turn(class, deadline).await?;
+        let (first, last) = match (self.pieces.front(), self.pieces.back()) {
+            (Some((first, _)), Some((last, _))) => (first.pages.first, last.pages.end),
+            _ => return Ok(()),
+        };
+        let range = PageRange { first, end: last }.bytes(self.object.size());
+        let (path, tag) = (&self.object.path, &self.object.tag);
+        let mut body = mount.storage.read(path, tag, range, deadline).await?;
+        let mut buffer = Vec::new();
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk?;
+            self.worker.counters.fetched_bytes.add(chunk.len() as u64);
+            self.take_in(&mut buffer, chunk)?;
+        }
+        match self.pieces.is_empty() {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::Unavailable,
+                "the storage sent fewer bytes than asked",
+            )),
+        }
+    }
+
+    /// Copies a chunk into the piece at the front, and on into the next ones: the one copy between
+    /// the socket and the readers, which makes each piece one run of memory.
+    fn take_in(&mut self, buffer: &mut Vec<u8>, mut chunk: Bytes) -> Result<()> {
+        while !chunk.is_empty() {
+            let Some((piece, _)) = self.pieces.front() else {
+                let message = "the storage sent more bytes than asked";
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            };
+            let len = in_memory(piece.range(self.object.size()).len);
+            if buffer.is_empty() {
+                buffer.reserve_exact(len);
+            }
+            let part = chunk.split_to(chunk.len().min(len - buffer.len()));
+            buffer.extend_from_slice(&part);
+            if buffer.len() == len
+                && let Some((piece, share)) = self.pieces.pop_front()
+            {
+                let bytes = Budget::wrap(std::mem::take(buffer), share);
+                self.worker.landed(&self.object, &piece, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, error: &Error) {
+        for (piece, _) in self.pieces.drain(..) {
+            self.worker.flights.remove(self.object.id, &piece);
+            piece.land(Err(error.clone()));
+            piece.settle();
+        }
+    }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Writes arrived pieces into the cache, on threads of its own, behind the readers.
+//!
+//! The queue is bounded by bytes: half of the memory budget. A disk that cannot follow loses
+//! fills, not readers: the piece stays in memory until somebody wants its room. A piece that is in
+//! the cache leaves the table of flights.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use types::{Error, PAGE_SIZE, Result, VersionId};
+
+use crate::flights::{Flights, Piece};
+use crate::memory::Budget;
+use crate::stats::Counters;
+
+/// Two are enough to keep a fast disk busy while one of them computes checksums.
+const THREADS: usize = 2;
+
+struct Job {
+    id: VersionId,
+    size: u64,
+    piece: Arc<Piece>,
+    bytes: Bytes,
+}
+
+/// What the filling threads share with the fetching tasks.
+#[derive(Debug)]
+struct Shared {
+    cache: Arc<cache::Store>,
+    flights: Arc<Flights>,
+    budget: Arc<Budget>,
+    counters: Arc<Counters>,
+    queued_bytes: AtomicU64,
+}
+
+/// The way into the cache.
+#[derive(Debug)]
+pub(crate) struct Fill {
+    shared: Arc<Shared>,
+    queue_max: u64,
+    sender: Mutex<Option<SyncSender<Job>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Fill {
+    /// Starts the threads.
+    pub(crate) fn start(
+        cache: Arc<cache::Store>,
+        flights: Arc<Flights>,
+        budget: Arc<Budget>,
+        counters: Arc<Counters>,
+    ) -> Result<Self> {
+        let (_, total) = budget.usage();
+        let places = usize::try_from(total / PAGE_SIZE)
+            .unwrap_or(usize::MAX)
+            .max(1);
+        let (sender, receiver) = sync_channel(places);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let queued_bytes = AtomicU64::new(0);
+        let shared = Arc::new(Shared {
+            cache,
+            flights,
+            budget,
+            counters,
+            queued_bytes,
+        });
+        let threads = (0..THREADS)
+            .map(|index| {
+                let (shared, receiver) = (Arc::clone(&shared), Arc::clone(&receiver));
+                std::thread::Builder::new()
+                    .name(format!("fill-{index}"))
+                    .spawn(move || shared.work(&receiver))
+                    .map_err(|error| Error::io("start a thread that fills the cache", error))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Fill {
+            shared,
+            queue_max: total / 2,
+            sender: Mutex::new(Some(sender)),
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// Hands a landed piece over; it is settled when this is done with it.
+    pub(crate) fn offer(&self, id: VersionId, size: u64, piece: Arc<Piece>, bytes: Bytes) {
+        let len = bytes.len() as u64;
+        let queued = self.shared.queued_bytes.fetch_add(len, Ordering::AcqRel) + len;
+        let job = Job {
+            id,
+            size,
+            piece,
+            bytes,
+        };
+        let refused = match &*self.sender.lock() {
+            Some(sender) if queued <= self.queue_max.max(len) => {
+                sender.try_send(job).err().map(|error| match error {
+                    TrySendError::Full(job) | TrySendError::Disconnected(job) => job,
+                })
+            }
+            _ => Some(job),
+        };
+        if let Some(job) = refused {
+            self.shared.queued_bytes.fetch_sub(len, Ordering::AcqRel);
+            self.shared.not_cached(job);
+        }
+    }
+
+    /// Finishes what is queued and ends the threads. Later pieces are not cached.
+    pub(crate) fn close(&self) {
+        self.sender.lock().take();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread that fills the cache panicked");
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self, receiver: &Mutex<Receiver<Job>>) {
+        loop {
+            let received = receiver.lock().recv();
+            let Ok(job) = received else { return };
+            let len = job.bytes.len() as u64;
+            match self
+                .cache
+                .fill(job.id, job.size, job.piece.pages.first, &job.bytes)
+            {
+                Ok(()) => {
+                    self.flights.remove(job.id, &job.piece);
+                    job.piece.settle();
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a piece was not cached");
+                    self.not_cached(job);
+                }
+            }
+            self.queued_bytes.fetch_sub(len, Ordering::AcqRel);
+        }
+    }
+
+    fn not_cached(&self, job: Job) {
+        self.counters.fills_dropped.add(1);
+        job.piece.settle();
+        if self.budget.is_wanted() {
+            self.flights.remove(job.id, &job.piece);
+        } else {
+            self.flights.keep_loose(job.id, job.piece);
+        }
+    }
+}

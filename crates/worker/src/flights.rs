@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which pieces of which object versions are under way, or in memory and not yet in the cache.
+//!
+//! A [`Piece`] is a run of at most 1 MiB of pages that one flight fetches. It stays in the table
+//! until its bytes are in the cache, or until memory is wanted for something else. Pieces of one
+//! version never overlap, so each page has at most one flight, whoever asks for it.
+//!
+//! Lock order: the table, then the cache's own locks (presence is asked under the table's lock, so
+//! that a page which just moved from a piece into the cache is not fetched again).
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use types::{ByteRange, Deadline, Error, ErrorKind, PAGE_SIZE, PageRange, Result, VersionId};
+
+use crate::settings::PIECE_MAX;
+
+/// A run of pages on its way from the storage to its readers and into the cache.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) pages: PageRange,
+    landed: OnceLock<Result<Bytes>>,
+    settled: OnceLock<()>,
+    changed: Notify,
+}
+
+impl Piece {
+    fn new(pages: PageRange) -> Arc<Self> {
+        Arc::new(Piece {
+            pages,
+            landed: OnceLock::new(),
+            settled: OnceLock::new(),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Gives the bytes, or why there are none, to all who wait. The first call counts.
+    pub(crate) fn land(&self, outcome: Result<Bytes>) {
+        if self.landed.set(outcome).is_ok() {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Tells that nothing more will happen: the bytes are in the cache, or will not be.
+    pub(crate) fn settle(&self) {
+        if self.settled.set(()).is_ok() {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Returns the bytes when they have arrived.
+    pub(crate) fn bytes(&self) -> Option<&Bytes> {
+        self.landed.get().and_then(|outcome| outcome.as_ref().ok())
+    }
+
+    /// Waits for the bytes.
+    pub(crate) async fn wait(&self, deadline: Deadline) -> Result<Bytes> {
+        self.wait_for(&self.landed, deadline).await?.clone()
+    }
+
+    /// Waits until the bytes are in the cache, or will not be.
+    pub(crate) async fn wait_settled(&self, deadline: Deadline) -> Result<()> {
+        self.wait_for(&self.settled, deadline).await.copied()
+    }
+
+    async fn wait_for<'a, T>(&self, cell: &'a OnceLock<T>, deadline: Deadline) -> Result<&'a T> {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if let Some(value) = cell.get() {
+                return Ok(value);
+            }
+            tokio::time::timeout_at(deadline.instant().into(), changed)
+                .await
+                .map_err(|_| {
+                    Error::new(
+                        ErrorKind::Timeout,
+                        "the storage did not answer before the deadline",
+                    )
+                })?;
+        }
+    }
+
+    /// Returns the piece's bytes of the object.
+    pub(crate) fn range(&self, size: u64) -> ByteRange {
+        self.pages.bytes(size)
+    }
+}
+
+/// The pieces of all object versions.
+#[derive(Debug, Default)]
+pub(crate) struct Flights {
+    table: Mutex<HashMap<VersionId, BTreeMap<u64, Arc<Piece>>>>,
+    /// Number of pieces in the table, so that the hit path need not lock an empty one.
+    count: AtomicUsize,
+    /// Landed pieces that no cache took, oldest first.
+    loose: Mutex<VecDeque<(VersionId, Arc<Piece>)>>,
+}
+
+impl Flights {
+    /// Returns whether no piece is in the table.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// Returns the pieces that hold any of these pages, in order.
+    pub(crate) fn covering(&self, id: VersionId, pages: PageRange) -> Vec<Arc<Piece>> {
+        match self.table.lock().get(&id) {
+            Some(pieces) => overlapping(pieces, pages).cloned().collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Counts the bytes of `pages` that neither a piece nor `is_cached` has.
+    pub(crate) fn missing(
+        &self,
+        id: VersionId,
+        pages: PageRange,
+        is_cached: impl FnOnce(PageRange) -> Vec<bool>,
+    ) -> u64 {
+        let table = self.table.lock();
+        let gaps = gaps(table.get(&id), pages, is_cached(pages));
+        gaps.iter().map(|gap| gap.count() * PAGE_SIZE).sum()
+    }
+
+    /// Makes pieces for the pages that nobody fetches yet, at most `bytes_max` of them, and
+    /// returns them in order: the caller fetches them. No piece crosses page `cut`.
+    pub(crate) fn claim(
+        &self,
+        id: VersionId,
+        pages: PageRange,
+        cut: u64,
+        bytes_max: u64,
+        is_cached: impl FnOnce(PageRange) -> Vec<bool>,
+    ) -> Vec<Arc<Piece>> {
+        let mut table = self.table.lock();
+        let gaps = gaps(table.get(&id), pages, is_cached(pages));
+        let mut left = bytes_max / PAGE_SIZE;
+        let mut claimed = Vec::new();
+        for gap in gaps {
+            let end = gap.end.min(gap.first + left);
+            left -= end - gap.first;
+            claimed.extend(
+                pieces_of(
+                    PageRange {
+                        first: gap.first,
+                        end,
+                    },
+                    cut,
+                )
+                .map(Piece::new),
+            );
+        }
+        if !claimed.is_empty() {
+            let pieces = table.entry(id).or_default();
+            pieces.extend(
+                claimed
+                    .iter()
+                    .map(|piece| (piece.pages.first, Arc::clone(piece))),
+            );
+            self.count.fetch_add(claimed.len(), Ordering::AcqRel);
+        }
+        claimed
+    }
+
+    /// Takes a piece out of the table; its waiters keep it.
+    pub(crate) fn remove(&self, id: VersionId, piece: &Arc<Piece>) {
+        let mut table = self.table.lock();
+        let Some(pieces) = table.get_mut(&id) else {
+            return;
+        };
+        if pieces
+            .get(&piece.pages.first)
+            .is_some_and(|found| Arc::ptr_eq(found, piece))
+        {
+            pieces.remove(&piece.pages.first);
+            self.count.fetch_sub(1, Ordering::AcqRel);
+            if pieces.is_empty() {
+                table.remove(&id);
+            }
+        }
+    }
+
+    /// Keeps a landed piece that no cache took until memory is wanted.
+    pub(crate) fn keep_loose(&self, id: VersionId, piece: Arc<Piece>) {
+        self.loose.lock().push_back((id, piece));
+    }
+
+    /// Drops the oldest loose piece; says whether there was one.
+    pub(crate) fn drop_loose(&self) -> bool {
+        let Some((id, piece)) = self.loose.lock().pop_front() else {
+            return false;
+        };
+        self.remove(id, &piece);
+        true
+    }
+}
+
+fn overlapping(
+    pieces: &BTreeMap<u64, Arc<Piece>>,
+    pages: PageRange,
+) -> impl Iterator<Item = &Arc<Piece>> {
+    let before = pieces.range(..pages.first).next_back();
+    let first = before.filter(|(_, piece)| piece.pages.end > pages.first);
+    first
+        .into_iter()
+        .chain(pieces.range(pages.first..pages.end))
+        .map(|(_, piece)| piece)
+}
+
+/// Returns the runs of `pages` that no piece covers and that are not `cached`.
+fn gaps(
+    pieces: Option<&BTreeMap<u64, Arc<Piece>>>,
+    pages: PageRange,
+    mut taken: Vec<bool>,
+) -> Vec<PageRange> {
+    for piece in pieces
+        .into_iter()
+        .flat_map(|pieces| overlapping(pieces, pages))
+    {
+        for page in piece.pages.first.max(pages.first)..piece.pages.end.min(pages.end) {
+            if let Some(slot) = usize::try_from(page - pages.first)
+                .ok()
+                .and_then(|i| taken.get_mut(i))
+            {
+                *slot = true;
+            }
+        }
+    }
+    let mut gaps: Vec<PageRange> = Vec::new();
+    for (page, _) in pages.into_iter().zip(taken).filter(|(_, taken)| !taken) {
+        match gaps.last_mut() {
+            Some(gap) if gap.end == page => gap.end = page + 1,
+            _ => gaps.push(PageRange {
+                first: page,
+                end: page + 1,
+            }),
+        }
+    }
+    gaps
+}
+
+/// Cuts a run at multiples of [`PIECE_MAX`] and at page `cut`.
+fn pieces_of(run: PageRange, cut: u64) -> impl Iterator<Item = PageRange> {
+    let step = PIECE_MAX / PAGE_SIZE;
+    let mut first = run.first;
+    std::iter::from_fn(move || {
+        if first >= run.end {
+            return None;
+        }
+        let mut end = ((first / step + 1) * step).min(run.end);
+        if first < cut && cut < end {
+            end = cut;
+        }
+        let piece = PageRange { first, end };
+        first = end;
+        Some(piece)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: VersionId = VersionId(7);
+
+    fn nothing_cached(pages: PageRange) -> Vec<bool> {
+        vec![false; pages.count() as usize]
+    }
+
+    fn shape(pieces: &[Arc<Piece>]) -> Vec<(u64, u64)> {
+        pieces
+            .iter()
+            .map(|piece| (piece.pages.first, piece.pages.end))
+            .collect()
+    }
+
+    #[test]
+    fn each_page_is_claimed_once_and_cached_pages_never() {
+        let flights = Flights::default();
+        let all = PageRange { first: 0, end: 20 };
+        let first = flights.claim(
+            ID,
+            PageRange { first: 6, end: 9 },
+            9,
+            u64::MAX,
+            nothing_cached,
+        );
+        assert_eq!(shape(&first), [(6, 8), (8, 9)]);
+        let second = flights.claim(ID, all, 2, u64::MAX, |pages| {
+            pages.into_iter().map(|page| page == 4).collect()
+        });
+        assert_eq!(shape(&second), [(0, 2), (2, 4), (5, 6), (9, 16), (16, 20)]);
+        assert_eq!(flights.missing(ID, all, nothing_cached), PAGE_SIZE);
+        assert_eq!(
+            shape(&flights.covering(ID, PageRange { first: 7, end: 10 })),
+            [(6, 8), (8, 9), (9, 16)]
+        );
+        for piece in first.iter().chain(&second) {
+            flights.remove(ID, piece);
+            flights.remove(ID, piece);
+        }
+        assert!(flights.is_empty() && flights.table.lock().is_empty());
+    }
+
+    #[test]
+    fn a_claim_never_exceeds_its_bytes() {
+        let flights = Flights::default();
+        let pieces = flights.claim(
+            ID,
+            PageRange { first: 0, end: 40 },
+            0,
+            10 * PAGE_SIZE,
+            nothing_cached,
+        );
+        assert_eq!(shape(&pieces), [(0, 8), (8, 10)]);
+    }
+
+    #[test]
+    fn loose_pieces_go_oldest_first() {
+        let flights = Flights::default();
+        for piece in flights.claim(
+            ID,
+            PageRange { first: 0, end: 16 },
+            0,
+            u64::MAX,
+            nothing_cached,
+        ) {
+            piece.land(Ok(Bytes::new()));
+            flights.keep_loose(ID, piece);
+        }
+        assert!(flights.drop_loose());
+        assert_eq!(
+            shape(&flights.covering(ID, PageRange { first: 0, end: 16 })),
+            [(8, 16)]
+        );
+        assert!(flights.drop_loose());
+        assert!(!flights.drop_loose());
+    }
+}

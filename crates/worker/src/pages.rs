@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reads: a hit is a copy on the caller's thread, a miss joins flights or starts them.
+//!
+//! What is missing of the range that a reader waits for is claimed once its memory is there; the
+//! rest of the window rides in the same requests while memory is free. A reader that joined
+//! somebody else's flight and saw it fail tries again itself while its own deadline lasts.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use types::{
+    ByteRange, Deadline, Error, ErrorKind, ObjectRef, PAGE_SIZE, PageRange, Result, in_memory,
+};
+
+use crate::flights::Piece;
+use crate::memory::Share;
+use crate::schedule::Class;
+use crate::worker::Worker;
+use crate::{LocalFile, settings::REQUEST_MAX};
+
+/// Tries of one read: its own, one after a flight of somebody else failed, and one that does not
+/// trust the cache, after a page that was there a moment ago could not be read.
+const TRIES: usize = 3;
+
+/// What a read waits for.
+struct Claim {
+    /// Whether it started a flight itself.
+    own: bool,
+    /// The pieces of the range that are not in the cache, held so that none can vanish meanwhile.
+    pieces: Vec<Arc<Piece>>,
+}
+
+impl Worker {
+    /// Appends `range` of the object to `buf` when cache or memory has all of it; makes no
+    /// request. Returns false, with `buf` as it was, when anything is missing.
+    pub fn read_cached(&self, object: &ObjectRef, range: ByteRange, buf: &mut Vec<u8>) -> bool {
+        let before = buf.len();
+        let mut from_memory = false;
+        let hit = if self.flights.is_empty() {
+            self.read_store(object, range, buf)
+        } else {
+            let pieces = self.flights.covering(object.id, range.pages());
+            from_memory = !pieces.is_empty();
+            self.read_mixed(object, range, &pieces, buf)
+        };
+        if !hit {
+            buf.truncate(before);
+            return false;
+        }
+        let counters = &self.counters;
+        if from_memory {
+            &counters.memory_hits
+        } else {
+            &counters.hits
+        }
+        .add(1);
+        counters.hit_bytes.add(range.len);
+        true
+    }
+
+    /// Reads a range that [`Worker::read_cached`] did not have. `window` holds the range and what
+    /// the reader is expected to want next. Dropping the future is safe: the fetch goes on.
+    ///
+    /// # Errors
+    /// `Stale` when the object is another version now, `Timeout` at the deadline, and whatever the
+    /// storage said.
+    pub fn read(
+        self: &Arc<Self>,
+        object: ObjectRef,
+        range: ByteRange,
+        window: ByteRange,
+        deadline: Deadline,
+    ) -> BoxFuture<'static, Result<Bytes>> {
+        let worker = Arc::clone(self);
+        worker.counters.misses.add(1);
+        worker.counters.miss_bytes.add(range.len);
+        async move {
+            let range = range.clamp(object.size());
+            let mut trust_cache = true;
+            let mut tries = 1;
+            loop {
+                let claim = worker
+                    .claim(&object, range, window, trust_cache, deadline)
+                    .await?;
+                let own = claim.own;
+                let error = match worker.collect(&object, range, claim.pieces, deadline).await {
+                    Ok(bytes) => return Ok(bytes),
+                    Err(error) => error,
+                };
+                let again = match error.kind() {
+                    ErrorKind::Corrupt => trust_cache,
+                    ErrorKind::Stale | ErrorKind::NotFound | ErrorKind::PermissionDenied => false,
+                    _ => !own && worker.clock.now() < deadline.instant(),
+                };
+                if !again || tries == TRIES {
+                    return Err(error);
+                }
+                trust_cache &= error.kind() != ErrorKind::Corrupt;
+                tries += 1;
+            }
+        }
+        .boxed()
+    }
+
+    /// Fetches a range that nobody waits for yet, as far as memory is free. Returns at once.
+    pub fn read_ahead(self: &Arc<Self>, object: &ObjectRef, range: ByteRange) {
+        let range = range.clamp(object.size());
+        let mut pages = range.pages();
+        while pages.first < pages.end {
+            let end = pages.end.min(pages.first + REQUEST_MAX / PAGE_SIZE);
+            let part = PageRange {
+                first: pages.first,
+                end,
+            };
+            pages.first = end;
+            let missing = self
+                .flights
+                .missing(object.id, part, |pages| self.present(object, pages));
+            if missing == 0 {
+                continue;
+            }
+            let Some(mut share) = self.take_ahead(missing) else {
+                return;
+            };
+            let pieces = self
+                .flights
+                .claim(object.id, part, part.first, missing, |pages| {
+                    self.present(object, pages)
+                });
+            let deadline = self.clock.deadline(self.settings.background_deadline);
+            self.launch(object, pieces, &mut share, Class::Ahead, deadline);
+        }
+    }
+
+    /// Fetches a small object whole. Resolves when it is in the cache or known not to fit there.
+    ///
+    /// # Errors
+    /// As [`Worker::read`].
+    pub fn fetch_whole(
+        self: &Arc<Self>,
+        object: ObjectRef,
+        deadline: Deadline,
+    ) -> BoxFuture<'static, Result<()>> {
+        let worker = Arc::clone(self);
+        async move {
+            let whole = ByteRange::new(0, object.size());
+            let claim = worker.claim(&object, whole, whole, true, deadline).await?;
+            for piece in claim.pieces {
+                piece.wait(deadline).await?;
+                piece.wait_settled(deadline).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    /// Returns the cache file of an object that is cached whole and verified.
+    pub fn local_file(&self, object: &ObjectRef) -> Option<LocalFile> {
+        self.cache.as_ref()?.local_file(object.id)
+    }
+
+    /// Counts an open that was answered from the cache, or that had to wait for the storage.
+    pub fn count_open(&self, from_cache: bool) {
+        let counters = &self.counters;
+        if from_cache {
+            &counters.hits
+        } else {
+            &counters.misses
+        }
+        .add(1);
+    }
+
+    /// Sends a landed piece to its readers and on to the cache.
+    pub(crate) fn landed(&self, object: &ObjectRef, piece: &Arc<Piece>, bytes: Bytes) {
+        piece.land(Ok(bytes.clone()));
+        match &self.fill {
+            Some(fill) => fill.offer(object.id, object.size(), Arc::clone(piece), bytes),
+            None => {
+                piece.settle();
+                self.flights.keep_loose(object.id, Arc::clone(piece));
+            }
+        }
+    }
+
+    pub(crate) fn present(&self, object: &ObjectRef, pages: PageRange) -> Vec<bool> {
+        match &self.cache {
+            Some(cache) => cache.present(object.id, pages),
+            None => vec![false; in_memory(pages.count())],
+        }
+    }
+
+    /// Starts flights for what is missing of `range`, and of `window` while memory is free.
+    async fn claim(
+        self: &Arc<Self>,
+        object: &ObjectRef,
+        range: ByteRange,
+        window: ByteRange,
+        trust_cache: bool,
+        deadline: Deadline,
+    ) -> Result<Claim> {
+        let is_cached = |pages: PageRange| match trust_cache {
+            true => self.present(object, pages),
+            false => vec![false; in_memory(pages.count())],
+        };
+        let demand = range.pages();
+        let missing = self.flights.missing(object.id, demand, is_cached);
+        if missing == 0 {
+            return Ok(Claim {
+                own: false,
+                pieces: self.flights.covering(object.id, demand),
+            });
+        }
+        let mut share = self.take(missing, deadline).await?;
+        let mut pieces = self
+            .flights
+            .claim(object.id, demand, demand.end, missing, is_cached);
+        let own = !pieces.is_empty();
+        let wanted = self.flights.covering(object.id, demand);
+        // The window rides along only behind a request that is sent anyway.
+        let ahead = PageRange {
+            first: demand.end,
+            end: window.clamp(object.size()).pages().end,
+        };
+        if own && ahead.first < ahead.end {
+            let missing = self.flights.missing(object.id, ahead, is_cached);
+            if let Some((bytes, more)) = self.take_some_ahead(missing) {
+                share.merge(more);
+                let cut = ahead.first;
+                pieces.extend(self.flights.claim(object.id, ahead, cut, bytes, is_cached));
+            }
+        }
+        self.launch(object, pieces, &mut share, Class::Demand, deadline);
+        Ok(Claim {
+            own,
+            pieces: wanted,
+        })
+    }
+
+    /// Takes memory for demand: loose pieces make way first.
+    async fn take(&self, bytes: u64, deadline: Deadline) -> Result<Share> {
+        loop {
+            if let Some(share) = self.budget.try_take(bytes) {
+                return Ok(share);
+            }
+            if !self.flights.drop_loose() {
+                return self.budget.take(bytes, deadline).await;
+            }
+        }
+    }
+
+    fn take_ahead(&self, bytes: u64) -> Option<Share> {
+        loop {
+            if let Some(share) = self.budget.try_take_ahead(bytes) {
+                return Some(share);
+            }
+            if !self.flights.drop_loose() {
+                return None;
+            }
+        }
+    }
+
+    /// Takes as much of `bytes` as is free, by halves.
+    fn take_some_ahead(&self, bytes: u64) -> Option<(u64, Share)> {
+        let mut bytes = bytes;
+        while bytes >= PAGE_SIZE {
+            if let Some(share) = self.take_ahead(bytes) {
+                return Some((bytes, share));
+            }
+            bytes = (bytes / 2)
+                .next_multiple_of(PAGE_SIZE)
+                .min(bytes - PAGE_SIZE);
+        }
+        None
+    }
+
+    /// Waits for the pieces of a range and puts it together. One piece is handed on as it is.
+    async fn collect(
+        self: &Arc<Self>,
+        object: &ObjectRef,
+        range: ByteRange,
+        pieces: Vec<Arc<Piece>>,
+        deadline: Deadline,
+    ) -> Result<Bytes> {
+        for piece in &pieces {
+            let bytes = piece.wait(deadline).await?;
+            let have = piece.range(object.size());
+            if have.offset <= range.offset && range.end() <= have.end() {
+                let start = in_memory(range.offset - have.offset);
+                let len = in_memory(range.len);
+                return Ok(bytes.slice(start..start + len));
+            }
+        }
+        let (worker, object) = (Arc::clone(self), object.clone());
+        // Cached parts are read from the disk, which may take a while.
+        let assembled = self.runtime.spawn_blocking(move || {
+            let mut buf = Vec::with_capacity(in_memory(range.len));
+            worker
+                .read_mixed(&object, range, &pieces, &mut buf)
+                .then_some(buf)
+        });
+        match assembled.await {
+            Ok(Some(buf)) => Ok(Bytes::from(buf)),
+            Ok(None) => Err(Error::new(
+                ErrorKind::Corrupt,
+                "a cached page could not be read",
+            )),
+            Err(_) => Err(Error::internal("a read was aborted")),
+        }
+    }
+
+    /// Appends `range` from landed pieces and, between them, from the cache.
+    fn read_mixed(
+        &self,
+        object: &ObjectRef,
+        range: ByteRange,
+        pieces: &[Arc<Piece>],
+        buf: &mut Vec<u8>,
+    ) -> bool {
+        let mut at = range.offset;
+        for piece in pieces {
+            let have = piece.range(object.size());
+            let Some(bytes) = piece.bytes() else {
+                return false;
+            };
+            if have.offset > at {
+                let gap = ByteRange::new(at, have.offset.min(range.end()) - at);
+                if !self.read_store(object, gap, buf) {
+                    return false;
+                }
+                at = gap.end();
+            }
+            let end = have.end().min(range.end());
+            if end > at {
+                let (from, to) = (in_memory(at - have.offset), in_memory(end - have.offset));
+                buf.extend_from_slice(&bytes[from..to]);
+                at = end;
+            }
+        }
+        let rest = ByteRange::new(at, range.end() - at);
+        rest.len == 0 || self.read_store(object, rest, buf)
+    }
+
+    fn read_store(&self, object: &ObjectRef, range: ByteRange, buf: &mut Vec<u8>) -> bool {
+        self.cache
+            .as_ref()
+            .is_some_and(|cache| cache.read(object.id, range, buf))
+    }
+}

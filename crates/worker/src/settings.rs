@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a worker is told: its memory, its width, and the sizes that shape its requests.
+
+use std::time::Duration;
+
+use types::ByteSize;
+
+/// The most bytes one GET asks for: at 200 MB/s it lasts 40 ms, so that latency is a small part
+/// of it, and four of them under way fill a wire of several gigabits.
+pub const REQUEST_MAX: u64 = 8 << 20;
+
+/// The unit in which arriving bytes are handed on: the largest request of the kernel, so that a
+/// reply is a slice and not a copy.
+pub const PIECE_MAX: u64 = 1 << 20;
+
+/// Objects up to this size are fetched whole, with one GET, when they are opened.
+pub const WHOLE_MAX: u64 = 4 << 20;
+
+/// How long a storage that did not answer is left alone while old knowledge can be served.
+pub const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// How a worker behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bytes that may be in memory on their way from the storage to readers and to the cache.
+    pub memory: ByteSize,
+    /// Requests for data under way at a time, for each mount.
+    pub width: usize,
+    /// How long a background request (readahead, a listing nobody waits for) may take.
+    pub background_deadline: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            memory: ByteSize(96 << 20),
+            width: 64,
+            background_deadline: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One flight for all who ask the same question at the same time.
+//!
+//! The work runs as a task of its own, so a caller that goes away neither stops it nor leaves
+//! anything behind; it ends by its own deadline. The key is free again before the answer is given:
+//! who asks after the answer starts anew.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use types::{Error, Result};
+
+type Answer<V> = Shared<BoxFuture<'static, Result<V>>>;
+
+/// The questions under way.
+pub(crate) struct SingleFlight<K, V> {
+    flights: Arc<Mutex<HashMap<K, Answer<V>>>>,
+}
+
+impl<K, V> std::fmt::Debug for SingleFlight<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SingleFlight({} under way)", self.flights.lock().len())
+    }
+}
+
+impl<K, V> Default for SingleFlight<K, V> {
+    fn default() -> Self {
+        SingleFlight {
+            flights: Arc::default(),
+        }
+    }
+}
+
+struct Landed<K: Eq + Hash, V> {
+    key: K,
+    flights: Arc<Mutex<HashMap<K, Answer<V>>>>,
+}
+
+impl<K: Eq + Hash, V> Drop for Landed<K, V> {
+    fn drop(&mut self) {
+        self.flights.lock().remove(&self.key);
+    }
+}
+
+impl<K, V> SingleFlight<K, V>
+where
+    K: Eq + Hash + Clone + Send + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Joins the flight of `key`, or starts it with `work`.
+    pub(crate) fn run<F>(
+        &self,
+        runtime: &Handle,
+        key: K,
+        work: impl FnOnce() -> F,
+    ) -> BoxFuture<'static, Result<V>>
+    where
+        F: Future<Output = Result<V>> + Send + 'static,
+    {
+        let mut flights = self.flights.lock();
+        if let Some(flight) = flights.get(&key) {
+            return flight.clone().boxed();
+        }
+        let landed = Landed {
+            key: key.clone(),
+            flights: Arc::clone(&self.flights),
+        };
+        let work = work();
+        let task = runtime.spawn(async move {
+            // Dropped before the answer is seen, also when the work panics.
+            let _landed = landed;
+            work.await
+        });
+        let answer = task
+            .map(|joined| joined.unwrap_or_else(|_| Err(Error::internal("a flight was aborted"))))
+            .boxed()
+            .shared();
+        flights.insert(key, answer.clone());
+        answer.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::Notify;
+
+    #[tokio::test]
+    async fn callers_share_a_flight_and_the_next_one_starts_anew() {
+        let flights: SingleFlight<u8, usize> = SingleFlight::default();
+        let (runs, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let start = || {
+            let (runs, go) = (Arc::clone(&runs), Arc::clone(&go));
+            flights.run(&Handle::current(), 1, move || async move {
+                let run = runs.fetch_add(1, Ordering::SeqCst);
+                go.notified().await;
+                Ok(run)
+            })
+        };
+        let (first, second) = (start(), start());
+        drop(start());
+        go.notify_one();
+        assert_eq!((first.await.unwrap(), second.await.unwrap()), (0, 0));
+        let third = start();
+        go.notify_one();
+        assert_eq!(third.await.unwrap(), 1);
+        assert!(flights.flights.lock().is_empty());
+    }
+}

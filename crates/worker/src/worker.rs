@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The worker itself: what its parts share, the storages it serves, its start and end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
+use types::{Clock, Deadline, Error, MountId, Result};
+use ufs::UnderStorage;
+
+use crate::fill::Fill;
+use crate::flights::Flights;
+use crate::memory::Budget;
+use crate::meta::Knowledge;
+use crate::schedule::Schedule;
+use crate::settings::Settings;
+use crate::stats::{Counters, Stats};
+
+/// Serves the pages and the names of this node.
+#[derive(Debug)]
+pub struct Worker {
+    pub(crate) settings: Settings,
+    pub(crate) cache: Option<Arc<cache::Store>>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) fill: Option<Fill>,
+    pub(crate) knowledge: Knowledge,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) runtime: Handle,
+    pub(crate) clock: Arc<dyn Clock>,
+    mounts: RwLock<HashMap<MountId, Arc<Mount>>>,
+}
+
+/// One storage, and the state of the way to it.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    pub(crate) storage: Arc<dyn UnderStorage>,
+    pub(crate) schedule: Arc<Schedule>,
+    /// Until when the storage is left alone where old knowledge can be served instead.
+    pub(crate) rests_until: Mutex<Option<Deadline>>,
+}
+
+impl Worker {
+    /// Makes a worker. Without a cache everything is served from memory and the storage; without
+    /// `metadata` names are known for this run only.
+    ///
+    /// # Errors
+    /// `Unavailable` when no thread can be started.
+    pub fn new(
+        settings: Settings,
+        cache: Option<Arc<cache::Store>>,
+        metadata: Option<Arc<cache::kv::Kv>>,
+        runtime: Handle,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Worker>> {
+        let budget = Arc::new(Budget::new(settings.memory));
+        let flights = Arc::new(Flights::default());
+        let counters = Arc::new(Counters::default());
+        let fill = match &cache {
+            Some(cache) => Some(Fill::start(
+                Arc::clone(cache),
+                Arc::clone(&flights),
+                Arc::clone(&budget),
+                Arc::clone(&counters),
+            )?),
+            None => None,
+        };
+        Ok(Arc::new(Worker {
+            settings,
+            cache,
+            budget,
+            flights,
+            fill,
+            knowledge: Knowledge::new(metadata),
+            counters,
+            runtime,
+            clock,
+            mounts: RwLock::default(),
+        }))
+    }
+
+    /// Adds a storage and returns its id, which is the same whenever the same location is added.
+    pub fn add_storage(&self, storage: Arc<dyn UnderStorage>) -> MountId {
+        let id = MountId::of(storage.identity());
+        let schedule = Schedule::new(self.settings.width);
+        let mount = Mount {
+            storage,
+            schedule,
+            rests_until: Mutex::new(None),
+        };
+        self.mounts.write().insert(id, Arc::new(mount));
+        id
+    }
+
+    /// Returns the storage of a mount.
+    pub fn storage(&self, mount: MountId) -> Option<Arc<dyn UnderStorage>> {
+        self.mounts
+            .read()
+            .get(&mount)
+            .map(|mount| Arc::clone(&mount.storage))
+    }
+
+    pub(crate) fn mount(&self, id: MountId) -> Result<Arc<Mount>> {
+        let mounts = self.mounts.read();
+        mounts
+            .get(&id)
+            .cloned()
+            .ok_or_else(|| Error::internal("a mount that was never added"))
+    }
+
+    /// Returns a snapshot of what was counted.
+    pub fn stats(&self) -> Stats {
+        let counters = &self.counters;
+        let (memory_used, memory_total) = self.budget.usage();
+        Stats {
+            hits: counters.hits.get(),
+            hit_bytes: counters.hit_bytes.get(),
+            misses: counters.misses.get(),
+            miss_bytes: counters.miss_bytes.get(),
+            memory_hits: counters.memory_hits.get(),
+            fetched_bytes: counters.fetched_bytes.get(),
+            fills_dropped: counters.fills_dropped.get(),
+            stale_served: counters.stale_served.get(),
+            memory_used,
+            memory_total,
+        }
+    }
+
+    /// Finishes what is on its way into the cache. Reads go on to work; nothing more is cached.
+    /// Blocks for as long as the queue's bytes take to be written.
+    pub fn close(&self) {
+        if let Some(fill) = &self.fill {
+            fill.close();
+        }
+    }
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The worker over a storage that counts and can be held back, and a real cache.
+
+mod names;
+mod pages;
+mod scripted;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use scripted::ScriptedStorage;
+use types::{ByteSize, Clock, Deadline, ManualClock, MountId, SystemClock};
+use worker::{Settings, Worker};
+
+/// A worker with one storage; the cache directory goes with it.
+struct Rig {
+    worker: Arc<Worker>,
+    storage: Arc<ScriptedStorage>,
+    mount: MountId,
+    clock: Arc<ManualClock>,
+    dir: tempfile::TempDir,
+}
+
+const MEMORY: u64 = 16 << 20;
+
+impl Rig {
+    fn new() -> Self {
+        Rig::over(Arc::default(), tempfile::tempdir().unwrap(), true)
+    }
+
+    fn without_cache() -> Self {
+        Rig::over(Arc::default(), tempfile::tempdir().unwrap(), false)
+    }
+
+    fn over(storage: Arc<ScriptedStorage>, dir: tempfile::TempDir, cached: bool) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let settings = cache::Settings {
+            dir: dir.path().join("cache"),
+            capacity: ByteSize(1 << 30),
+        };
+        let (cache, metadata) = match cached {
+            true => (
+                Some(cache::Store::open(&settings, Arc::clone(&clock) as Arc<dyn Clock>).unwrap()),
+                Some(cache::kv::Kv::open(&dir.path().join("names"), 1 << 20).unwrap()),
+            ),
+            false => (None, None),
+        };
+        let settings = Settings {
+            memory: ByteSize(MEMORY),
+            ..Settings::default()
+        };
+        let runtime = tokio::runtime::Handle::current();
+        let clock_seam = Arc::clone(&clock) as Arc<dyn Clock>;
+        let worker = Worker::new(settings, cache, metadata, runtime, clock_seam).unwrap();
+        let mount = worker.add_storage(Arc::clone(&storage) as Arc<dyn ufs::UnderStorage>);
+        Rig {
+            worker,
+            storage,
+            mount,
+            clock,
+            dir,
+        }
+    }
+
+    /// Ends the worker and starts another one over the same storage and directory.
+    fn restart(self) -> Self {
+        let Rig {
+            worker,
+            storage,
+            dir,
+            ..
+        } = self;
+        worker.close();
+        drop(worker);
+        Rig::over(storage, dir, true)
+    }
+}
+
+fn soon() -> Deadline {
+    SystemClock.deadline(Duration::from_secs(20))
+}

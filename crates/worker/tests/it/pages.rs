@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reads: flights shared, windows, memory, failures.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use types::{ByteRange, ErrorKind, PAGE_SIZE};
+
+use crate::{MEMORY, Rig, soon};
+
+const MIB: u64 = 1 << 20;
+
+/// Waits until the object is in the cache: fills run behind the readers.
+async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let give_up = soon().instant();
+    while !is_true() {
+        assert!(give_up.elapsed().is_zero(), "waited for: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_one_range_share_one_request() {
+    let rig = Rig::new();
+    let (bytes, object) = rig.storage.put_noise(rig.mount, "a", 700_000);
+    let whole = ByteRange::new(0, 700_000);
+    let reads = (0..20).map(|_| rig.worker.read(object.clone(), whole, whole, soon()));
+    for read in futures::future::join_all(reads).await {
+        assert_eq!(read.unwrap(), bytes);
+    }
+    assert_eq!(rig.storage.read_count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_once_is_a_hit_also_after_a_restart() {
+    let rig = Rig::new();
+    let (bytes, object) = rig.storage.put_noise(rig.mount, "a", 3_000_001);
+    rig.worker
+        .fetch_whole(object.clone(), soon())
+        .await
+        .unwrap();
+    assert!(rig.worker.local_file(&object).is_some());
+    let check = |rig: &Rig| {
+        let mut buf = b"kept".to_vec();
+        assert!(
+            rig.worker
+                .read_cached(&object, ByteRange::new(5, 2_000_000), &mut buf)
+        );
+        assert_eq!(buf[4..], bytes[5..2_000_005]);
+    };
+    check(&rig);
+    let rig = rig.restart();
+    check(&rig);
+    assert_eq!(rig.storage.read_count(), 1);
+    assert_eq!(rig.worker.stats().hits, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_window_rides_in_the_same_request() {
+    let rig = Rig::new();
+    let (bytes, object) = rig.storage.put_noise(rig.mount, "a", 8 << 20);
+    let range = ByteRange::new(0, PAGE_SIZE);
+    let window = ByteRange::new(0, 4 * MIB);
+    let read = rig
+        .worker
+        .read(object.clone(), range, window, soon())
+        .await
+        .unwrap();
+    assert_eq!(read, bytes[..PAGE_SIZE as usize]);
+    let next = ByteRange::new(PAGE_SIZE, 3 * MIB);
+    let read = rig
+        .worker
+        .read(object.clone(), next, next, soon())
+        .await
+        .unwrap();
+    assert_eq!(
+        read,
+        bytes[PAGE_SIZE as usize..(PAGE_SIZE + 3 * MIB) as usize]
+    );
+    assert_eq!(
+        *rig.storage.reads.lock().unwrap(),
+        [ByteRange::new(0, 4 * MIB)]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sparse_read_fetches_its_pages_and_no_more() {
+    let rig = Rig::new();
+    let (bytes, object) = rig.storage.put_noise(rig.mount, "a", 8 << 20);
+    let range = ByteRange::new(PAGE_SIZE * 3 + 17, 4096);
+    let read = rig
+        .worker
+        .read(object.clone(), range, range, soon())
+        .await
+        .unwrap();
+    assert_eq!(read, bytes[range.offset as usize..range.end() as usize]);
+    assert_eq!(
+        *rig.storage.reads.lock().unwrap(),
+        [ByteRange::new(PAGE_SIZE * 3, PAGE_SIZE)]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_read_ahead_are_served_without_waiting() {
+    let rig = Rig::new();
+    let (bytes, object) = rig.storage.put_noise(rig.mount, "a", 2 << 20);
+    rig.worker.read_ahead(&object, ByteRange::new(0, 2 * MIB));
+    let mut buf = Vec::new();
+    let range = ByteRange::new(MIB - 10, 20);
+    until("readahead", || {
+        rig.worker.read_cached(&object, range, &mut buf)
+    })
+    .await;
+    assert_eq!(buf, bytes[range.offset as usize..range.end() as usize]);
+    assert_eq!(rig.worker.stats().misses, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_stays_within_its_budget_while_many_read() {
+    let rig = Rig::new();
+    let mut readers = Vec::new();
+    for reader in 0..64 {
+        let (bytes, object) = rig
+            .storage
+            .put_noise(rig.mount, &format!("{reader}"), 4 << 20);
+        let worker = Arc::clone(&rig.worker);
+        readers.push(tokio::spawn(async move {
+            for at in (0..4).map(|index| index * MIB) {
+                let range = ByteRange::new(at, MIB);
+                let window = ByteRange::new(at, 8 * MIB);
+                let read = worker
+                    .read(object.clone(), range, window, soon())
+                    .await
+                    .unwrap();
+                assert!(read == bytes[at as usize..(at + MIB) as usize]);
+                let stats = worker.stats();
+                assert!(stats.memory_used <= stats.memory_total && stats.memory_total == MEMORY);
+            }
+        }));
+    }
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    until("memory to be free", || rig.worker.stats().memory_used == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_reaches_its_reader_and_is_not_remembered() {
+    let rig = Rig::new();
+    let (bytes, object) = rig.storage.put_noise(rig.mount, "a", 1000);
+    let whole = ByteRange::new(0, 1000);
+    rig.storage.reads_to_fail.store(1, Ordering::SeqCst);
+    let error = rig
+        .worker
+        .read(object.clone(), whole, whole, soon())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        rig.worker
+            .read(object.clone(), whole, whole, soon())
+            .await
+            .unwrap(),
+        bytes
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_joined_a_flight_that_failed_tries_again() {
+    let rig = Rig::new();
+    let (bytes, object) = rig.storage.put_noise(rig.mount, "a", 1000);
+    let whole = ByteRange::new(0, 1000);
+    rig.storage.reads_to_fail.store(1, Ordering::SeqCst);
+    let permits = rig.storage.gate.available_permits() as u32;
+    rig.storage
+        .gate
+        .acquire_many(permits)
+        .await
+        .unwrap()
+        .forget();
+    let first = tokio::spawn(rig.worker.read(object.clone(), whole, whole, soon()));
+    until("the first request", || rig.storage.read_count() == 1).await;
+    let mut second = rig.worker.read(object.clone(), whole, whole, soon());
+    assert!(futures::poll!(&mut second).is_pending());
+    rig.storage.gate.add_permits(2);
+    assert!(first.await.unwrap().is_err());
+    assert_eq!(second.await.unwrap(), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_version_is_stale_and_never_mixed() {
+    let rig = Rig::new();
+    let (_, object) = rig.storage.put_noise(rig.mount, "a", 300_000);
+    rig.storage.put("a", vec![1; 300_000]);
+    let whole = ByteRange::new(0, 300_000);
+    let error = rig
+        .worker
+        .read(object.clone(), whole, whole, soon())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stale);
+    assert!(rig.worker.local_file(&object).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_ends_at_its_deadline() {
+    let rig = Rig::new();
+    let (_, object) = rig.storage.put_noise(rig.mount, "a", 1000);
+    let permits = rig.storage.gate.available_permits() as u32;
+    rig.storage
+        .gate
+        .acquire_many(permits)
+        .await
+        .unwrap()
+        .forget();
+    let whole = ByteRange::new(0, 1000);
+    let short = types::Clock::deadline(&types::SystemClock, std::time::Duration::from_millis(50));
+    let error = rig
+        .worker
+        .read(object, whole, whole, short)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_cache_memory_serves_and_makes_way() {
+    let rig = Rig::without_cache();
+    let (bytes, object) = rig.storage.put_noise(rig.mount, "a", 64 << 20);
+    for at in (0..64).map(|index| index * MIB) {
+        let range = ByteRange::new(at, MIB);
+        let read = rig
+            .worker
+            .read(object.clone(), range, range, soon())
+            .await
+            .unwrap();
+        assert!(read == bytes[at as usize..(at + MIB) as usize]);
+    }
+    let mut buf = Vec::new();
+    assert!(
+        rig.worker
+            .read_cached(&object, ByteRange::new(63 * MIB, MIB), &mut buf)
+    );
+    assert!(
+        !rig.worker
+            .read_cached(&object, ByteRange::new(0, MIB), &mut buf)
+    );
+    assert!(rig.worker.stats().memory_used <= MEMORY);
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A storage in memory that counts its requests, can be held back, switched off and made to fail.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use tokio::sync::Semaphore;
+use types::{
+    ByteRange, Deadline, Error, ErrorKind, MountId, Name, NodeKind, ObjectMeta, ObjectPath,
+    ObjectRef, Result, VersionTag,
+};
+use ufs::{ByteStream, Counters, ListEntry, ListPage, ListStream, UnderStorage};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct ScriptedStorage {
+    objects: Mutex<BTreeMap<Vec<u8>, (Bytes, u64)>>,
+    version: AtomicU64,
+    counters: Counters,
+    pub(crate) reads: Mutex<Vec<ByteRange>>,
+    pub(crate) is_off: AtomicBool,
+    pub(crate) reads_to_fail: AtomicUsize,
+    /// Reads wait for a permit each; plenty unless a test takes them.
+    pub(crate) gate: Arc<Semaphore>,
+}
+
+impl Default for ScriptedStorage {
+    fn default() -> Self {
+        ScriptedStorage {
+            objects: Mutex::default(),
+            version: AtomicU64::new(0),
+            counters: Counters::default(),
+            reads: Mutex::default(),
+            is_off: AtomicBool::new(false),
+            reads_to_fail: AtomicUsize::new(0),
+            gate: Arc::new(Semaphore::new(1_000_000)),
+        }
+    }
+}
+
+impl ScriptedStorage {
+    pub(crate) fn put(&self, path: &str, bytes: impl Into<Bytes>) {
+        let version = self.version.fetch_add(1, Ordering::SeqCst);
+        self.objects
+            .lock()
+            .unwrap()
+            .insert(path.into(), (bytes.into(), version));
+    }
+
+    pub(crate) fn delete(&self, path: &str) {
+        self.objects.lock().unwrap().remove(path.as_bytes());
+    }
+
+    /// Puts pseudo-random bytes and returns them with the reference of their version.
+    pub(crate) fn put_noise(&self, mount: MountId, path: &str, len: usize) -> (Bytes, ObjectRef) {
+        let bytes: Bytes = noise(len).into();
+        self.put(path, bytes.clone());
+        let path = ObjectPath::parse(path.as_bytes()).unwrap();
+        let tag = self.meta(path.as_bytes()).unwrap().tag;
+        (bytes, ObjectRef::new(mount, path, tag))
+    }
+
+    pub(crate) fn read_count(&self) -> usize {
+        self.reads.lock().unwrap().len()
+    }
+
+    pub(crate) fn asked(&self) -> (u64, u64) {
+        let counts = self.counters.snapshot();
+        (counts.list, counts.head)
+    }
+
+    fn meta(&self, path: &[u8]) -> Option<ObjectMeta> {
+        let objects = self.objects.lock().unwrap();
+        let (bytes, version) = objects.get(path)?;
+        let tag = VersionTag {
+            etag: Some(version.to_string()),
+            mtime_ns: 0,
+            size: bytes.len() as u64,
+        };
+        Some(ObjectMeta {
+            kind: NodeKind::File,
+            tag,
+            owner: None,
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.is_off.load(Ordering::SeqCst) {
+            true => Err(Error::new(ErrorKind::Unavailable, "switched off")),
+            false => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ len as u64;
+    std::iter::repeat_with(|| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 56) as u8
+    })
+    .take(len)
+    .collect()
+}
+
+#[async_trait]
+impl UnderStorage for ScriptedStorage {
+    fn uri(&self) -> &str {
+        "scripted://"
+    }
+
+    fn identity(&self) -> &str {
+        "scripted://"
+    }
+
+    async fn stat(&self, path: &ObjectPath, _deadline: Deadline) -> Result<ObjectMeta> {
+        self.counters.head.fetch_add(1, Ordering::SeqCst);
+        self.check()?;
+        let meta = self.meta(path.as_bytes());
+        meta.ok_or_else(|| Error::new(ErrorKind::NotFound, "no such object"))
+    }
+
+    fn list(&self, dir: &ObjectPath) -> ListStream {
+        self.counters.list.fetch_add(1, Ordering::SeqCst);
+        if let Err(error) = self.check() {
+            return stream::iter([Err(error)]).boxed();
+        }
+        let prefix = match dir.is_root() {
+            true => Vec::new(),
+            false => [dir.as_bytes(), b"/"].concat(),
+        };
+        let mut names: BTreeMap<Vec<u8>, ObjectMeta> = BTreeMap::new();
+        let keys: Vec<Vec<u8>> = self.objects.lock().unwrap().keys().cloned().collect();
+        for key in keys {
+            let Some(rest) = key.strip_prefix(&prefix[..]) else {
+                continue;
+            };
+            match rest.iter().position(|&byte| byte == b'/') {
+                Some(slash) => {
+                    names.insert(rest[..slash].to_vec(), ObjectMeta::implied_directory());
+                }
+                None => {
+                    names.insert(rest.to_vec(), self.meta(&key).unwrap());
+                }
+            }
+        }
+        let entries = names
+            .into_iter()
+            .map(|(name, meta)| ListEntry {
+                name: Name::new(&name).unwrap(),
+                meta,
+            })
+            .collect();
+        stream::iter([Ok(ListPage {
+            entries,
+            unshowable: 0,
+        })])
+        .boxed()
+    }
+
+    async fn read(
+        &self,
+        path: &ObjectPath,
+        tag: &VersionTag,
+        range: ByteRange,
+        _deadline: Deadline,
+    ) -> Result<ByteStream> {
+        self.reads.lock().unwrap().push(range);
+        self.gate.acquire().await.unwrap().forget();
+        self.check()?;
+        let failing = self
+            .reads_to_fail
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                left.checked_sub(1)
+            });
+        if failing.is_ok() {
+            return Err(Error::new(ErrorKind::Unavailable, "told to fail"));
+        }
+        if self.meta(path.as_bytes()).map(|meta| meta.tag).as_ref() != Some(tag) {
+            return Err(Error::new(ErrorKind::Stale, "another version"));
+        }
+        let bytes = self.objects.lock().unwrap()[path.as_bytes()].0.clone();
+        let bytes = bytes.slice(range.offset as usize..range.end() as usize);
+        let chunks: Vec<_> = (0..bytes.len())
+            .step_by(100_000)
+            .map(|at| Ok(bytes.slice(at..bytes.len().min(at + 100_000))))
+            .collect();
+        Ok(stream::iter(chunks).boxed())
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
