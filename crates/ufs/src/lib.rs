@@ -7,7 +7,6 @@
 //! and counts requests. It caches nothing and knows no mount.
 
 mod counters;
-mod errors;
 mod local;
 mod retry;
 mod s3;

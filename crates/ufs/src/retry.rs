@@ -1,2 +1,125 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Sending again what may succeed.
+//! Sending again what may succeed: the one place of Forebay that retries requests to a storage.
+//!
+//! Only errors that say so are retried, with pauses that double from 50 ms to 2 s, each cut by a
+//! random part so that many clients do not come back together. The deadline ends it, not a count.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+use types::{Clock, Deadline, Error, Result};
+
+use crate::Counters;
+use crate::counters::count;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// The tries of one operation.
+#[derive(Debug)]
+pub(crate) struct Retry {
+    deadline: Deadline,
+    failures: u32,
+    noise: u64,
+}
+
+impl Retry {
+    /// Starts an operation that must end at `deadline`.
+    pub(crate) fn new(deadline: Deadline) -> Self {
+        // The standard library's hash keys are random: enough to keep clients apart.
+        Retry {
+            deadline,
+            failures: 0,
+            noise: RandomState::new().build_hasher().finish(),
+        }
+    }
+
+    /// Returns when the operation must end.
+    pub(crate) fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// Forgets the failures so far: the storage made progress.
+    pub(crate) fn progressed(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Waits before the next try, or gives the error back when there should be none.
+    pub(crate) async fn pause(
+        &mut self,
+        clock: &dyn Clock,
+        counters: &Counters,
+        error: Error,
+    ) -> Result<()> {
+        self.failures += 1;
+        if !error.is_retryable() {
+            return Err(error);
+        }
+        let pause = self.next_pause();
+        if pause >= self.deadline.left(clock.now()) {
+            let tries = self.failures;
+            return Err(match tries {
+                1 => error,
+                _ => error.context(format!("gave up after {tries} tries")),
+            });
+        }
+        tracing::debug!(%error, ?pause, "sending again");
+        tokio::time::sleep(pause).await;
+        count(&counters.retries);
+        Ok(())
+    }
+
+    /// Returns between half of the pause that is due and all of it.
+    fn next_pause(&mut self) -> Duration {
+        let doubled = FIRST_PAUSE.saturating_mul(1 << (self.failures - 1).min(10));
+        self.noise = self
+            .noise
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let half = doubled.min(PAUSE_MAX) / 2;
+        half + half.mul_f64(f64::from((self.noise >> 40) as u16) / f64::from(u16::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::{ErrorKind, ManualClock};
+
+    fn busy() -> Error {
+        Error::new(ErrorKind::Unavailable, "slow down").retryable()
+    }
+
+    #[test]
+    fn pauses_double_with_noise_up_to_a_limit() {
+        let mut retry = Retry::new(ManualClock::default().deadline(Duration::from_secs(60)));
+        for (failures, least, most) in [(1, 25, 50), (2, 50, 100), (3, 100, 200), (40, 1000, 2000)]
+        {
+            retry.failures = failures;
+            let pause = retry.next_pause();
+            let bounds = Duration::from_millis(least)..=Duration::from_millis(most);
+            assert!(bounds.contains(&pause), "{failures}: {pause:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_succeed_comes_back_at_once() {
+        let (clock, counters) = (ManualClock::default(), Counters::default());
+        let mut retry = Retry::new(clock.deadline(Duration::from_secs(60)));
+        let denied = Error::new(ErrorKind::PermissionDenied, "no");
+        let error = retry.pause(&clock, &counters, denied).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert_eq!(counters.snapshot().retries, 0);
+    }
+
+    #[tokio::test]
+    async fn the_deadline_ends_the_tries() {
+        let (clock, counters) = (ManualClock::default(), Counters::default());
+        let mut retry = Retry::new(clock.deadline(Duration::from_millis(120)));
+        retry.pause(&clock, &counters, busy()).await.unwrap();
+        clock.advance(Duration::from_millis(100));
+        let error = retry.pause(&clock, &counters, busy()).await.unwrap_err();
+        assert_eq!(error.to_string(), "gave up after 2 tries: slow down");
+        assert_eq!(counters.snapshot().retries, 1);
+    }
+}

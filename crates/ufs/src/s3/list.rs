@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Listings: one level of a directory, page by page.
+//!
+//! A page holds objects and common prefixes, both sorted. A name may be both: object `a` comes
+//! first, then perhaps a page later prefix `a/`, with names such as `a-b` between. The directory
+//! wins, so an object whose name starts all that follows is held back until its prefix can no
+//! longer come. What is held is a chain of names each starting the next: at most a kilobyte deep.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream;
+use http::Request;
+use opendal::raw::{Operation, percent_encode_path};
+use types::{Error, ErrorKind, Name, NodeKind, ObjectMeta, ObjectPath, Result, VersionTag};
+
+use super::answer::{Object, Page, parse_page};
+use super::fault::Fault;
+use super::{Inner, before};
+use crate::retry::Retry;
+use crate::{ListEntry, ListPage, ListStream};
+
+/// A page of 1,000 keys of a kilobyte, each byte encoded as three, and as much again around them.
+const PAGE_BYTES_MAX: usize = 16 << 20;
+
+/// Lists a directory.
+pub(super) fn stream(inner: Arc<Inner>, dir: ObjectPath) -> ListStream {
+    let start = Some(Listing {
+        inner,
+        dir,
+        token: None,
+        held: BTreeMap::new(),
+    });
+    Box::pin(stream::unfold(start, |listing| async move {
+        let mut listing = listing?;
+        match listing.page().await {
+            Ok((page, true)) => Some((Ok(page), Some(listing))),
+            Ok((page, false)) => Some((Ok(page), None)),
+            Err(error) => Some((Err(error), None)),
+        }
+    }))
+}
+
+/// A listing under way.
+struct Listing {
+    inner: Arc<Inner>,
+    dir: ObjectPath,
+    token: Option<String>,
+    /// Objects of whose name a directory may still come.
+    held: BTreeMap<Name, ObjectMeta>,
+}
+
+impl Listing {
+    /// Returns the next page and whether there are more.
+    async fn page(&mut self) -> Result<(ListPage, bool)> {
+        let what = self.inner.name("list", &self.dir);
+        let prefix = self.inner.prefix_of(&self.dir)?;
+        let mut retry = Retry::new(self.inner.clock.deadline(self.inner.request_timeout));
+        let page = loop {
+            let token = self.token.as_deref();
+            let asked = before(retry.deadline(), self.inner.list_page(&prefix, token, None)).await;
+            match asked {
+                Ok(page) => break page,
+                Err(fault) => self.inner.pause(&what, &mut retry, fault).await?,
+            }
+        };
+        if page.next.is_some() && page.next == self.token {
+            let message = "the storage gave the same page of a listing again";
+            return Err(Error::new(ErrorKind::Unavailable, message).context(what));
+        }
+        self.token = page.next.clone();
+        let more = self.token.is_some();
+        let shown = arrange(page, &prefix, &mut self.held)
+            .map_err(|fault| fault.into_error(&what, &self.inner.place))?;
+        Ok((shown, more))
+    }
+}
+
+impl Inner {
+    /// Asks whether any key starts with `prefix`.
+    pub(super) async fn any_below(&self, prefix: &str) -> std::result::Result<bool, Fault> {
+        let page = self.ask_page(prefix, None, Some(1)).await?;
+        Ok(!page.objects.is_empty() || !page.prefixes.is_empty())
+    }
+
+    async fn list_page(
+        &self,
+        prefix: &str,
+        token: Option<&str>,
+        limit: Option<u32>,
+    ) -> std::result::Result<Page, Fault> {
+        let _connection = self.connection().await;
+        self.ask_page(prefix, token, limit).await
+    }
+
+    async fn ask_page(
+        &self,
+        prefix: &str,
+        token: Option<&str>,
+        limit: Option<u32>,
+    ) -> std::result::Result<Page, Fault> {
+        let mut url = format!(
+            "{}?list-type=2&delimiter=%2F&encoding-type=url",
+            self.bucket_url
+        );
+        for (name, value) in [("prefix", Some(prefix)), ("continuation-token", token)] {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                // A slash may stand in a query, but signers differ about it.
+                let value = percent_encode_path(value).replace('/', "%2F");
+                url.push_str(&format!("&{name}={value}"));
+            }
+        }
+        if let Some(limit) = limit {
+            url.push_str(&format!("&max-keys={limit}"));
+        }
+        let request = Request::get(url)
+            .extension(Operation::List)
+            .body(Bytes::new());
+        let request = request.map_err(|error| Fault::Unfit(error.to_string()))?;
+        let answer = self.http.send(request).await?;
+        parse_page(&self.http.body(answer, PAGE_BYTES_MAX).await?)
+    }
+}
+
+/// Turns a page of keys into entries. `held` carries objects over from page to page; the last page
+/// lets all of them go.
+fn arrange(
+    page: Page,
+    prefix: &str,
+    held: &mut BTreeMap<Name, ObjectMeta>,
+) -> std::result::Result<ListPage, Fault> {
+    let mut shown = ListPage::default();
+    let mut names = std::mem::take(held);
+    let mut last = None::<Vec<u8>>;
+    for object in page.objects {
+        let Object {
+            key,
+            size,
+            etag,
+            mtime_ns,
+        } = object;
+        let Some(key) = key else {
+            shown.unshowable += 1;
+            continue;
+        };
+        let rest = below(&key, prefix)?;
+        if rest.is_empty() {
+            // The marker of the directory itself.
+            continue;
+        }
+        last = last.max(Some(rest.as_bytes().to_vec()));
+        let Ok(name) = Name::new(rest.as_bytes()) else {
+            shown.unshowable += 1;
+            continue;
+        };
+        let tag = VersionTag {
+            etag,
+            mtime_ns,
+            size,
+        };
+        names.insert(
+            name,
+            ObjectMeta {
+                kind: NodeKind::File,
+                tag,
+                owner: None,
+            },
+        );
+    }
+    for key in page.prefixes {
+        let Some(key) = key else {
+            shown.unshowable += 1;
+            continue;
+        };
+        let rest = below(&key, prefix)?;
+        last = last.max(Some(rest.as_bytes().to_vec()));
+        let bare = rest.strip_suffix('/').unwrap_or(rest);
+        let Ok(name) = Name::new(bare.as_bytes()) else {
+            shown.unshowable += 1;
+            continue;
+        };
+        if names
+            .insert(name, ObjectMeta::implied_directory())
+            .is_some_and(|old| is_file(&old))
+        {
+            shown.unshowable += 1;
+        }
+    }
+    if let (Some(last), Some(_)) = (last, &page.next) {
+        let open =
+            |name: &Name, meta: &mut ObjectMeta| is_file(meta) && last.starts_with(name.as_bytes());
+        *held = names.extract_if(.., open).collect();
+    }
+    shown.entries = names
+        .into_iter()
+        .map(|(name, meta)| ListEntry { name, meta })
+        .collect();
+    Ok(shown)
+}
+
+fn is_file(meta: &ObjectMeta) -> bool {
+    meta.kind == NodeKind::File
+}
+
+/// Returns what follows the prefix; a storage that lists anything else is not believed.
+fn below<'a>(key: &'a str, prefix: &str) -> std::result::Result<&'a str, Fault> {
+    key.strip_prefix(prefix).ok_or_else(|| {
+        Fault::WrongAnswer(format!(
+            "a listing with a key outside of '{}'",
+            prefix.escape_debug()
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(objects: &[&str], prefixes: &[&str], next: bool) -> Page {
+        let object = |key: &&str| Object {
+            key: Some((*key).into()),
+            size: 1,
+            ..Object::default()
+        };
+        Page {
+            objects: objects.iter().map(object).collect(),
+            prefixes: prefixes
+                .iter()
+                .map(|prefix| Some((*prefix).into()))
+                .collect(),
+            next: next.then(|| "more".into()),
+        }
+    }
+
+    fn shown(page: &ListPage) -> Vec<String> {
+        let mark = |entry: &ListEntry| if is_file(&entry.meta) { "" } else { "/" };
+        page.entries
+            .iter()
+            .map(|entry| format!("{}{}", entry.name, mark(entry)))
+            .collect()
+    }
+
+    #[test]
+    fn names_that_cannot_be_shown_are_counted_and_the_marker_is_not() {
+        let mut held = BTreeMap::new();
+        let long = format!("d/{}", "x".repeat(1025));
+        let keys = ["d/", "d/a ", "d/.", "d/..", &long, "d/z\0"];
+        let listed = arrange(page(&keys, &["d//", "d/sub/"], false), "d/", &mut held).unwrap();
+        assert_eq!(shown(&listed), ["a ", "sub/"]);
+        assert_eq!(listed.unshowable, 5);
+    }
+
+    #[test]
+    fn a_directory_hides_the_object_of_its_name_even_pages_later() {
+        let mut held = BTreeMap::new();
+        let pages = [
+            page(&["a", "a-", "a-b", "a-bc"], &[], true),
+            page(&["a-bd", "a."], &[], true),
+            page(&["b"], &["a/"], false),
+        ];
+        let [first, second, third] = pages.map(|page| arrange(page, "", &mut held).unwrap());
+        assert_eq!(shown(&first), Vec::<String>::new());
+        assert_eq!(shown(&second), ["a-", "a-b", "a-bc", "a-bd"]);
+        assert_eq!(shown(&third), ["a/", "a.", "b"]);
+        assert_eq!(
+            (first.unshowable, second.unshowable, third.unshowable),
+            (0, 0, 1)
+        );
+        assert!(held.is_empty());
+    }
+
+    #[test]
+    fn a_key_outside_of_the_directory_is_not_believed() {
+        let listed = arrange(page(&["e/x"], &[], false), "d/", &mut BTreeMap::new());
+        assert!(matches!(listed, Err(Fault::WrongAnswer(_))));
+    }
+}
