@@ -1,1 +1,37 @@
-//! Placeholder.
+// SPDX-License-Identifier: Apache-2.0
+//! The unified namespace: mounts, inodes, handles, attributes, listings and readahead.
+//!
+//! A door (FUSE, a gateway) calls [`Vfs`] with inode numbers and handle ids and gets a [`Reply`]:
+//! what is known is answered at once on the caller's thread, and only what needs the storage comes
+//! back as a future. Bytes and metadata come from `worker`, never from a cache or a storage
+//! directly. Nothing here spawns a task, waits on a lock across I/O, or knows a kernel or wire type.
+//!
+//! Reading order: [`mounts`] (what hangs where), [`namespace`] (inode numbers and reference
+//! counts), [`lookup`], [`open`], [`read`] with [`readahead`], and [`dir`].
+
+mod attributes;
+mod dir;
+mod errors;
+mod handles;
+mod ino;
+mod lookup;
+mod mounts;
+mod namespace;
+mod open;
+mod read;
+mod readahead;
+mod reply;
+mod stats;
+mod vfs;
+mod xattr;
+
+pub use attributes::{AttributeDefaults, Attributes};
+pub use dir::DirEntry;
+pub use handles::HandleId;
+pub use ino::Ino;
+pub use lookup::Entry;
+pub use mounts::MountSpec;
+pub use open::Opened;
+pub use reply::{ReadReply, Reply};
+pub use stats::{FsStats, Stats};
+pub use vfs::{Settings, Vfs};

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What `stat` shows: built from what the storage tells, and defaults of the mount for the rest.
+
+use types::{NodeKind, ObjectMeta};
+
+use crate::ino::Ino;
+
+/// Owner and modes of what has none in the storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttributeDefaults {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits of files.
+    pub file_mode: u32,
+    /// Permission bits of directories.
+    pub dir_mode: u32,
+}
+
+impl Default for AttributeDefaults {
+    fn default() -> Self {
+        AttributeDefaults {
+            uid: 0,
+            gid: 0,
+            file_mode: 0o644,
+            dir_mode: 0o755,
+        }
+    }
+}
+
+/// The attributes of an inode. Those of a file never change: a changed object is a new inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attributes {
+    /// Inode number.
+    pub ino: Ino,
+    /// Directory, file or symbolic link.
+    pub kind: NodeKind,
+    /// Length in bytes; zero for directories.
+    pub size: u64,
+    /// Modification time in nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// The lower twelve mode bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Number of links: always 1 for files and 2 for directories, whatever they hold.
+    pub nlink: u32,
+}
+
+impl Attributes {
+    /// Builds the attributes of what `meta` describes. A directory without a time gets `started_ns`.
+    pub(crate) fn new(
+        ino: Ino,
+        meta: &ObjectMeta,
+        defaults: &AttributeDefaults,
+        started_ns: i64,
+    ) -> Self {
+        let (mode, nlink) = match meta.kind {
+            NodeKind::Directory => (defaults.dir_mode, 2),
+            NodeKind::File => (defaults.file_mode, 1),
+            NodeKind::Symlink => (0o777, 1),
+        };
+        let (mode, uid, gid) = match meta.owner {
+            Some(owner) => (owner.mode, owner.uid, owner.gid),
+            None => (mode, defaults.uid, defaults.gid),
+        };
+        let is_directory = meta.kind == NodeKind::Directory;
+        Attributes {
+            ino,
+            kind: meta.kind,
+            size: if is_directory { 0 } else { meta.tag.size },
+            mtime_ns: match meta.tag.mtime_ns {
+                0 if is_directory => started_ns,
+                time => time,
+            },
+            mode: mode & 0o7777,
+            uid,
+            gid,
+            nlink,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use types::VersionTag;
+    use types::meta::Owner;
+
+    use super::*;
+
+    #[test]
+    fn the_storage_decides_where_it_tells_and_the_mount_elsewhere() {
+        let defaults = AttributeDefaults {
+            uid: 7,
+            gid: 8,
+            file_mode: 0o640,
+            dir_mode: 0o750,
+        };
+        let tag = VersionTag {
+            etag: None,
+            mtime_ns: 5,
+            size: 9,
+        };
+        let mut meta = ObjectMeta {
+            kind: NodeKind::File,
+            tag,
+            owner: None,
+        };
+        let shown = Attributes::new(Ino(3), &meta, &defaults, 1);
+        assert_eq!(
+            (shown.mode, shown.uid, shown.gid, shown.nlink),
+            (0o640, 7, 8, 1)
+        );
+        assert_eq!((shown.size, shown.mtime_ns), (9, 5));
+        meta.owner = Some(Owner {
+            mode: 0o100_600,
+            uid: 1,
+            gid: 2,
+        });
+        let shown = Attributes::new(Ino(3), &meta, &defaults, 1);
+        assert_eq!((shown.mode, shown.uid, shown.gid), (0o600, 1, 2));
+    }
+
+    #[test]
+    fn an_implied_directory_has_the_time_of_the_start() {
+        let meta = ObjectMeta::implied_directory();
+        let shown = Attributes::new(Ino(3), &meta, &AttributeDefaults::default(), 77);
+        assert_eq!(
+            (shown.mtime_ns, shown.mode, shown.nlink, shown.size),
+            (77, 0o755, 2, 0)
+        );
+    }
+}

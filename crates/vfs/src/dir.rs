@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Listing directories: a handle is a snapshot, so cookies stay good and nothing is shown twice.
+//!
+//! The snapshot shares the worker's listing; entries are not copied, and inode numbers are hashed
+//! on the fly from the directory's state. In order: `.`, `..`, the mount points and directories
+//! leading to them, then what the storage has, less what mount points hide. The cookie of an entry
+//! is its position, so a reader can go back to any.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use types::{Error, ErrorKind, NodeKind, ObjectMeta, Result};
+use worker::{Learnt, ListEntry, Listing};
+
+use crate::handles::HandleId;
+use crate::ino::{Ino, InoHasher};
+use crate::lookup::Entry;
+use crate::mounts::Place;
+use crate::namespace::Node;
+use crate::reply::Reply;
+use crate::vfs::{Vfs, unknown};
+
+/// One name in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirEntry<'a> {
+    /// Inode number.
+    pub ino: Ino,
+    /// Where the entry after this one starts.
+    pub next_cookie: u64,
+    /// Directory, file or symbolic link.
+    pub kind: NodeKind,
+    /// The name.
+    pub name: &'a [u8],
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub(crate) struct DirHandle {
+    node: Arc<Node>,
+    parent: Ino,
+    hasher: InoHasher,
+    listing: Listing,
+    /// When the storage told the listing.
+    learnt: Instant,
+}
+
+/// What lies at a position of a listing.
+enum Item<'a> {
+    Dot(Ino, &'static [u8]),
+    Point(&'a Place, &'a [u8]),
+    Listed(&'a ListEntry),
+    /// Under a mount point.
+    Hidden,
+}
+
+impl Vfs {
+    /// Opens a directory: takes a snapshot of its names.
+    ///
+    /// # Errors
+    /// `NotADirectory`, `Stale` when `ino` is not known; else what the storage said.
+    pub fn open_dir(self: &Arc<Self>, ino: Ino) -> Reply<HandleId> {
+        let node = match self.node(ino) {
+            Ok(node) if node.meta.kind == NodeKind::Directory => node,
+            Ok(_) => {
+                let error = Error::new(ErrorKind::NotADirectory, "list a file");
+                return Reply::Ready(Err(error));
+            }
+            Err(error) => return Reply::Ready(Err(error)),
+        };
+        let Some(mount) = node.place.mount else {
+            return Reply::Ready(self.opened_dir(ino, nothing()));
+        };
+        let spec = self.mounts.spec(mount);
+        let path = &node.place.path;
+        if let Some(known) = self.worker.known_list(spec.id, path, spec.freshness) {
+            return Reply::Ready(self.opened_dir(ino, known));
+        }
+        let asked = self
+            .worker
+            .list(spec.id, path.clone(), spec.freshness, self.deadline());
+        let vfs = Arc::clone(self);
+        Reply::Pending(
+            async move {
+                match asked.await {
+                    Ok(listed) => vfs.opened_dir(ino, listed),
+                    Err(error) if vfs.only_leads_to_mounts(&node, &error) => {
+                        vfs.opened_dir(ino, nothing())
+                    }
+                    Err(error) => {
+                        vfs.errors.note(ino, &error);
+                        Err(error)
+                    }
+                }
+            }
+            .boxed(),
+        )
+    }
+
+    /// Gives the names from a position on to `sink` until it refuses one or there are no more.
+    /// Position 0 is the start; others come from entries of this handle.
+    ///
+    /// # Errors
+    /// `Stale` when the handle is not open.
+    pub fn read_dir(
+        &self,
+        handle: HandleId,
+        cookie: u64,
+        sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<()> {
+        let dir = self.dirs.get(handle)?;
+        self.walk(&dir, cookie, &mut |entry, _| sink(entry));
+        Ok(())
+    }
+
+    /// Does the same with what a lookup of each name would give. Counts one reference for each
+    /// entry that the sink takes, except `.` and `..`.
+    ///
+    /// # Errors
+    /// `Stale` when the handle is not open.
+    pub fn read_dir_plus(
+        &self,
+        handle: HandleId,
+        cookie: u64,
+        sink: &mut dyn FnMut(DirEntry<'_>, Entry) -> bool,
+    ) -> Result<()> {
+        let dir = self.dirs.get(handle)?;
+        let age = self.clock.now().saturating_duration_since(dir.learnt);
+        self.walk(&dir, cookie, &mut |shown, item| {
+            let entry = match item {
+                Item::Dot(ino, _) => return sink(shown, self.dot(*ino)),
+                Item::Point(place, _) => self.enter_point(place),
+                Item::Listed(listed) => {
+                    let mount = dir.node.place.mount;
+                    let path = dir.node.place.path.join(&listed.name);
+                    let place = Place {
+                        mount,
+                        path,
+                        point: None,
+                    };
+                    self.enter(
+                        place,
+                        Learnt {
+                            value: listed.meta.clone(),
+                            age,
+                        },
+                    )
+                }
+                Item::Hidden => return true,
+            };
+            // The number may differ from the hashed one after a collision.
+            let taken = sink(
+                DirEntry {
+                    ino: entry.ino,
+                    ..shown
+                },
+                entry,
+            );
+            if !taken {
+                self.forget(entry.ino, 1);
+            }
+            taken
+        });
+        Ok(())
+    }
+
+    /// Ends a handle on a directory.
+    pub fn release_dir(&self, handle: HandleId) {
+        if let Some(dir) = self.dirs.remove(handle) {
+            self.namespace.let_go(dir.node.ino);
+        }
+    }
+
+    fn walk(
+        &self,
+        dir: &DirHandle,
+        cookie: u64,
+        sink: &mut dyn FnMut(DirEntry<'_>, &Item<'_>) -> bool,
+    ) {
+        let mut position = usize::try_from(cookie).unwrap_or(usize::MAX);
+        while let Some(item) = self.item(dir, position) {
+            position += 1;
+            let (ino, kind, name) = match item {
+                Item::Dot(ino, name) => (ino, NodeKind::Directory, name),
+                Item::Point(place, name) => {
+                    (self.mounts.directory_ino(place), NodeKind::Directory, name)
+                }
+                Item::Listed(entry) => {
+                    let state = dir.hasher.child(&dir.node.place.path, &entry.name);
+                    let ino = state.finish(entry.meta.kind, &entry.meta.tag);
+                    (ino, entry.meta.kind, entry.name.as_bytes())
+                }
+                Item::Hidden => continue,
+            };
+            if !sink(
+                DirEntry {
+                    ino,
+                    next_cookie: position as u64,
+                    kind,
+                    name,
+                },
+                &item,
+            ) {
+                return;
+            }
+        }
+    }
+
+    fn item<'a>(&'a self, dir: &'a DirHandle, position: usize) -> Option<Item<'a>> {
+        let points = self.mounts.children(&dir.node.place);
+        match position {
+            0 => Some(Item::Dot(dir.node.ino, b".")),
+            1 => Some(Item::Dot(dir.parent, b"..")),
+            _ if position - 2 < points.len() => {
+                let (name, point) = &points[position - 2];
+                Some(Item::Point(self.mounts.place(*point), name.as_bytes()))
+            }
+            _ => {
+                let entry = dir.listing.get(position - 2 - points.len())?;
+                let hides = |(name, _): &(types::Name, _)| name.cmp(&entry.name);
+                let hidden = !points.is_empty() && points.binary_search_by(hides).is_ok();
+                Some(if hidden {
+                    Item::Hidden
+                } else {
+                    Item::Listed(entry)
+                })
+            }
+        }
+    }
+
+    /// `.` and `..` carry no reference; doors show their number and kind at most.
+    fn dot(&self, ino: Ino) -> Entry {
+        let implied = || Node {
+            ino,
+            place: self.mounts.root().clone(),
+            meta: ObjectMeta::implied_directory(),
+        };
+        let attributes = match self.namespace.get(ino) {
+            Some(node) => self.attributes_of(&node),
+            None => self.attributes_of(&implied()),
+        };
+        Entry {
+            ino,
+            attributes,
+            entry_ttl: Duration::ZERO,
+            attr_ttl: Duration::ZERO,
+        }
+    }
+
+    fn opened_dir(&self, ino: Ino, listed: Learnt<Listing>) -> Result<HandleId> {
+        let node = self.namespace.hold(ino).ok_or_else(|| unknown(ino))?;
+        let now = self.clock.now();
+        Ok(self.dirs.insert(DirHandle {
+            parent: self.mounts.parent_ino(&node.place),
+            hasher: self.mounts.hasher(&node.place),
+            listing: listed.value,
+            learnt: now.checked_sub(listed.age).unwrap_or(now),
+            node,
+        }))
+    }
+
+    /// A directory on the way to a mount point exists even where the storage around has none.
+    fn only_leads_to_mounts(&self, node: &Node, error: &Error) -> bool {
+        self.mounts.is_implied(&node.place)
+            && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+    }
+}
+
+fn nothing() -> Learnt<Listing> {
+    Learnt {
+        value: Arc::new([]),
+        age: Duration::ZERO,
+    }
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From a name to an inode, and back to nothing when the kernel forgets it.
+//!
+//! Mount points come first, then what the worker knows, then the storage. How long the answer may
+//! be kept is what is left of the mount's freshness.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use types::{Error, ErrorKind, Freshness, Name, NodeKind, ObjectMeta, Result};
+use worker::Learnt;
+
+use crate::attributes::Attributes;
+use crate::ino::Ino;
+use crate::mounts::Place;
+use crate::namespace::Node;
+use crate::reply::Reply;
+use crate::vfs::Vfs;
+
+/// What a name stands for. It counts as one reference until it is given to [`Vfs::forget`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The inode.
+    pub ino: Ino,
+    /// Its attributes.
+    pub attributes: Attributes,
+    /// How long the name stands for this inode.
+    pub entry_ttl: Duration,
+    /// How long the attributes stay true.
+    pub attr_ttl: Duration,
+}
+
+impl Vfs {
+    /// Finds a name in a directory. Success counts one reference of the kernel.
+    ///
+    /// # Errors
+    /// `NotFound` only if the storage said so, `NotADirectory`, `Stale` when `parent` is not known;
+    /// else what the storage said.
+    pub fn lookup(self: &Arc<Self>, parent: Ino, name: &[u8]) -> Reply<Entry> {
+        self.counters.lookups.add(1);
+        let (dir, name) = match self.parent_and_name(parent, name) {
+            Ok(both) => both,
+            Err(error) => return Reply::Ready(Err(error)),
+        };
+        if let Some(place) = self.mounts.enter(&dir.place, name.as_bytes()) {
+            return Reply::Ready(Ok(self.enter_point(place)));
+        }
+        let Some(mount) = dir.place.mount else {
+            return Reply::Ready(Err(absent(&name)));
+        };
+        let place = Place {
+            mount: Some(mount),
+            path: dir.place.path.join(&name),
+            point: None,
+        };
+        let spec = self.mounts.spec(mount);
+        if let Some(known) = self.worker.known(spec.id, &place.path, spec.freshness) {
+            return Reply::Ready(known.map(|learnt| self.enter(place, learnt)));
+        }
+        self.counters.lookups_pending.add(1);
+        let asked = self
+            .worker
+            .stat(spec.id, place.path.clone(), spec.freshness, self.deadline());
+        let vfs = Arc::clone(self);
+        Reply::Pending(
+            async move {
+                match asked.await {
+                    Ok(learnt) => Ok(vfs.enter(place, learnt)),
+                    Err(error) => {
+                        if error.kind() != ErrorKind::NotFound {
+                            vfs.errors.note(parent, &error);
+                        }
+                        Err(error)
+                    }
+                }
+            }
+            .boxed(),
+        )
+    }
+
+    /// Gives back `count` references of the kernel.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.namespace.forget(ino, count);
+    }
+
+    /// Returns where a symbolic link points to.
+    ///
+    /// # Errors
+    /// `Invalid` for what is no link; else what the storage said.
+    pub fn read_link(self: &Arc<Self>, ino: Ino) -> Reply<Vec<u8>> {
+        let object = self.node(ino).and_then(|node| match node.meta.kind {
+            NodeKind::Symlink => self.object(&node),
+            NodeKind::File | NodeKind::Directory => {
+                Err(Error::new(ErrorKind::Invalid, "not a symbolic link"))
+            }
+        });
+        match object {
+            Ok(object) => Reply::Pending(self.worker.read_link(
+                object.mount,
+                object.path,
+                self.deadline(),
+            )),
+            Err(error) => Reply::Ready(Err(error)),
+        }
+    }
+
+    fn parent_and_name(&self, parent: Ino, name: &[u8]) -> Result<(Arc<Node>, Name)> {
+        let dir = self.node(parent)?;
+        if dir.meta.kind != NodeKind::Directory {
+            return Err(Error::new(
+                ErrorKind::NotADirectory,
+                "look up a name in a file",
+            ));
+        }
+        // A name that no storage can show does not exist in any.
+        let name = Name::new(name).map_err(|fault| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("look up '{}'", name.escape_ascii()),
+            )
+            .with_source(fault)
+        })?;
+        Ok((dir, name))
+    }
+
+    /// Adds a reference to what the worker knows at a place.
+    pub(crate) fn enter(&self, place: Place, learnt: Learnt<ObjectMeta>) -> Entry {
+        let Learnt { value: meta, age } = learnt;
+        let ttl = self.freshness(place.mount).left(age).unwrap_or_default();
+        let ino = self.mounts.hasher(&place).finish(meta.kind, &meta.tag);
+        self.entry(&self.namespace.acquire(ino, place, meta), ttl, age)
+    }
+
+    /// Adds a reference to a mount point or to a directory that leads to one. They stay as long as
+    /// the mount table does.
+    pub(crate) fn enter_point(&self, place: &Place) -> Entry {
+        let ino = self.mounts.directory_ino(place);
+        let meta = ObjectMeta::implied_directory();
+        let node = self.namespace.acquire(ino, place.clone(), meta);
+        let ttl = Freshness::Immutable
+            .left(Duration::ZERO)
+            .unwrap_or_default();
+        self.entry(&node, ttl, Duration::ZERO)
+    }
+
+    fn entry(&self, node: &Node, entry_ttl: Duration, age: Duration) -> Entry {
+        Entry {
+            ino: node.ino,
+            attributes: self.attributes_of(node),
+            entry_ttl,
+            attr_ttl: self.attributes_ttl_of(node, age),
+        }
+    }
+}
+
+fn absent(name: &Name) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("nothing is mounted at or below '{name}'"),
+    )
+}

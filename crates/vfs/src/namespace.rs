@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The inode table: the nodes that the kernel or a handle knows, and no others.
+//!
+//! A node enters with its first reference and leaves with its last: references are counted as the
+//! kernel counts them (one per successful lookup or entry of a "plus" listing, given back by
+//! `forget`), and open handles hold one more. What is known of names beyond that lives in `worker`;
+//! so this table is bounded by what the kernel keeps.
+//!
+//! Numbers come from [`crate::ino`]. When one is taken by something else, the next free one is used.
+//! Should the first owner leave before, the same thing may get two numbers at once; that is as
+//! harmless as a hard link, and about once in a million runs of ten million files.
+//!
+//! Locks: one leaf mutex a shard, held for one map operation.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use types::{NodeKind, ObjectMeta};
+
+use crate::ino::{Ino, same_inode};
+use crate::mounts::Place;
+
+/// What an inode number stands for. A file's node never changes; a directory's is replaced when the
+/// storage tells new attributes.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) ino: Ino,
+    pub(crate) place: Place,
+    pub(crate) meta: ObjectMeta,
+}
+
+impl Node {
+    fn is(&self, place: &Place, meta: &ObjectMeta) -> bool {
+        self.meta.kind == meta.kind
+            && self.place == *place
+            && (meta.kind == NodeKind::Directory || same_inode(&self.meta.tag, &meta.tag))
+    }
+}
+
+#[derive(Debug)]
+struct Known {
+    node: Arc<Node>,
+    /// References of the kernel.
+    lookups: u64,
+    /// Open handles.
+    handles: u64,
+}
+
+/// The nodes in use, by number.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    shards: Vec<Mutex<HashMap<Ino, Known>>>,
+}
+
+/// Enough that the threads of a door seldom meet; a power of two.
+const SHARDS: usize = 64;
+
+impl Namespace {
+    /// Makes a table that holds the root, which is never forgotten.
+    pub(crate) fn new(root: Place) -> Self {
+        let namespace = Namespace {
+            shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
+        };
+        let node = Arc::new(Node {
+            ino: Ino::ROOT,
+            place: root,
+            meta: ObjectMeta::implied_directory(),
+        });
+        namespace.shard(Ino::ROOT).lock().insert(
+            Ino::ROOT,
+            Known {
+                node,
+                lookups: 1,
+                handles: 0,
+            },
+        );
+        namespace
+    }
+
+    /// The upper bits choose the shard: numbers are positive hashes, so 63 bits are spread.
+    fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, Known>> {
+        &self.shards[(ino.0 >> 57) as usize % SHARDS]
+    }
+
+    /// Returns the node of a thing with one more reference, starting the search at number `ino`.
+    pub(crate) fn acquire(&self, mut ino: Ino, place: Place, meta: ObjectMeta) -> Arc<Node> {
+        loop {
+            match self.shard(ino).lock().entry(ino) {
+                Slot::Vacant(slot) => {
+                    let node = Arc::new(Node { ino, place, meta });
+                    slot.insert(Known {
+                        node: Arc::clone(&node),
+                        lookups: 1,
+                        handles: 0,
+                    });
+                    return node;
+                }
+                Slot::Occupied(mut slot) if slot.get().node.is(&place, &meta) => {
+                    let known = slot.get_mut();
+                    known.lookups += 1;
+                    if meta.kind == NodeKind::Directory && known.node.meta != meta {
+                        known.node = Arc::new(Node { ino, place, meta });
+                    }
+                    return Arc::clone(&known.node);
+                }
+                Slot::Occupied(_) => {}
+            }
+            ino = ino.next_probe();
+        }
+    }
+
+    /// Returns the node of a number that is in use.
+    pub(crate) fn get(&self, ino: Ino) -> Option<Arc<Node>> {
+        self.shard(ino)
+            .lock()
+            .get(&ino)
+            .map(|known| Arc::clone(&known.node))
+    }
+
+    /// Gives back `count` references of the kernel.
+    pub(crate) fn forget(&self, ino: Ino, count: u64) {
+        self.drop_from(ino, |known| {
+            known.lookups = known.lookups.saturating_sub(count)
+        });
+    }
+
+    /// Adds an open handle, if the number is in use.
+    pub(crate) fn hold(&self, ino: Ino) -> Option<Arc<Node>> {
+        let mut shard = self.shard(ino).lock();
+        let known = shard.get_mut(&ino)?;
+        known.handles += 1;
+        Some(Arc::clone(&known.node))
+    }
+
+    /// Takes an open handle away.
+    pub(crate) fn let_go(&self, ino: Ino) {
+        self.drop_from(ino, |known| known.handles = known.handles.saturating_sub(1));
+    }
+
+    fn drop_from(&self, ino: Ino, change: impl FnOnce(&mut Known)) {
+        if let Slot::Occupied(mut slot) = self.shard(ino).lock().entry(ino) {
+            change(slot.get_mut());
+            if slot.get().lookups == 0 && slot.get().handles == 0 && ino != Ino::ROOT {
+                slot.remove();
+            }
+        }
+    }
+
+    /// Returns how many nodes are in use, the root among them.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use types::{ObjectPath, VersionTag};
+
+    use super::*;
+
+    fn place(text: &str) -> Place {
+        Place {
+            mount: None,
+            path: ObjectPath::parse(text.as_bytes()).unwrap(),
+            point: None,
+        }
+    }
+
+    fn file(etag: &str) -> ObjectMeta {
+        let tag = VersionTag {
+            etag: Some(etag.into()),
+            mtime_ns: 0,
+            size: 1,
+        };
+        ObjectMeta {
+            kind: NodeKind::File,
+            tag,
+            owner: None,
+        }
+    }
+
+    #[test]
+    fn a_node_lives_from_its_first_reference_to_its_last() {
+        let namespace = Namespace::new(place(""));
+        let ino = namespace.acquire(Ino(50), place("a"), file("x")).ino;
+        assert_eq!(namespace.acquire(Ino(50), place("a"), file("x")).ino, ino);
+        namespace.forget(ino, 1);
+        assert!(namespace.get(ino).is_some());
+        assert!(namespace.hold(ino).is_some());
+        namespace.forget(ino, 1);
+        assert!(namespace.get(ino).is_some(), "a handle is open");
+        namespace.let_go(ino);
+        assert!(namespace.get(ino).is_none());
+        assert!(namespace.hold(ino).is_none());
+        assert_eq!(namespace.len(), 1);
+    }
+
+    #[test]
+    fn the_root_is_never_forgotten_and_surplus_forgets_do_no_harm() {
+        let namespace = Namespace::new(place(""));
+        namespace.forget(Ino::ROOT, u64::MAX);
+        namespace.forget(Ino(99), 3);
+        assert!(namespace.get(Ino::ROOT).is_some());
+    }
+
+    #[test]
+    fn different_things_with_one_hash_get_different_numbers() {
+        let namespace = Namespace::new(place(""));
+        let first = namespace.acquire(Ino(50), place("a"), file("x")).ino;
+        let second = namespace.acquire(Ino(50), place("a"), file("y")).ino;
+        let third = namespace.acquire(Ino(50), place("b"), file("x")).ino;
+        assert_eq!((first, second, third), (Ino(50), Ino(51), Ino(52)));
+        assert_eq!(namespace.acquire(Ino(50), place("b"), file("x")).ino, third);
+        assert_eq!(namespace.get(second).unwrap().meta, file("y"));
+    }
+
+    #[test]
+    fn a_directory_keeps_its_number_when_its_time_changes() {
+        let namespace = Namespace::new(place(""));
+        let mut meta = ObjectMeta::implied_directory();
+        let ino = namespace.acquire(Ino(50), place("d"), meta.clone()).ino;
+        meta.tag.mtime_ns = 9;
+        assert_eq!(namespace.acquire(Ino(50), place("d"), meta).ino, ino);
+        assert_eq!(namespace.get(ino).unwrap().meta.tag.mtime_ns, 9);
+    }
+}

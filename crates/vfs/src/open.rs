@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Opening and releasing files: a handle is one object version until its release.
+//!
+//! A small object is fetched whole before the open is answered: one request instead of two round
+//! trips, and the door can then hand the kernel the cache file. A large one is opened without a
+//! request; if its version is gone, the first read that misses says so.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use parking_lot::Mutex;
+use types::{Error, ErrorKind, NodeKind, ObjectRef, Result};
+use worker::LocalFile;
+use worker::settings::WHOLE_MAX;
+
+use crate::handles::{FileHandle, HandleId};
+use crate::ino::Ino;
+use crate::readahead::ReadAhead;
+use crate::reply::Reply;
+use crate::vfs::{Vfs, unknown};
+
+/// An open file. It counts until it is given to [`Vfs::release`].
+#[derive(Debug)]
+pub struct Opened {
+    /// The handle.
+    pub handle: HandleId,
+    /// Whether pages kept from an earlier open are still right. Always: an inode is one version.
+    pub keep_cache: bool,
+    /// The cache file, when the object is cached whole and verified.
+    pub local_file: Option<LocalFile>,
+}
+
+impl Vfs {
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// `IsADirectory`, `Invalid` for a symbolic link, `Stale` when the version is gone (its name
+    /// has to be looked up again); else what the storage said.
+    pub fn open(self: &Arc<Self>, ino: Ino) -> Reply<Opened> {
+        let object = self.node(ino).and_then(|node| match node.meta.kind {
+            NodeKind::File => self.object(&node),
+            NodeKind::Directory => Err(Error::new(ErrorKind::IsADirectory, "open as a file")),
+            NodeKind::Symlink => Err(Error::new(ErrorKind::Invalid, "open a symbolic link")),
+        });
+        let object = match object {
+            Ok(object) => object,
+            Err(error) => return Reply::Ready(Err(error)),
+        };
+        self.counters.opens.add(1);
+        if object.size() == 0 {
+            return Reply::Ready(self.opened(ino, object, None));
+        }
+        if let Some(local_file) = self.worker.local_file(&object) {
+            self.worker.count_open(true);
+            return Reply::Ready(self.opened(ino, object, Some(local_file)));
+        }
+        if object.size() > WHOLE_MAX {
+            return Reply::Ready(self.opened(ino, object, None));
+        }
+        self.worker.count_open(false);
+        let fetched = self.worker.fetch_whole(object.clone(), self.deadline());
+        let vfs = Arc::clone(self);
+        Reply::Pending(
+            async move {
+                if let Err(error) = fetched.await {
+                    vfs.note_failure(ino, &object, &error);
+                    return Err(error);
+                }
+                let local_file = vfs.worker.local_file(&object);
+                vfs.opened(ino, object, local_file)
+            }
+            .boxed(),
+        )
+    }
+
+    /// Ends a handle on a file.
+    pub fn release(&self, handle: HandleId) {
+        if let Some(file) = self.files.remove(handle) {
+            self.namespace.let_go(file.ino);
+        }
+    }
+
+    fn opened(&self, ino: Ino, object: ObjectRef, local_file: Option<LocalFile>) -> Result<Opened> {
+        self.namespace.hold(ino).ok_or_else(|| unknown(ino))?;
+        let read_ahead = ReadAhead::new(object.size(), self.settings.read_ahead_max.0);
+        let handle = self.files.insert(FileHandle {
+            ino,
+            object,
+            local_file: local_file.clone(),
+            read_ahead: Mutex::new(read_ahead),
+        });
+        Ok(Opened {
+            handle,
+            keep_cache: true,
+            local_file,
+        })
+    }
+}

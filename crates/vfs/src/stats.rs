@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the namespace counts, and what `statfs` shows.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A snapshot of what is in use and what was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Inodes that the kernel or a handle knows, the root among them.
+    pub inodes: u64,
+    /// Open files.
+    pub files_open: u64,
+    /// Open directories.
+    pub dirs_open: u64,
+    /// Opens of files.
+    pub opens: u64,
+    /// Lookups.
+    pub lookups: u64,
+    /// Lookups that had to ask the storage.
+    pub lookups_pending: u64,
+    /// Reads answered at once.
+    pub read_hits: u64,
+    /// Reads that had to ask the storage.
+    pub read_misses: u64,
+    /// Bytes asked for ahead of the readers.
+    pub read_ahead_bytes: u64,
+    /// Opens and reads that found their object version gone.
+    pub stale: u64,
+}
+
+/// What `statfs` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FsStats {
+    /// Size of a block in bytes.
+    pub block_size: u32,
+    /// Blocks of the file system.
+    pub blocks: u64,
+    /// Free blocks.
+    pub blocks_free: u64,
+    /// Inodes of the file system.
+    pub files: u64,
+    /// Free inodes.
+    pub files_free: u64,
+    /// Longest name in bytes.
+    pub name_max: u32,
+}
+
+impl FsStats {
+    /// Storages have no size that they tell. An exbibyte, all of it free, keeps programs content
+    /// that look for room, and disk alarms quiet.
+    pub(crate) fn boundless() -> Self {
+        const BLOCK: u32 = 4096;
+        const BLOCKS: u64 = (1 << 60) / BLOCK as u64;
+        const FILES: u64 = 1 << 40;
+        FsStats {
+            block_size: BLOCK,
+            blocks: BLOCKS,
+            blocks_free: BLOCKS,
+            files: FILES,
+            files_free: FILES,
+            name_max: u32::try_from(types::name::NAME_MAX).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// Counts what is done. Relaxed: nothing is decided by these.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The running counts behind [`Stats`].
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) opens: Counter,
+    pub(crate) lookups: Counter,
+    pub(crate) lookups_pending: Counter,
+    pub(crate) read_hits: Counter,
+    pub(crate) read_misses: Counter,
+    pub(crate) read_ahead_bytes: Counter,
+    pub(crate) stale: Counter,
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The namespace as one thing: what its parts share, its settings, and the questions that need
+//! no storage.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use types::{ByteSize, Clock, Deadline, Error, ErrorKind, Freshness, ObjectRef, Result};
+use worker::Worker;
+
+use crate::attributes::Attributes;
+use crate::dir::DirHandle;
+use crate::errors::LastErrors;
+use crate::handles::{FileHandle, Handles};
+use crate::ino::Ino;
+use crate::mounts::{MountIndex, MountSpec, MountTable};
+use crate::namespace::{Namespace, Node};
+use crate::stats::{Counters, FsStats, Stats};
+
+/// How the namespace behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long an operation may take before it fails.
+    pub deadline: Duration,
+    /// The most that is fetched ahead of one reader; zero turns it off.
+    pub read_ahead_max: ByteSize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            deadline: Duration::from_secs(60),
+            read_ahead_max: ByteSize(32 << 20),
+        }
+    }
+}
+
+/// One tree of mounted storages.
+#[derive(Debug)]
+pub struct Vfs {
+    pub(crate) settings: Settings,
+    pub(crate) mounts: MountTable,
+    pub(crate) namespace: Namespace,
+    pub(crate) files: Handles<FileHandle>,
+    pub(crate) dirs: Handles<DirHandle>,
+    pub(crate) errors: LastErrors,
+    pub(crate) counters: Counters,
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The time of directories that have none of their own.
+    started_ns: i64,
+}
+
+impl Vfs {
+    /// Makes the tree of these mounts.
+    ///
+    /// # Errors
+    /// `Invalid` when there is no mount, or two at one place.
+    pub fn new(
+        settings: Settings,
+        mounts: Vec<MountSpec>,
+        worker: Arc<Worker>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Vfs>> {
+        let mounts = MountTable::new(mounts)?;
+        let started = clock
+            .wall()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Ok(Arc::new(Vfs {
+            settings,
+            namespace: Namespace::new(mounts.root().clone()),
+            mounts,
+            files: Handles::new(),
+            dirs: Handles::new(),
+            errors: LastErrors::default(),
+            counters: Counters::default(),
+            worker,
+            clock,
+            started_ns: i64::try_from(started.as_nanos()).unwrap_or(i64::MAX),
+        }))
+    }
+
+    /// Returns the attributes of an inode that the kernel knows.
+    ///
+    /// # Errors
+    /// `Stale` for any other number.
+    pub fn attributes(&self, ino: Ino) -> Result<Attributes> {
+        Ok(self.attributes_of(&*self.node(ino)?))
+    }
+
+    /// Returns how long the attributes of an inode stay true. A file's never change: when its
+    /// object does, its name leads to another inode.
+    pub fn attributes_ttl(&self, ino: Ino) -> Duration {
+        match self.node(ino) {
+            Ok(node) => self.attributes_ttl_of(&node, Duration::ZERO),
+            Err(_) => Duration::ZERO,
+        }
+    }
+
+    /// Returns how long a name that was not found in `parent` need not be asked for again. The age
+    /// of that knowledge is not told, so only mounts that never change promise anything.
+    pub fn negative_ttl(&self, parent: Ino) -> Duration {
+        let Ok(node) = self.node(parent) else {
+            return Duration::ZERO;
+        };
+        match self.freshness(node.place.mount) {
+            Freshness::Immutable => for_ever(),
+            Freshness::MaxAge(_) | Freshness::Always => Duration::ZERO,
+        }
+    }
+
+    /// Returns what `statfs` shows.
+    pub fn stat_fs(&self) -> FsStats {
+        FsStats::boundless()
+    }
+
+    /// Returns a snapshot of what is in use and what was done.
+    pub fn stats(&self) -> Stats {
+        let counters = &self.counters;
+        Stats {
+            inodes: self.namespace.len() as u64,
+            files_open: self.files.len() as u64,
+            dirs_open: self.dirs.len() as u64,
+            opens: counters.opens.get(),
+            lookups: counters.lookups.get(),
+            lookups_pending: counters.lookups_pending.get(),
+            read_hits: counters.read_hits.get(),
+            read_misses: counters.read_misses.get(),
+            read_ahead_bytes: counters.read_ahead_bytes.get(),
+            stale: counters.stale.get(),
+        }
+    }
+
+    pub(crate) fn node(&self, ino: Ino) -> Result<Arc<Node>> {
+        self.namespace.get(ino).ok_or_else(|| unknown(ino))
+    }
+
+    pub(crate) fn deadline(&self) -> Deadline {
+        self.clock.deadline(self.settings.deadline)
+    }
+
+    /// Directories above all mounts change as the mount table does: never.
+    pub(crate) fn freshness(&self, mount: Option<MountIndex>) -> Freshness {
+        mount.map_or(Freshness::Immutable, |mount| {
+            self.mounts.spec(mount).freshness
+        })
+    }
+
+    pub(crate) fn attributes_of(&self, node: &Node) -> Attributes {
+        let defaults = self.mounts.defaults(node.place.mount);
+        Attributes::new(node.ino, &node.meta, defaults, self.started_ns)
+    }
+
+    /// `age` is that of the knowledge behind a directory's attributes.
+    pub(crate) fn attributes_ttl_of(&self, node: &Node, age: Duration) -> Duration {
+        match node.meta.kind {
+            types::NodeKind::File | types::NodeKind::Symlink => for_ever(),
+            types::NodeKind::Directory => self
+                .freshness(node.place.mount)
+                .left(age)
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Returns the object version that a node of a mount stands for.
+    pub(crate) fn object(&self, node: &Node) -> Result<ObjectRef> {
+        let mount = node.place.mount.ok_or_else(|| {
+            Error::internal(format!("inode {} is a file outside all mounts", node.ino.0))
+        })?;
+        let id = self.mounts.spec(mount).id;
+        Ok(ObjectRef::new(
+            id,
+            node.place.path.clone(),
+            node.meta.tag.clone(),
+        ))
+    }
+
+    /// Keeps the reason of a failure; a version that is gone is forgotten, so that the next
+    /// lookup of its name asks the storage.
+    pub(crate) fn note_failure(&self, ino: Ino, object: &ObjectRef, error: &Error) {
+        self.errors.note(ino, error);
+        if error.kind() == ErrorKind::Stale {
+            self.counters.stale.add(1);
+            self.worker.forget_path(object.mount, &object.path);
+        }
+    }
+}
+
+/// Returns the longest time that a promise is made for.
+pub(crate) fn for_ever() -> Duration {
+    Freshness::Immutable
+        .left(Duration::ZERO)
+        .unwrap_or(Duration::MAX)
+}
+
+pub(crate) fn unknown(ino: Ino) -> Error {
+    Error::new(
+        ErrorKind::Stale,
+        format!("inode {} is not known any more: look it up again", ino.0),
+    )
+}
