@@ -265,11 +265,12 @@ fn pieces_of(run: PageRange, cut: u64) -> impl Iterator<Item = PageRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use types::in_memory;
 
     const ID: VersionId = VersionId(7);
 
     fn nothing_cached(pages: PageRange) -> Vec<bool> {
-        vec![false; pages.count() as usize]
+        vec![false; in_memory(pages.count())]
     }
 
     fn shape(pieces: &[Arc<Piece>]) -> Vec<(u64, u64)> {

@@ -10,14 +10,15 @@
 //! - `schedule`: whose turn it is to send a request, demand before readahead.
 //! - `memory`: the one budget of bytes that all pieces live in.
 //! - `fill`: writes arrived pieces into the cache, behind the reader.
-//! - `meta`: what is known of names, for how long, and how it is learnt (`records` is how it
-//!   is written down).
+//! - `meta`: what a name is, from fresh knowledge or from the storage; `knowledge` keeps it and
+//!   `records` is how it is written down.
 //!
 //! A worker knows object paths below a mount, never the paths a user types, and knows no kernel.
 
 mod fetch;
 mod fill;
 mod flights;
+mod knowledge;
 mod memory;
 mod meta;
 mod pages;

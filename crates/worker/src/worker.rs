@@ -11,8 +11,9 @@ use ufs::UnderStorage;
 
 use crate::fill::Fill;
 use crate::flights::Flights;
+use crate::knowledge::Knowledge;
 use crate::memory::Budget;
-use crate::meta::Knowledge;
+
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 use crate::stats::{Counters, Stats};

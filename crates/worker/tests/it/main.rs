@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The worker over a storage that counts and can be held back, and a real cache.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    reason = "a test may panic, counts small things, and has no runtime handle of its own"
+)]
+
 mod names;
 mod pages;
 mod scripted;
