@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What all requests of one mount share, and the two ways to answer one.
+//!
+//! What `vfs` knows is answered on the thread that read the request. What it must ask a storage for
+//! becomes a task of the runtime, which answers from there; the kernel bounds how many there are
+//! (its queue of background requests, and one request for each waiting thread of a program). Tasks
+//! end with the mount: those that still wait then are dropped, and nobody waits for their answer.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use fuser::{BackingId, Errno, FileHandle, FopenFlags, ReplyOpen};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use types::{Clock, Error, ErrorKind, Result};
+use vfs::{Opened, Reply, Vfs};
+
+use crate::errno;
+use crate::errors::Errors;
+use crate::modes::{BACKINGS_MAX, Modes, Refusal, Serve};
+use crate::stats::{Operation, Requests};
+
+/// A cache file that the kernel reads itself. Fields drop in order: the id before the file.
+#[derive(Debug)]
+pub(crate) struct Backing {
+    id: BackingId,
+    /// Keeps the cache file from being evicted: the kernel holds its blocks anyway.
+    _opened: Opened,
+}
+
+/// The state of one mount.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) vfs: Arc<Vfs>,
+    pub(crate) modes: Modes<Backing>,
+    pub(crate) requests: Requests,
+    pub(crate) errors: Errors,
+    runtime: Handle,
+    tasks: TaskTracker,
+    ended: CancellationToken,
+}
+
+impl Door {
+    pub(crate) fn new(vfs: Arc<Vfs>, runtime: Handle, clock: Arc<dyn Clock>) -> Self {
+        Door {
+            vfs,
+            modes: Modes::new(BACKINGS_MAX),
+            requests: Requests::default(),
+            errors: Errors::new(clock),
+            runtime,
+            tasks: TaskTracker::new(),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    /// Hands the answer of `vfs` to `answer`, now or when it is known.
+    pub(crate) fn finish<T: Send + 'static>(
+        &self,
+        reply: Reply<T>,
+        answer: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
+        match reply {
+            Reply::Ready(result) => answer(result),
+            Reply::Pending(future) => self.later(future, answer),
+        }
+    }
+
+    /// Runs `future` on the runtime and hands what it becomes to `answer`.
+    pub(crate) fn later<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T>> + Send + 'static,
+        answer: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
+        let ended = self.ended.clone();
+        let task = async move {
+            let result = ended.run_until_cancelled(future).await;
+            let gone = || Err(Error::new(ErrorKind::Unavailable, "the mount has ended"));
+            answer(result.unwrap_or_else(gone));
+        };
+        self.tasks.spawn_on(task, &self.runtime);
+    }
+
+    /// Takes note of an error and returns its number.
+    pub(crate) fn fault(&self, operation: Operation, inode: u64, error: &Error) -> Errno {
+        if !self.ended.is_cancelled() {
+            self.errors.record(operation, inode, error);
+        }
+        Errno::from_i32(errno::of(error.kind()))
+    }
+
+    /// Answers an open of `ino` in the mode that its other opens have.
+    pub(crate) fn opened(&self, ino: u64, result: Result<Opened>, reply: ReplyOpen) {
+        let opened = match result {
+            Ok(opened) => opened,
+            Err(e) => return reply.error(self.fault(Operation::Open, ino, &e)),
+        };
+        let (handle, keep_cache) = (FileHandle(opened.handle.0), opened.keep_cache);
+        // Nothing is written here, so a close has nothing to report and need not ask.
+        let flags = FopenFlags::FOPEN_NOFLUSH;
+        let whole = opened.local_file.is_some();
+        match self
+            .modes
+            .open(ino, whole.then_some(|| back(&reply, opened)))
+        {
+            Serve::Passthrough(backing) => {
+                // The kernel refuses passthrough together with FOPEN_KEEP_CACHE.
+                reply.opened_passthrough(handle, flags, &backing.id);
+            }
+            Serve::Cached if keep_cache => {
+                reply.opened(handle, flags | FopenFlags::FOPEN_KEEP_CACHE);
+            }
+            Serve::Cached => reply.opened(handle, flags),
+        }
+    }
+
+    /// Drops the tasks that still wait: the kernel no longer wants their answers.
+    pub(crate) fn end(&self) {
+        self.ended.cancel();
+        self.tasks.close();
+    }
+}
+
+/// Gives the kernel a cache file to read.
+fn back(reply: &ReplyOpen, opened: Opened) -> std::result::Result<Backing, Refusal> {
+    let file = opened.local_file.as_ref().ok_or(Refusal::Now)?;
+    match reply.open_backing(file.file.as_fd()) {
+        Ok(id) => Ok(Backing {
+            id,
+            _opened: opened,
+        }),
+        Err(e) => Err(refusal(&e)),
+    }
+}
+
+/// Tells what the kernel's refusal of a cache file means for the opens to come.
+fn refusal(fault: &io::Error) -> Refusal {
+    match fault.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOSPC | libc::EINTR) => {
+            Refusal::Now
+        }
+        Some(libc::EPERM) => Refusal::ForGood(NO_PRIVILEGE.into()),
+        Some(libc::ELOOP) => Refusal::ForGood(
+            "the cache directory lies on a stacked file system, such as the overlay of a \
+             container; put it on a disk or a volume"
+                .into(),
+        ),
+        _ => Refusal::ForGood(format!("the kernel refused a cache file: {fault}")),
+    }
+}
+
+/// Why passthrough is off for ordinary users.
+pub(crate) const NO_PRIVILEGE: &str = "the daemon has no CAP_SYS_ADMIN; run it as root";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_shortages_let_the_next_open_try_again() {
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+            let refusal = refusal(&io::Error::from_raw_os_error(errno));
+            assert!(matches!(refusal, Refusal::Now), "{errno}");
+        }
+        for (errno, word) in [
+            (libc::EPERM, "CAP_SYS_ADMIN"),
+            (libc::ELOOP, "overlay"),
+            (libc::ENOTTY, "refused"),
+            (libc::EOPNOTSUPP, "refused"),
+        ] {
+            let Refusal::ForGood(reason) = refusal(&io::Error::from_raw_os_error(errno)) else {
+                panic!("{errno} does not pass by itself");
+            };
+            assert!(reason.contains(word), "{reason}");
+        }
+    }
+}

@@ -1,0 +1,522 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One function per request of the kernel: translate, call `vfs`, translate back.
+//!
+//! The mount is read-only, so the kernel itself answers most writes with EROFS before they get
+//! here; those that do arrive get the same answer. What this door does not need is answered with
+//! ENOSYS, after which the kernel stops asking.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents,
+    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use types::{ByteRange, ErrorKind, Result};
+use vfs::{Entry, HandleId, Ino, ReadReply};
+
+use crate::convert;
+use crate::door::{Door, NO_PRIVILEGE};
+use crate::stats::Operation;
+
+/// The largest read that the kernel sends in one request: 256 of its pages.
+const READ_MAX: u32 = 1 << 20;
+
+/// Requests that the kernel may have under way without a program waiting for each, such as
+/// read-ahead: enough to hide the latency of a remote storage behind requests of 1 MiB.
+const BACKGROUND_MAX: u16 = 64;
+
+/// Inode numbers are not given out twice.
+const GENERATION: Generation = Generation(0);
+
+thread_local! {
+    /// Hits are read into this, so that they allocate nothing; it grows to the largest read.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Answers the kernel.
+#[derive(Debug)]
+pub(crate) struct Ops {
+    pub(crate) door: Arc<Door>,
+    /// Whether passthrough was asked for.
+    pub(crate) passthrough: bool,
+}
+
+impl Ops {
+    fn count(&self, operation: Operation) -> &Arc<Door> {
+        self.door.requests.count(operation);
+        &self.door
+    }
+
+    fn refuse_write(&self) -> Errno {
+        self.count(Operation::Write);
+        Errno::EROFS
+    }
+
+    /// Says that this kind of request is not needed, after which the kernel stops sending it.
+    fn refuse_other(&self) -> Errno {
+        self.count(Operation::Other);
+        Errno::ENOSYS
+    }
+
+    fn offer_passthrough(&self, config: &mut KernelConfig) {
+        let modes = &self.door.modes;
+        if !self.passthrough {
+            return modes.disable("it was switched off");
+        }
+        if !has_privilege() {
+            return modes.disable(NO_PRIVILEGE);
+        }
+        // A depth of 1: cache files lie on a plain file system, and an overlay may cover our mount.
+        let offered = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+            && config.set_max_stack_depth(1).is_ok();
+        match offered {
+            true => modes.enable(),
+            false => modes.disable(
+                "the kernel does not offer it; Linux 6.9 or newer with CONFIG_FUSE_PASSTHROUGH does",
+            ),
+        }
+    }
+}
+
+/// Returns whether this process may give files to the kernel.
+fn has_privilege() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
+/// Answers with an extended attribute as its callers expect: its size first, then its bytes.
+fn answer_xattr(bytes: &[u8], size: u32, reply: ReplyXattr) {
+    match u32::try_from(bytes.len()) {
+        Ok(len) if size == 0 => reply.size(len),
+        Ok(len) if len <= size => reply.data(bytes),
+        Ok(_) => reply.error(Errno::ERANGE),
+        Err(_) => reply.error(Errno::E2BIG),
+    }
+}
+
+fn answer_entry(door: &Door, parent: u64, result: Result<Entry>, reply: ReplyEntry) {
+    match result {
+        Ok(entry) => {
+            let attributes = convert::attributes(&entry.attributes);
+            reply.entry_with_ttls(&entry.attr_ttl, &entry.entry_ttl, &attributes, GENERATION);
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => answer_absent(door, parent, reply),
+        Err(e) => reply.error(door.fault(Operation::Lookup, parent, &e)),
+    }
+}
+
+/// Says that a name is absent, and for how long the kernel need not ask again.
+fn answer_absent(door: &Door, parent: u64, reply: ReplyEntry) {
+    let ttl = door.vfs.negative_ttl(Ino(parent));
+    match ttl.is_zero() {
+        true => reply.error(Errno::ENOENT),
+        // Inode number zero means "absent" to the kernel.
+        false => reply.entry_with_ttls(&Duration::ZERO, &ttl, &convert::absent(), GENERATION),
+    }
+}
+
+impl Filesystem for Ops {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let wanted = InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_READDIRPLUS_AUTO
+            | InitFlags::FUSE_CACHE_SYMLINKS;
+        let refused = |what: &str| std::io::Error::other(format!("the kernel refused {what}"));
+        let granted = wanted & config.capabilities();
+        config
+            .add_capabilities(granted)
+            .map_err(|_| refused("what it offered"))?;
+        // Sets the number of pages of a request, of reads too.
+        config
+            .set_max_write(READ_MAX)
+            .map_err(|_| refused("requests of 1 MiB"))?;
+        config
+            .set_max_background(BACKGROUND_MAX)
+            .map_err(|_| refused("background requests"))?;
+        self.offer_passthrough(config);
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let door = Arc::clone(self.count(Operation::Lookup));
+        let found = self.door.vfs.lookup(Ino(parent.0), name.as_bytes());
+        self.door.finish(found, move |result| {
+            answer_entry(&door, parent.0, result, reply)
+        });
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
+        self.count(Operation::Forget).vfs.forget(Ino(ino.0), count);
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let door = self.count(Operation::GetAttr);
+        match door.vfs.attributes(Ino(ino.0)) {
+            Ok(attributes) => {
+                let ttl = door.vfs.attributes_ttl(Ino(ino.0));
+                reply.attr(&ttl, &convert::attributes(&attributes));
+            }
+            Err(e) => reply.error(door.fault(Operation::GetAttr, ino.0, &e)),
+        }
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        let door = Arc::clone(self.count(Operation::ReadLink));
+        let target = self.door.vfs.read_link(Ino(ino.0));
+        self.door.finish(target, move |result| match result {
+            Ok(target) => reply.data(&target),
+            Err(e) => reply.error(door.fault(Operation::ReadLink, ino.0, &e)),
+        });
+    }
+
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        // Above all, a writable open must never reach a cache file.
+        if flags.0 & libc::O_ACCMODE != libc::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
+            return reply.error(self.refuse_write());
+        }
+        let door = Arc::clone(self.count(Operation::Open));
+        let opened = self.door.vfs.open(Ino(ino.0));
+        self.door
+            .finish(opened, move |result| door.opened(ino.0, result, reply));
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let door = self.count(Operation::Read);
+        let range = ByteRange::new(offset, u64::from(size));
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.clear();
+            match door.vfs.read(HandleId(handle.0), range, buffer) {
+                ReadReply::Ready(Ok(())) => reply.data(buffer),
+                ReadReply::Ready(Err(e)) => reply.error(door.fault(Operation::Read, ino.0, &e)),
+                ReadReply::Pending(bytes) => {
+                    let door = Arc::clone(door);
+                    self.door.later(bytes, move |result| match result {
+                        Ok(bytes) => reply.data(&bytes),
+                        Err(e) => reply.error(door.fault(Operation::Read, ino.0, &e)),
+                    });
+                }
+            }
+        });
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        let door = self.count(Operation::Release);
+        door.vfs.release(HandleId(handle.0));
+        drop(door.modes.release(ino.0));
+        reply.ok();
+    }
+
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let door = Arc::clone(self.count(Operation::OpenDir));
+        let opened = self.door.vfs.open_dir(Ino(ino.0));
+        self.door.finish(opened, move |result| match result {
+            // The kernel does not keep listings: it could not tell when one is out of date.
+            Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
+            Err(e) => reply.error(door.fault(Operation::OpenDir, ino.0, &e)),
+        });
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        cookie: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let door = self.count(Operation::ReadDir);
+        let read = door.vfs.read_dir(HandleId(handle.0), cookie, &mut |entry| {
+            let name = OsStr::from_bytes(entry.name);
+            let kind = convert::kind(entry.kind);
+            !reply.add(INodeNo(entry.ino.0), entry.next_cookie, kind, name)
+        });
+        match read {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(door.fault(Operation::ReadDir, ino.0, &e)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        cookie: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let door = self.count(Operation::ReadDirPlus);
+        let read = door
+            .vfs
+            .read_dir_plus(HandleId(handle.0), cookie, &mut |entry, known| {
+                let attributes = convert::attributes(&known.attributes);
+                // One time for both, so the shorter.
+                let ttl = known.entry_ttl.min(known.attr_ttl);
+                let name = OsStr::from_bytes(entry.name);
+                let ino = INodeNo(entry.ino.0);
+                !reply.add(ino, entry.next_cookie, name, &ttl, &attributes, GENERATION)
+            });
+        match read {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(door.fault(Operation::ReadDirPlus, ino.0, &e)),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.count(Operation::ReleaseDir)
+            .vfs
+            .release_dir(HandleId(handle.0));
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let stats = self.count(Operation::StatFs).vfs.stat_fs();
+        let (free, block) = (stats.blocks_free, stats.block_size);
+        let (files, files_free) = (stats.files, stats.files_free);
+        reply.statfs(
+            stats.blocks,
+            free,
+            free,
+            files,
+            files_free,
+            block,
+            stats.name_max,
+            block,
+        );
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let door = self.count(Operation::GetXattr);
+        match door.vfs.get_xattr(Ino(ino.0), name.as_bytes()) {
+            Ok(value) => answer_xattr(&value, size, reply),
+            Err(e) if e.kind() == ErrorKind::NotFound => reply.error(Errno::ENODATA),
+            Err(e) => reply.error(door.fault(Operation::GetXattr, ino.0, &e)),
+        }
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let door = self.count(Operation::ListXattr);
+        match door.vfs.list_xattr(Ino(ino.0)) {
+            Ok(names) => answer_xattr(&names, size, reply),
+            Err(e) => reply.error(door.fault(Operation::ListXattr, ino.0, &e)),
+        }
+    }
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        reply.error(self.refuse_other());
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.error(self.refuse_other());
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.error(self.refuse_other());
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.error(self.refuse_other());
+    }
+
+    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
+        // The kernel then takes a file for all data up to its end, which every object is.
+        reply.error(self.refuse_other());
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        self.count(Operation::Other);
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: PollNotifier,
+        _: PollEvents,
+        _: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(self.refuse_other());
+    }
+
+    fn bmap(&self, _: &Request, _: INodeNo, _: u32, _: u64, reply: ReplyBmap) {
+        reply.error(self.refuse_other());
+    }
+
+    fn setattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u64>,
+        _: Option<TimeOrNow>,
+        _: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.error(self.refuse_write());
+    }
+
+    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(self.refuse_write());
+    }
+
+    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(self.refuse_write());
+    }
+
+    fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(self.refuse_write());
+    }
+
+    fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(self.refuse_write());
+    }
+
+    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
+        reply.error(self.refuse_write());
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: INodeNo,
+        _: &OsStr,
+        _: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.refuse_write());
+    }
+
+    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.error(self.refuse_write());
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        reply.error(self.refuse_write());
+    }
+
+    fn create(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: u32,
+        _: u32,
+        _: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(self.refuse_write());
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: &[u8],
+        _: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.refuse_write());
+    }
+
+    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(self.refuse_write());
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u64,
+        _: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.refuse_write());
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(self.refuse_write());
+    }
+}

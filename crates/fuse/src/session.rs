@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Mounting, and the life of a mount until somebody unmounts it.
+//!
+//! [`mount`] returns when the kernel and we have agreed on terms (INIT), so the first request of a
+//! program is answered at once. One thread waits for the threads that read `/dev/fuse`; they end
+//! when the kernel has let go of the mount, whoever unmounted it, and then [`Session::wait`] returns.
+//! A session that is dropped takes its mount with it.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use fuser::{Config, SessionACL};
+use parking_lot::{Condvar, Mutex};
+use tokio::runtime::Handle;
+use types::{ByteSize, Error, ErrorKind, Result, SystemClock};
+use vfs::Vfs;
+
+use crate::door::Door;
+use crate::mount_point::{self, DEVICE, check_device, check_mount_point};
+use crate::mount_table::{self, Mounted};
+use crate::mounting::{self, Terms};
+use crate::ops::Ops;
+use crate::stats::Stats;
+use crate::unmount;
+
+/// How long the threads may take to end once the kernel has let go: they only have to wake up.
+const END_MAX: Duration = Duration::from_secs(10);
+
+/// How a mount is made.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// An empty directory.
+    pub mount_point: PathBuf,
+    /// Threads that read requests and answer hits.
+    pub threads: usize,
+    /// Whether the kernel may read complete cache files itself.
+    pub passthrough: bool,
+    /// Whether other users of this machine see the mount, by owner and mode.
+    pub allow_other: bool,
+    /// How far the kernel reads ahead of programs.
+    pub read_ahead: ByteSize,
+    /// What `df` and `mount` show as the source.
+    pub fs_name: String,
+}
+
+/// A mount that is being served.
+#[derive(Debug)]
+pub struct Session {
+    door: Arc<Door>,
+    mount_point: PathBuf,
+    mounted: Mounted,
+    read_ahead: Option<ByteSize>,
+    end: Arc<End>,
+}
+
+/// How the session ended, once it has.
+#[derive(Debug, Default)]
+struct End {
+    result: Mutex<Option<Result<()>>>,
+    changed: Condvar,
+}
+
+/// Mounts `vfs` and serves it until it is unmounted. What takes long runs on `runtime`.
+///
+/// # Errors
+/// One message with cause and remedy for a mount point that will not do, a missing device, a missing
+/// privilege or helper.
+pub fn mount(settings: Settings, vfs: Arc<Vfs>, runtime: Handle) -> Result<Session> {
+    check_device(Path::new(DEVICE))?;
+    check_mount_point(&settings.mount_point)?;
+    let mount_point = mount_point::resolve(&settings.mount_point)?;
+    let door = Arc::new(Door::new(vfs, runtime, Arc::new(SystemClock)));
+    let terms = Terms {
+        fs_name: &settings.fs_name,
+        allow_other: settings.allow_other,
+    };
+    let connection = mounting::connect(&mount_point, terms)?;
+    // From here on there is a mount, and every way out takes it away.
+    let mounted = match mount_table::at(&mount_point)?.filter(Mounted::is_ours) {
+        Some(mounted) => mounted,
+        None => {
+            let message = format!("{} was unmounted as soon as mounted", mount_point.display());
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+    };
+    let ops = Ops {
+        door: Arc::clone(&door),
+        passthrough: settings.passthrough,
+    };
+    let served = serve(ops, connection, settings.threads, &door).inspect_err(|_| {
+        if let Err(e) = unmount::detach(&mount_point, &mounted) {
+            tracing::warn!("leave {}: {e}", mount_point.display());
+        }
+    });
+    let end = served?;
+    let read_ahead = set_read_ahead(&mounted, settings.read_ahead);
+    Ok(Session {
+        door,
+        mount_point,
+        mounted,
+        read_ahead,
+        end,
+    })
+}
+
+/// Agrees on terms with the kernel and starts the threads that answer it.
+fn serve(ops: Ops, connection: OwnedFd, threads: usize, door: &Arc<Door>) -> Result<Arc<End>> {
+    let mut config = Config::default();
+    config.n_threads = Some(threads.max(1));
+    config.clone_fd = false;
+    // Who may come in is checked by the kernel, which knows the terms of the mount.
+    config.acl = SessionACL::All;
+    let session = fuser::Session::from_fd(ops, connection, SessionACL::All, config)
+        .and_then(fuser::Session::spawn)
+        .map_err(|e| Error::io("agree with the kernel on a FUSE session", e))?;
+    let end = Arc::new(End::default());
+    let waiter = {
+        let (end, door) = (Arc::clone(&end), Arc::clone(door));
+        move || {
+            let result = session.join();
+            door.end();
+            end.set(result.map_err(|e| Error::io("serve the mount", e)));
+        }
+    };
+    thread::Builder::new()
+        .name("fuse-wait".into())
+        .spawn(waiter)
+        .map_err(|e| Error::io("start a thread for the mount", e))?;
+    Ok(end)
+}
+
+impl Session {
+    /// Waits until the mount has gone, whoever unmounted it.
+    pub fn wait(&self) -> Result<()> {
+        let mut result = self.end.result.lock();
+        loop {
+            match &*result {
+                Some(result) => return result.clone(),
+                None => self.end.changed.wait(&mut result),
+            }
+        }
+    }
+
+    /// Returns whether the mount has gone.
+    pub fn has_ended(&self) -> bool {
+        self.end.result.lock().is_some()
+    }
+
+    /// Unmounts, and returns when nothing is served any more.
+    ///
+    /// Without `force`, fails with [`ErrorKind::Busy`] while the mount is in use, and says by whom.
+    /// With it, always succeeds: what is being read fails.
+    pub fn unmount(&self, force: bool) -> Result<()> {
+        if self.has_ended() {
+            return Ok(());
+        }
+        let (shown, ours) = (self.mount_point.display(), self.mounted.id);
+        match mount_table::at(&self.mount_point)? {
+            Some(top) if top.id == ours && force => unmount::detach(&self.mount_point, &top)?,
+            Some(top) if top.id == ours => unmount::leave(&self.mount_point)?,
+            Some(top) if mount_table::read()?.iter().any(|other| other.id == ours) => {
+                let message = format!("{} is mounted over {shown}; unmount it first", top.source);
+                return Err(Error::new(ErrorKind::Busy, message));
+            }
+            // Somebody else took it out of the tree; it ends with its last open file.
+            Some(_) | None => {}
+        }
+        let mut result = self.end.result.lock();
+        if result.is_none() {
+            self.end.changed.wait_for(&mut result, END_MAX);
+        }
+        match &*result {
+            Some(_) => Ok(()),
+            None => {
+                let message = format!("{shown} left the tree, but files in it are still open");
+                Err(Error::new(ErrorKind::Busy, message))
+            }
+        }
+    }
+
+    /// Returns where it is mounted, without links.
+    pub fn mount_point(&self) -> &Path {
+        &self.mount_point
+    }
+
+    /// Returns what has been served so far.
+    pub fn stats(&self) -> Stats {
+        let (open_passthrough, open_cached) = self.door.modes.opens();
+        let (errors, recent_errors) = self.door.errors.snapshot();
+        Stats {
+            requests: self.door.requests.snapshot(),
+            open_passthrough,
+            open_cached,
+            passthrough: self.door.modes.passthrough(),
+            read_ahead: self.read_ahead,
+            errors,
+            recent_errors,
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Err(e) = self.unmount(true) {
+            tracing::warn!("leave {}: {e}", self.mount_point.display());
+        }
+    }
+}
+
+impl End {
+    fn set(&self, result: Result<()>) {
+        *self.result.lock() = Some(result);
+        self.changed.notify_all();
+    }
+}
+
+/// Raises the kernel's read-ahead over the 128 KiB that it offers, and returns what it is then.
+/// Only root may; without it, large sequential reads are slower, and nothing else changes.
+fn set_read_ahead(mounted: &Mounted, wanted: ByteSize) -> Option<ByteSize> {
+    let (major, minor) = mounted.device;
+    let file = PathBuf::from(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"));
+    if let Err(e) = fs::write(&file, (wanted.0 / 1024).to_string()) {
+        tracing::debug!("raise the read-ahead through {}: {e}", file.display());
+    }
+    let kib: u64 = fs::read_to_string(&file).ok()?.trim().parse().ok()?;
+    Some(ByteSize(kib * 1024))
+}

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A mount in a directory of its own, over a local directory as the storage. It takes the mount away
+//! when it is dropped, also when a test panics.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuse::Session;
+use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mount::UnmountFlags;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use types::{ByteSize, Clock, Freshness, ObjectPath, SystemClock};
+use vfs::{AttributeDefaults, MountSpec, Vfs};
+
+/// How long any condition may take to come true on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A storage, all rooms over it, and a mount.
+pub(crate) struct Rig {
+    pub(crate) session: Session,
+    vfs: Arc<Vfs>,
+    _runtime: Runtime,
+    dir: TempDir,
+}
+
+impl Rig {
+    /// Mounts what `make` puts into the storage.
+    pub(crate) fn new(make: impl FnOnce(&Path)) -> Rig {
+        Rig::with(true, make)
+    }
+
+    /// The same, but the kernel must not read cache files itself.
+    pub(crate) fn without_passthrough(make: impl FnOnce(&Path)) -> Rig {
+        Rig::with(false, make)
+    }
+
+    fn with(passthrough: bool, make: impl FnOnce(&Path)) -> Rig {
+        let dir = TempDir::new().unwrap();
+        let [source, mount_point, cache] =
+            ["source", "mount", "cache"].map(|name| dir.path().join(name));
+        for path in [&source, &mount_point, &cache] {
+            std::fs::create_dir(path).unwrap();
+        }
+        make(&source);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let vfs = runtime.block_on(rooms(&source, &cache));
+        let settings = fuse::Settings {
+            mount_point,
+            threads: 4,
+            passthrough,
+            allow_other: false,
+            read_ahead: ByteSize(1 << 20),
+            fs_name: String::from("file:///source,with_a_comma"),
+        };
+        let session = fuse::mount(settings, Arc::clone(&vfs), runtime.handle().clone()).unwrap();
+        Rig {
+            session,
+            vfs,
+            _runtime: runtime,
+            dir,
+        }
+    }
+
+    /// Returns the mount point without links.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.session.mount_point().to_owned()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    pub(crate) fn open(&self, name: &str) -> File {
+        File::open(self.path(name)).unwrap_or_else(|e| panic!("open {name}: {e}"))
+    }
+
+    /// Opens a file that nobody has read yet and that is too large to be fetched by its open.
+    pub(crate) fn incomplete(&self, name: &str) -> File {
+        let before = self.session.stats();
+        let file = self.open(name);
+        let after = self.session.stats();
+        assert_eq!(
+            after.open_passthrough, before.open_passthrough,
+            "{name} was read before"
+        );
+        assert_eq!(after.open_cached, before.open_cached + 1);
+        file
+    }
+
+    /// Reads a file that nobody has open until the cache has it whole, and opens it so that the
+    /// kernel reads it itself.
+    pub(crate) fn complete(&self, name: &str) -> File {
+        let mut found = None;
+        wait_for("the kernel reads the cache file", || {
+            self.wait_until_closed();
+            let file = self.open(name);
+            drain(&file);
+            let itself = self.session.stats().open_passthrough == 1;
+            found = itself.then_some(file);
+            itself
+        });
+        found.expect("it was waited for")
+    }
+
+    /// Waits until the kernel has told of every close: it tells them behind the program's back.
+    pub(crate) fn wait_until_closed(&self) {
+        wait_for("all files are closed", || {
+            let stats = self.session.stats();
+            stats.open_passthrough + stats.open_cached == 0 && self.vfs.stats().files_open == 0
+        });
+    }
+
+    /// Returns how many files of this rig the process has open.
+    pub(crate) fn files_of_ours(&self) -> usize {
+        let below = |path: &Path| {
+            std::fs::read_link(path).is_ok_and(|target| target.starts_with(self.dir.path()))
+        };
+        let files = std::fs::read_dir("/proc/self/fd").unwrap();
+        files
+            .filter(|entry| below(&entry.as_ref().unwrap().path()))
+            .count()
+    }
+
+    /// Reads a whole file with a buffer that suits direct reads of any disk.
+    pub(crate) fn read_aligned(&self, file: &File, size: usize) -> Vec<u8> {
+        const BLOCK: usize = 4096;
+        let mut buffer = vec![0; size.next_multiple_of(BLOCK) + BLOCK];
+        let start = buffer.as_ptr().align_offset(BLOCK);
+        let end = start + size.next_multiple_of(BLOCK);
+        let mut at = start;
+        while at < start + size {
+            let step = end.min(at + (1 << 20));
+            let read = file
+                .read_at(&mut buffer[at..step], (at - start) as u64)
+                .unwrap();
+            assert!(read > 0, "the file ends at {} of {size}", at - start);
+            at += read;
+        }
+        buffer[start..start + size].to_vec()
+    }
+
+    /// Cuts the connection, as the kernel does when a daemon dies, and leaves the mount behind.
+    pub(crate) fn abort(&self) {
+        let keeps_it_busy = File::open(self.root()).unwrap();
+        let cut = rustix::mount::unmount(self.root(), UnmountFlags::FORCE);
+        assert_eq!(cut, Err(rustix::io::Errno::BUSY));
+        drop(keeps_it_busy);
+    }
+
+    /// Drops all but the directory.
+    pub(crate) fn into_dir(self) -> TempDir {
+        drop(self.session);
+        self.dir
+    }
+}
+
+async fn rooms(source: &Path, dir: &Path) -> Arc<Vfs> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let settings = cache::Settings {
+        dir: dir.to_owned(),
+        capacity: ByteSize(256 << 20),
+    };
+    let store = cache::Store::open(&settings, Arc::clone(&clock)).unwrap();
+    let runtime = tokio::runtime::Handle::current();
+    let settings = worker::Settings::default();
+    let worker =
+        worker::Worker::new(settings, Some(store), None, runtime, Arc::clone(&clock)).unwrap();
+    let settings = ufs::Settings {
+        uri: format!("file://{}", source.display()),
+        options: std::collections::BTreeMap::new(),
+        request_timeout: Duration::from_secs(10),
+        max_connections: 16,
+    };
+    let storage = ufs::open(&settings, Arc::clone(&clock)).await.unwrap();
+    let uri = storage.uri().to_owned();
+    let id = worker.add_storage(storage);
+    let spec = MountSpec {
+        at: ObjectPath::root(),
+        id,
+        uri,
+        freshness: Freshness::MaxAge(Duration::from_secs(60)),
+        attributes: AttributeDefaults::default(),
+    };
+    Vfs::new(vfs::Settings::default(), vec![spec], worker, clock).unwrap()
+}
+
+/// Returns `size` bytes without a pattern that a mix-up of pages would keep.
+pub(crate) fn bytes(size: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    (0..size).map(|_| next()).collect()
+}
+
+/// Reads a whole file.
+pub(crate) fn drain(file: &File) -> Vec<u8> {
+    let size = usize::try_from(file.metadata().unwrap().len()).unwrap();
+    let mut content = vec![0; size];
+    file.read_exact_at(&mut content, 0).unwrap();
+    content
+}
+
+/// Returns how many reads the kernel has sent.
+pub(crate) fn reads(rig: &Rig) -> u64 {
+    let requests = rig.session.stats().requests;
+    requests
+        .into_iter()
+        .find(|(kind, _)| *kind == "read")
+        .unwrap()
+        .1
+}
+
+/// Waits until `condition` holds.
+pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = SystemClock.deadline(PATIENCE);
+    while !condition() {
+        assert!(
+            !deadline.left(SystemClock.now()).is_zero(),
+            "waited in vain until {what}"
+        );
+        std::thread::yield_now();
+    }
+}
+
+/// A file mapped into memory.
+pub(crate) struct Map {
+    start: *mut std::ffi::c_void,
+    len: usize,
+}
+
+#[allow(unsafe_code, reason = "mapping a file is what these tests are about")]
+impl Map {
+    /// Maps the first `len` bytes.
+    pub(crate) fn of(file: &File, len: usize) -> Map {
+        // SAFETY: the kernel chooses the place, so nothing of ours is mapped over.
+        let start = unsafe {
+            rustix::mm::mmap(
+                ptr::null_mut(),
+                len,
+                ProtFlags::READ,
+                MapFlags::SHARED,
+                file,
+                0,
+            )
+        };
+        Map {
+            start: start.unwrap(),
+            len,
+        }
+    }
+
+    /// Returns the mapped bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: `start` and `len` are of a mapping that lives as long as `self`, and the files of
+        // these tests never change.
+        unsafe { std::slice::from_raw_parts(self.start.cast(), self.len) }
+    }
+}
+
+impl Drop for Map {
+    #[allow(unsafe_code, reason = "as above")]
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no slice of it outlives `self`.
+        unsafe { rustix::mm::munmap(self.start, self.len) }.unwrap();
+    }
+}
