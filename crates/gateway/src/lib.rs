@@ -1,1 +1,15 @@
-//! Placeholder.
+// SPDX-License-Identifier: Apache-2.0
+//! The gateway: how an operator talks to a running daemon.
+//!
+//! HTTP and JSON over a Unix socket that only its owner (and root) may use. The daemon hands in
+//! what it can answer as a [`Node`]; this crate owns the words on the wire, the table of HTTP
+//! statuses and the client that the command line uses. It knows no pages, storages or mounts, and
+//! listens on no TCP port.
+
+pub mod admin;
+pub mod client;
+pub mod errors;
+pub mod wire;
+
+pub use admin::{Node, NodeFuture, serve};
+pub use client::Client;

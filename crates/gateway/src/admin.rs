@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The admin API: `GET /v1/status` and `POST /v1/unmount` over a Unix socket.
+//!
+//! The socket has mode 0600, and on top each request is answered only to the daemon's own user or
+//! root, by what the kernel says of the peer (SO_PEERCRED). Every answer is JSON, failures too.
+//! What the answers hold comes from a [`Node`]; this file only carries it.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::IncomingStream;
+use axum::{Json, Router};
+use rustix::fs::Mode;
+use tokio::net::UnixListener;
+use types::{Error, ErrorKind, Result};
+
+use crate::errors;
+use crate::wire;
+
+/// A request is a few words; this leaves room.
+const BODY_MAX_BYTES: usize = 16 * 1024;
+
+/// What an answer of a node may have to wait for.
+pub type NodeFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+
+/// The daemon, as its operator sees it.
+pub trait Node: Send + Sync + 'static {
+    /// Returns what is known now; does no I/O that can wait.
+    fn status(&self) -> wire::Status;
+    /// Unmounts and lets the daemon end. Resolves when the mount is gone, or with `Busy` when files
+    /// were still open after the time that the request gives.
+    fn unmount(&self, request: wire::Unmount) -> NodeFuture<wire::Unmounted>;
+}
+
+/// Binds the socket, with mode 0600. A socket file that a dead daemon left is replaced.
+pub fn bind(socket: &Path) -> Result<UnixListener> {
+    let fault = |source| Error::io(format!("listen on '{}'", socket.display()), source);
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fault(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket).map_err(fault)?;
+    rustix::fs::chmod(socket, Mode::RUSR | Mode::WUSR).map_err(|errno| fault(errno.into()))?;
+    Ok(listener)
+}
+
+/// Answers requests until `stop` resolves, then lets those in progress finish.
+pub async fn serve(
+    listener: UnixListener,
+    node: Arc<dyn Node>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    let service = router(node).into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, service)
+        .with_graceful_shutdown(stop)
+        .await
+        .map_err(|source| Error::io("serve the admin API", source))
+}
+
+/// The user at the other end; none when the kernel did not say.
+#[derive(Debug, Clone, Copy)]
+struct Peer(Option<u32>);
+
+impl axum::extract::connect_info::Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Peer(stream.io().peer_cred().ok().map(|peer| peer.uid()))
+    }
+}
+
+fn router(node: Arc<dyn Node>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/unmount", post(unmount))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .layer(middleware::from_fn(check_peer))
+        .with_state(node)
+}
+
+async fn check_peer(
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match admits(peer.0, rustix::process::geteuid().as_raw()) {
+        true => next.run(request).await,
+        false => {
+            let who = peer
+                .0
+                .map_or("an unknown user".to_owned(), |uid| format!("user {uid}"));
+            tracing::warn!("admin API: refused {who}");
+            refuse(
+                ErrorKind::PermissionDenied,
+                format!("{who} does not own this daemon"),
+            )
+        }
+    }
+}
+
+/// Decides whether a peer may ask.
+fn admits(peer: Option<u32>, own: u32) -> bool {
+    peer.is_some_and(|uid| uid == own || uid == 0)
+}
+
+async fn status(State(node): State<Arc<dyn Node>>) -> Response {
+    Json(node.status()).into_response()
+}
+
+async fn unmount(
+    State(node): State<Arc<dyn Node>>,
+    body: std::result::Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match body {
+        Ok(body) if body.is_empty() => Bytes::from_static(b"{}"),
+        Ok(body) => body,
+        Err(error) => return refuse(ErrorKind::Invalid, format!("request body: {error}")),
+    };
+    let request = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(error) => return refuse(ErrorKind::Invalid, format!("request body: {error}")),
+    };
+    match node.unmount(request).await {
+        Ok(done) => Json(done).into_response(),
+        Err(error) => answer(&error),
+    }
+}
+
+async fn unknown_route(request: Request) -> Response {
+    refuse(
+        ErrorKind::NotFound,
+        format!("no such address: {}", request.uri().path()),
+    )
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let text = format!("{} is not for {}", request.uri().path(), request.method());
+    refuse(ErrorKind::Unsupported, text)
+}
+
+fn refuse(kind: ErrorKind, message: String) -> Response {
+    answer(&Error::new(kind, message))
+}
+
+fn answer(error: &Error) -> Response {
+    let (status, body) = errors::answer(error);
+    (status, Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_owner_and_root_are_admitted() {
+        assert!(admits(Some(1000), 1000));
+        assert!(admits(Some(0), 1000));
+        assert!(!admits(Some(1001), 1000));
+        assert!(!admits(Some(1000), 0));
+        assert!(!admits(None, 0));
+    }
+}

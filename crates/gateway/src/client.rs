@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The other end of the admin API, for the command line.
+//!
+//! One connection per call, each bounded by the time the caller gives. A daemon that is gone is
+//! [`ErrorKind::Unavailable`], one that does not answer [`ErrorKind::Timeout`].
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use types::{Error, ErrorKind, Result};
+
+use crate::errors;
+use crate::wire;
+
+/// A status with a thousand mounts is 300 KB; more than this is not an answer of ours.
+const ANSWER_MAX_BYTES: usize = 4 << 20;
+
+/// Talks to one daemon.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// Makes a client of the daemon behind `socket`. Connects at each call, not here.
+    pub fn new(socket: &Path) -> Self {
+        Client {
+            socket: socket.to_owned(),
+        }
+    }
+
+    /// Asks for the status.
+    pub async fn status(&self, patience: Duration) -> Result<wire::Status> {
+        self.call(Method::GET, "/v1/status", Bytes::new(), patience)
+            .await
+    }
+
+    /// Asks the daemon to unmount and end. `patience` must be longer than the request's own time.
+    pub async fn unmount(
+        &self,
+        request: wire::Unmount,
+        patience: Duration,
+    ) -> Result<wire::Unmounted> {
+        let body = serde_json::to_vec(&request)
+            .map_err(|source| Error::internal("write the request").with_source(source))?;
+        self.call(Method::POST, "/v1/unmount", body.into(), patience)
+            .await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<T> {
+        let what = || format!("ask the daemon behind '{}'", self.socket.display());
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "forebay")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|source| Error::internal(what()).with_source(source))?;
+        let (status, bytes) = tokio::time::timeout(patience, self.exchange(request))
+            .await
+            .map_err(|_| Error::new(ErrorKind::Timeout, format!("no answer in {patience:?}")))
+            .and_then(|answer| answer)
+            .map_err(|error| error.context(what()))?;
+        read(status, &bytes).map_err(|error| match status.is_success() {
+            true => error.context(what()),
+            false => error,
+        })
+    }
+
+    /// Sends one request and drives its connection until the whole answer is here.
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes)> {
+        let broken = |source| Error::new(ErrorKind::Unavailable, "connection").with_source(source);
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|source| Error::new(ErrorKind::Unavailable, "connect").with_source(source))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(broken)?;
+        let answer = async {
+            let response = sender.send_request(request).await.map_err(broken)?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_MAX_BYTES)
+                .collect()
+                .await;
+            let body = body.map_err(|source| {
+                Error::new(ErrorKind::Unavailable, format!("read the answer: {source}"))
+            })?;
+            Ok((status, body.to_bytes()))
+        };
+        tokio::pin!(answer);
+        tokio::select! {
+            answer = &mut answer => answer,
+            // The connection may end as soon as the answer is complete: it is asked for once more.
+            _ = connection => answer.await,
+        }
+    }
+}
+
+/// Makes a value or an error of an answer.
+fn read<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T> {
+    if status.is_success() {
+        return serde_json::from_slice(body).map_err(|source| {
+            Error::new(ErrorKind::Unsupported, "an answer of another version").with_source(source)
+        });
+    }
+    match serde_json::from_slice::<wire::Failure>(body) {
+        Ok(failure) => Err(Error::new(
+            errors::kind_of(&failure.error.kind),
+            failure.error.message,
+        )),
+        Err(_) => Err(Error::new(
+            ErrorKind::Internal,
+            format!("answered {status}"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_come_back_as_the_kind_they_were() {
+        let body = br#"{"error": {"kind": "busy", "message": "3 files are open"}}"#;
+        let error = read::<wire::Unmounted>(StatusCode::CONFLICT, body).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy);
+        assert_eq!(error.to_string(), "3 files are open");
+        let error = read::<wire::Unmounted>(StatusCode::BAD_GATEWAY, b"<html>").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The words of the admin API, as JSON.
+//!
+//! These types are a promise to scripts: fields are added, never renamed or given another meaning.
+//! They are filled in by the daemon from the rooms' own counters, which stay free to change.
+//! Times are in seconds, sizes in bytes, and each name says so.
+
+use serde::{Deserialize, Serialize};
+
+/// What a daemon tells of itself: the answer to `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Version of the binary that runs.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Seconds since the mount answered.
+    pub uptime_seconds: u64,
+    /// Where the tree hangs.
+    pub mount_point: String,
+    /// Log file; none when it logs to the terminal.
+    pub log: Option<String>,
+    /// What is mounted where in the tree.
+    pub mounts: Vec<Mount>,
+    /// The local cache.
+    pub cache: Cache,
+    /// Memory of the process.
+    pub memory: Memory,
+    /// How the kernel is served.
+    pub kernel: Kernel,
+    /// Latest warnings and errors, oldest first.
+    pub last_errors: Vec<Event>,
+}
+
+/// One storage in the tree.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mount {
+    /// Path in the tree; `/` is the mount point itself.
+    pub at: String,
+    /// Location of the storage, without secrets.
+    pub uri: String,
+    /// `immutable`, `always`, or a maximum age such as `60s`.
+    pub freshness: String,
+    /// Whether writes are refused.
+    pub read_only: bool,
+    /// Requests to the storage since the daemon started.
+    pub requests: Requests,
+}
+
+/// Requests to a storage, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Requests {
+    /// Listings.
+    pub list: u64,
+    /// Questions about one object.
+    pub head: u64,
+    /// Reads.
+    pub get: u64,
+    /// All else.
+    pub other: u64,
+    /// Requests that failed for good.
+    pub errors: u64,
+    /// Requests that were sent again.
+    pub retries: u64,
+    /// Answers that asked to slow down.
+    pub throttled: u64,
+    /// Bytes of objects that came over the wire.
+    pub bytes_read: u64,
+}
+
+/// The local cache.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cache {
+    /// Its directory.
+    pub dir: String,
+    /// Bytes it may use.
+    pub capacity_bytes: u64,
+    /// Bytes it uses.
+    pub used_bytes: u64,
+    /// Bytes that it may still use.
+    pub free_bytes: u64,
+    /// Object versions it holds, whole or in part.
+    pub objects: u64,
+    /// Pages it holds.
+    pub pages: u64,
+    /// Reads that it answered.
+    pub hits: u64,
+    /// Reads that it could not answer.
+    pub misses: u64,
+    /// Hits over hits and misses; none before the first read.
+    pub hit_ratio: Option<f64>,
+    /// Pages written into it.
+    pub fills: u64,
+    /// Objects thrown out to make room.
+    pub evictions: u64,
+    /// Pages that failed their checksum; they were not served.
+    pub corrupt_pages: u64,
+    /// Why its directory is no longer used, if it is not.
+    pub retired: Option<String>,
+}
+
+/// Memory of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// Resident bytes.
+    pub used_bytes: u64,
+    /// Bytes it may use.
+    pub budget_bytes: u64,
+}
+
+/// How the kernel is served.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kernel {
+    /// How requests come in.
+    pub transport: String,
+    /// Whether the kernel may read complete cache files itself.
+    pub passthrough: Passthrough,
+    /// Files that are open now, by how they are served.
+    pub open_files: OpenFiles,
+    /// Inodes that the kernel holds on to.
+    pub inodes: u64,
+}
+
+/// Whether the kernel may read complete cache files itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Passthrough {
+    /// It may.
+    pub available: bool,
+    /// Why it may not.
+    pub reason: Option<String>,
+}
+
+/// Files that are open now, by how they are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OpenFiles {
+    /// By the kernel, from the cache file.
+    pub passthrough: u64,
+    /// By the daemon, with the kernel's page cache above.
+    pub cached: u64,
+    /// By the daemon, without the kernel's page cache.
+    pub direct: u64,
+}
+
+/// Something that was logged.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Event {
+    /// Seconds since 1970.
+    pub unix_seconds: u64,
+    /// `WARN` or `ERROR`.
+    pub level: String,
+    /// What was logged.
+    pub message: String,
+}
+
+/// The body of `POST /v1/unmount`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unmount {
+    /// Detach at once, whoever still reads.
+    #[serde(default)]
+    pub force: bool,
+    /// How long to wait for readers to close their files.
+    #[serde(default = "thirty")]
+    pub timeout_seconds: u64,
+}
+
+fn thirty() -> u64 {
+    30
+}
+
+/// The answer to `POST /v1/unmount`: the mount is gone, and the daemon is about to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unmounted {
+    /// The process that ends; wait for it to know that the cache is closed.
+    pub pid: u32,
+}
+
+/// The body of every answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What went wrong.
+    pub error: Fault,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// A word from the table of [`crate::errors`].
+    pub kind: String,
+    /// For people.
+    pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_of_an_older_daemon_is_still_read() {
+        let status: Status = serde_json::from_str(r#"{"pid": 7, "later_field": 1}"#).unwrap();
+        assert_eq!(status.pid, 7);
+        assert_eq!(status.cache.hit_ratio, None);
+    }
+
+    #[test]
+    fn an_unmount_request_refuses_words_it_does_not_know() {
+        let request: Unmount = serde_json::from_str("{}").unwrap();
+        assert_eq!(
+            request,
+            Unmount {
+                force: false,
+                timeout_seconds: 30
+            }
+        );
+        assert!(serde_json::from_str::<Unmount>(r#"{"fource": true}"#).is_err());
+    }
+}

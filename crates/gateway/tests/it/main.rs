@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The admin API over a real Unix socket, with its own client and with bare bytes.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gateway::{Client, Node, NodeFuture, wire};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+use types::{Error, ErrorKind};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A daemon that remembers what it was asked.
+#[derive(Default)]
+struct Toy {
+    asked: Mutex<Vec<wire::Unmount>>,
+    busy: bool,
+    silent: bool,
+}
+
+impl Node for Toy {
+    fn status(&self) -> wire::Status {
+        wire::Status {
+            pid: 42,
+            mount_point: "/mnt/data".into(),
+            ..wire::Status::default()
+        }
+    }
+
+    fn unmount(&self, request: wire::Unmount) -> NodeFuture<wire::Unmounted> {
+        self.asked.lock().unwrap().push(request);
+        let (busy, silent) = (self.busy, self.silent);
+        Box::pin(async move {
+            match (busy, silent) {
+                (true, _) => Err(Error::new(ErrorKind::Busy, "3 files are open")),
+                (_, true) => std::future::pending().await,
+                _ => Ok(wire::Unmounted { pid: 42 }),
+            }
+        })
+    }
+}
+
+/// A toy daemon behind a socket in a directory of its own.
+struct Rig {
+    socket: PathBuf,
+    stop: Option<oneshot::Sender<()>>,
+    server: tokio::task::JoinHandle<types::Result<()>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Rig {
+    fn start(node: Arc<Toy>) -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("admin.sock");
+        let listener = gateway::admin::bind(&socket).unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let runtime = tokio::runtime::Handle::current();
+        let server = runtime.spawn(gateway::serve(listener, node, async {
+            stopped.await.ok();
+        }));
+        Rig {
+            socket,
+            stop: Some(stop),
+            server,
+            _dir: dir,
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.socket)
+    }
+
+    async fn bare(&self, request: &str) -> String {
+        let mut stream = UnixStream::connect(&self.socket).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[tokio::test]
+async fn the_client_reads_the_status_of_a_daemon() {
+    let rig = Rig::start(Arc::new(Toy::default()));
+    let status = rig.client().status(PATIENCE).await.unwrap();
+    assert_eq!((status.pid, status.mount_point.as_str()), (42, "/mnt/data"));
+}
+
+#[tokio::test]
+async fn the_socket_is_for_its_owner_only() {
+    let rig = Rig::start(Arc::new(Toy::default()));
+    assert_eq!(mode(&rig.socket), 0o600);
+}
+
+#[tokio::test]
+async fn an_unmount_request_arrives_as_it_was_sent() {
+    let toy = Arc::new(Toy::default());
+    let rig = Rig::start(Arc::clone(&toy));
+    let request = wire::Unmount {
+        force: true,
+        timeout_seconds: 7,
+    };
+    assert_eq!(
+        rig.client().unmount(request, PATIENCE).await.unwrap().pid,
+        42
+    );
+    assert_eq!(*toy.asked.lock().unwrap(), [request]);
+}
+
+#[tokio::test]
+async fn a_busy_mount_is_a_conflict_with_its_reason() {
+    let rig = Rig::start(Arc::new(Toy {
+        busy: true,
+        ..Toy::default()
+    }));
+    let request = wire::Unmount {
+        force: false,
+        timeout_seconds: 0,
+    };
+    let error = rig.client().unmount(request, PATIENCE).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    assert_eq!(error.to_string(), "3 files are open");
+}
+
+#[tokio::test]
+async fn a_daemon_that_does_not_answer_is_a_timeout_and_a_gone_one_is_unavailable() {
+    let mut rig = Rig::start(Arc::new(Toy {
+        silent: true,
+        ..Toy::default()
+    }));
+    let request = wire::Unmount {
+        force: false,
+        timeout_seconds: 0,
+    };
+    let error = rig
+        .client()
+        .unmount(request, Duration::from_millis(50))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    rig.stop.take().unwrap().send(()).unwrap();
+    (&mut rig.server).await.unwrap().unwrap();
+    let error = rig.client().status(PATIENCE).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_socket_file_left_by_a_dead_daemon_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock");
+    drop(gateway::admin::bind(&socket).unwrap());
+    assert!(socket.try_exists().unwrap());
+    gateway::admin::bind(&socket).unwrap();
+}
+
+#[tokio::test]
+async fn bad_requests_are_answered_in_json_with_a_status_that_fits() {
+    let toy = Arc::new(Toy::default());
+    let rig = Rig::start(Arc::clone(&toy));
+    let post = |body: &str| {
+        let head = "POST /v1/unmount HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length:";
+        format!("{head} {}\r\n\r\n{body}", body.len())
+    };
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    for (request, status, kind) in [
+        (post("{"), "400", "invalid"),
+        (post(r#"{"fource": true}"#), "400", "invalid"),
+        (post(&"x".repeat(20_000)), "400", "invalid"),
+        (get("/v2/status"), "404", "not_found"),
+        (get("/v1/unmount"), "501", "unsupported"),
+    ] {
+        let answer = rig.bare(&request).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        assert!(answer.contains(&format!(r#""kind":"{kind}""#)), "{answer}");
+    }
+    assert!(toy.asked.lock().unwrap().is_empty());
+}
