@@ -1,0 +1,31 @@
+# Every command of the project. `make help` lists them; what is longer than three lines is in scripts/.
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-training bench lint fmt
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+build: ## Build the release binary, target/release/forebay
+	@scripts/setup build
+	cargo build --release --locked --package forebay
+
+demo: build ## Mount a generated data set from a slow S3 server and read it twice, beside the baselines
+	@scripts/setup demo
+	target/release/forebay demo
+
+test: ## The whole gate: format, lints, unit, end-to-end and training tests
+	@scripts/test
+
+test-training: ## Training jobs (PyTorch and TensorFlow) from a mount, two epochs each
+	@scripts/test-training pytorch tensorflow
+
+bench: ## Measure against the local disk and a bare client; table, and JSON in bench/results/
+	@scripts/bench
+
+lint: ## Format check and lints only
+	@scripts/test lint
+
+fmt: ## Format Rust and Python sources
+	@scripts/setup lint
+	cargo fmt --all
+	@scripts/tool ruff format bench scripts tests

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The one benchmark driver: what the product is worth beside the local disk and a bare client.
+//!
+//! [`run`] carries out the plan on a storage with the latency and bandwidth of a remote one.
+//! [`workload`] holds the data set and the ways to read it, the same for all contestants;
+//! [`http`] is the bare client; [`report`] is the result, as a table and as JSON. Every byte that is
+//! read in a measurement goes into a checksum, for all contestants alike, so that a wrong answer
+//! cannot be a fast one. Kernel caches are dropped before each measurement unless its name says
+//! otherwise.
+
+pub mod http;
+pub mod report;
+pub mod run;
+pub mod workload;

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The result of a run: rows of figures with their baselines, as a table and as JSON.
+
+use std::fs;
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::workload::Work;
+
+/// Everything that a run found out, with what somebody needs to compare it with another run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// What it ran on.
+    pub machine: Machine,
+    /// What was read.
+    pub setting: Setting,
+    /// The figures.
+    pub rows: Vec<Row>,
+    /// The most memory that the daemon took, in bytes.
+    pub daemon_memory_bytes: u64,
+}
+
+/// What a run ran on.
+#[derive(Debug, Serialize)]
+pub struct Machine {
+    /// Kernel release.
+    pub kernel: String,
+    /// Processors.
+    pub cores: usize,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Version of the binary.
+    pub version: String,
+}
+
+/// What was read, and over which wire.
+#[derive(Debug, Clone, Serialize)]
+pub struct Setting {
+    /// Time until the storage begins to answer.
+    pub latency_ms: u64,
+    /// Bytes a second over all connections.
+    pub bandwidth_bytes: u64,
+    /// Length of the large file.
+    pub large_bytes: usize,
+    /// Number of small files.
+    pub small_count: usize,
+    /// Length of each small file.
+    pub small_bytes: usize,
+    /// Times that a warm measurement is repeated; the median counts.
+    pub repeats: usize,
+}
+
+/// In what a row is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Unit {
+    /// Megabytes a second.
+    #[serde(rename = "MB/s")]
+    Megabytes,
+    /// Files a second.
+    #[serde(rename = "files/s")]
+    Files,
+    /// Reads a second.
+    #[serde(rename = "reads/s")]
+    Reads,
+}
+
+/// One piece of work, by the product and by its baseline.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// What was done.
+    pub work: &'static str,
+    /// In what it is measured.
+    pub unit: Unit,
+    /// The product.
+    pub forebay: f64,
+    /// What it is compared with.
+    pub baseline: &'static str,
+    /// The baseline's figure, in the same unit.
+    pub baseline_value: f64,
+    /// The product's figure over the baseline's.
+    pub ratio: f64,
+    /// The ratio that the design asks for.
+    pub goal: f64,
+    /// Requests that reached the storage meanwhile.
+    pub requests: u64,
+}
+
+impl Unit {
+    /// Returns the figure of some work in this unit.
+    pub fn of(self, work: Work) -> f64 {
+        match self {
+            Unit::Megabytes => work.bytes as f64 / 1e6 / work.seconds,
+            Unit::Files | Unit::Reads => work.count as f64 / work.seconds,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Unit::Megabytes => "MB/s",
+            Unit::Files => "files/s",
+            Unit::Reads => "reads/s",
+        }
+    }
+}
+
+impl Machine {
+    /// Looks at this machine.
+    pub fn here(version: String) -> Self {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let meminfo = read("/proc/meminfo");
+        let total = meminfo
+            .split_ascii_whitespace()
+            .nth(1)
+            .and_then(|kib| kib.parse::<u64>().ok());
+        Machine {
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            memory_bytes: total.unwrap_or(0) * 1024,
+            version,
+        }
+    }
+}
+
+impl Report {
+    /// Renders the report for people.
+    pub fn table(&self) -> String {
+        let (machine, setting) = (&self.machine, &self.setting);
+        let mut table = Table::new();
+        table.load_style(presets::ASCII_MARKDOWN);
+        table.set_header([
+            "work", "unit", "forebay", "baseline", "", "ratio", "goal", "requests",
+        ]);
+        for row in &self.rows {
+            let number = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+            table.add_row([
+                Cell::new(row.work),
+                Cell::new(row.unit.name()),
+                number(format!("{:.0}", row.forebay)),
+                Cell::new(row.baseline),
+                number(format!("{:.0}", row.baseline_value)),
+                number(format!("{:.2}", row.ratio)),
+                number(format!("{:.2}", row.goal)),
+                number(row.requests.to_string()),
+            ]);
+        }
+        format!(
+            "forebay {}, kernel {}, {} cores, {} GiB of memory\n\
+             storage at {} ms and {} MB/s; one file of {} MiB, {} files of {} KiB; \
+             median of {} where warm\n\n{table}\n\ndaemon: {} MiB of memory at most",
+            machine.version,
+            machine.kernel,
+            machine.cores,
+            machine.memory_bytes >> 30,
+            setting.latency_ms,
+            setting.bandwidth_bytes / 1_000_000,
+            setting.large_bytes >> 20,
+            setting.small_count,
+            setting.small_bytes >> 10,
+            setting.repeats,
+            self.daemon_memory_bytes >> 20,
+        )
+    }
+}

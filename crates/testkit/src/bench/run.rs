@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The plan of a run: prepare, measure the baselines, mount, measure the same work on the mount.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use super::http::Connection;
+use super::report::{Machine, Report, Row, Setting, Unit};
+use super::workload::{self, DataSet, Item, Work};
+use crate::sandbox::{Mount, Sandbox, drop_kernel_caches};
+use crate::storage::{BUCKET, Storage};
+use crate::wait;
+
+/// Readers of an epoch: the workers of a usual data loader.
+const READERS: usize = 4;
+/// Connections of the bare client: twice as many gave nothing more over this wire.
+const CONNECTIONS: usize = 32;
+/// Bytes of one ranged GET of the bare client.
+const RANGE: usize = 8 << 20;
+/// Random reads of one measurement.
+const RANDOM_READS: usize = 4_000;
+
+/// Runs everything; `say` is told what is being done.
+pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
+    say("preparing the data set");
+    let storage = Storage::s3();
+    let local = TempDir::new().context("directory for the local copy")?;
+    let data = prepare(setting, &storage, local.path())?;
+    storage
+        .relay()
+        .set_latency(Duration::from_millis(setting.latency_ms));
+    storage.relay().set_bandwidth(Some(setting.bandwidth_bytes));
+
+    let sandbox = Sandbox::new(&storage);
+    let cache = setting.large_bytes + setting.small_count * setting.small_bytes;
+    let cache_size = format!("{}MiB", (cache >> 20) * 2 + 256);
+    let mount = sandbox.mount(&storage).cache_size(&cache_size).start();
+    let bench = Bench {
+        setting,
+        storage: &storage,
+        data: &data,
+        local: local.path(),
+        mount: &mount,
+    };
+    let mut rows = Vec::new();
+    bench.cold(&mut rows, &mut say)?;
+    bench.warm(&mut rows, &mut say)?;
+    let version = mount.status().0["version"]
+        .as_str()
+        .unwrap_or("unknown")
+        .to_owned();
+    let daemon_memory_bytes = mount.memory("VmHWM");
+    mount.unmount();
+    let machine = Machine::here(version);
+    Ok(Report {
+        machine,
+        setting: setting.clone(),
+        rows,
+        daemon_memory_bytes,
+    })
+}
+
+/// Puts the same files into the storage and into a local directory.
+fn prepare(setting: &Setting, storage: &Storage, local: &Path) -> Result<DataSet> {
+    let data = DataSet::new(
+        setting.large_bytes,
+        setting.small_count,
+        setting.small_bytes,
+        |name, content| {
+            storage.put_bytes(name, content);
+            let path = local.join(name);
+            fs::create_dir_all(path.parent().context("names have a directory")?)?;
+            fs::write(path, content).context("local copy")
+        },
+    )?;
+    let policy = format!(
+        r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow","Principal":"*","Action":"s3:GetObject","Resource":"arn:aws:s3:::{BUCKET}/*"}}]}}"#
+    );
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(storage.root(), "user.policy", policy.as_bytes(), flags)
+        .context("let everybody read the bucket")?;
+    Ok(data)
+}
+
+/// Two ways to the same bytes.
+#[derive(Clone, Copy)]
+struct Bench<'a> {
+    setting: &'a Setting,
+    storage: &'a Storage,
+    data: &'a DataSet,
+    local: &'a Path,
+    mount: &'a Mount<'a>,
+}
+
+impl Bench<'_> {
+    /// First reads, which go over the wire.
+    fn cold(self, rows: &mut Vec<Row>, say: &mut impl FnMut(&str)) -> Result<()> {
+        let data = self.data;
+        say("cold: bare client");
+        let bare_large = self.bare_large()?;
+        let bare_small = self.bare_small(CONNECTIONS)?;
+        let bare_readers = self.bare_small(READERS)?;
+        say("cold: forebay");
+        let mut cold =
+            |row: Plan, work: &dyn Fn() -> Result<Work>, bases: &[(&'static str, Work)]| {
+                drop_kernel_caches();
+                let asked = self.storage.requests();
+                let done = work()?;
+                let requests = self.storage.requests() - asked;
+                for (baseline, base) in bases {
+                    rows.push(row.row(done, baseline, *base, requests));
+                }
+                anyhow::Ok(())
+            };
+        let point = self.mount.point();
+        cold(
+            Plan {
+                work: "cold sequential",
+                unit: Unit::Megabytes,
+                goal: 0.97,
+            },
+            &|| workload::sequential(point, &data.large),
+            &[("bare ranged GETs, 32 connections", bare_large)],
+        )?;
+        cold(
+            Plan {
+                work: "cold epoch, small files",
+                unit: Unit::Files,
+                goal: 0.80,
+            },
+            &|| workload::epoch(point, &data.small, READERS, 1),
+            &[
+                ("bare GETs, 32 connections", bare_small),
+                ("bare GETs, 4 connections", bare_readers),
+            ],
+        )?;
+        let total = data.large.len as u64 + data.small_bytes();
+        wait::until("all is in the cache", || {
+            self.mount.status().number("/cache/used_bytes") >= total
+        });
+        Ok(())
+    }
+
+    /// Later reads, which have to come from the local disk.
+    fn warm(self, rows: &mut Vec<Row>, say: &mut impl FnMut(&str)) -> Result<()> {
+        let (large, small) = (&self.data.large, &self.data.small);
+        // The names must be known and the large file verified before the kernel may have it.
+        workload::walk(&self.mount.path("images"), small.len())?;
+        let mut warm = |plan: Plan, drop: bool, work: &dyn Fn(&Path, u64) -> Result<Work>| {
+            say(plan.work);
+            let base = self.median(self.local, drop, work)?;
+            let asked = self.storage.requests();
+            let done = self.median(self.mount.point(), drop, work)?;
+            rows.push(plan.row(done, "local disk", base, self.storage.requests() - asked));
+            anyhow::Ok(())
+        };
+        let plan = |work, unit, goal| Plan { work, unit, goal };
+        warm(
+            plan("warm sequential", Unit::Megabytes, 0.95),
+            true,
+            &|root, _| workload::sequential(root, large),
+        )?;
+        warm(
+            plan("warm epoch, small files", Unit::Files, 0.90),
+            true,
+            &|root, seed| workload::epoch(root, small, READERS, seed),
+        )?;
+        warm(
+            plan("warm epoch, kernel caches kept", Unit::Files, 0.45),
+            false,
+            &|root, seed| workload::epoch(root, small, READERS, seed),
+        )?;
+        warm(
+            plan("random reads of 4 KiB", Unit::Reads, 0.95),
+            true,
+            &|root, _| workload::random(root, large, 4 << 10, RANDOM_READS),
+        )?;
+        warm(
+            plan("random reads of 128 KiB", Unit::Reads, 0.95),
+            true,
+            &|root, _| workload::random(root, large, 128 << 10, RANDOM_READS / 2),
+        )?;
+        warm(plan("walk and stat", Unit::Files, 1.2), true, &|root, _| {
+            workload::walk(&root.join("images"), small.len())
+        })
+    }
+
+    /// Repeats some work and returns the run of median time.
+    fn median(
+        self,
+        root: &Path,
+        drop: bool,
+        work: &dyn Fn(&Path, u64) -> Result<Work>,
+    ) -> Result<Work> {
+        if !drop {
+            work(root, 0)?;
+        }
+        let mut runs = Vec::new();
+        for repeat in 1..=self.setting.repeats {
+            if drop {
+                drop_kernel_caches();
+            }
+            runs.push(work(root, repeat as u64)?);
+        }
+        runs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        Ok(runs[runs.len() / 2])
+    }
+
+    /// Gets the large object in parallel ranges, as fast as the wire gives it.
+    fn bare_large(self) -> Result<Work> {
+        let Item {
+            name, seed, len, ..
+        } = &self.data.large;
+        let path = format!("/{BUCKET}/{name}");
+        let ranges: Vec<usize> = (0..len.div_ceil(RANGE)).collect();
+        let endpoint = self.storage.relay().endpoint();
+        let mut first = Vec::new();
+        Connection::new(endpoint).get(&path, Some((0, 4096)), &mut first)?;
+        ensure!(
+            crate::data::check(*seed, 0, &first).is_ok(),
+            "the bare client gets wrong bytes"
+        );
+        workload::timed(|| {
+            let client = || (Connection::new(endpoint), Vec::new());
+            workload::in_parallel(&ranges, CONNECTIONS, client, |(connection, body), index| {
+                let start = index * RANGE;
+                let part = RANGE.min(len - start);
+                connection.get(&path, Some((start as u64, part as u64)), body)?;
+                ensure!(body.len() == part, "a short answer");
+                // The sum is of no use for a part; it costs what it costs the other contestants.
+                std::hint::black_box(workload::checksum(0, body));
+                Ok(())
+            })?;
+            Ok((1, *len as u64))
+        })
+    }
+
+    /// Gets every small object.
+    fn bare_small(self, connections: usize) -> Result<Work> {
+        let items = &self.data.small;
+        let order = crate::data::shuffled(1, items.len());
+        let endpoint = self.storage.relay().endpoint();
+        workload::timed(|| {
+            let client = || (Connection::new(endpoint), Vec::new());
+            workload::in_parallel(&order, connections, client, |(connection, body), index| {
+                let item = &items[index];
+                connection.get(&format!("/{BUCKET}/{}", item.name), None, body)?;
+                ensure!(
+                    workload::checksum(0, body) == item.sum,
+                    "wrong bytes of {}",
+                    item.name
+                );
+                Ok(())
+            })?;
+            Ok((items.len() as u64, self.data.small_bytes()))
+        })
+    }
+}
+
+/// What a row is about.
+#[derive(Clone, Copy)]
+struct Plan {
+    work: &'static str,
+    unit: Unit,
+    goal: f64,
+}
+
+impl Plan {
+    fn row(self, done: Work, baseline: &'static str, base: Work, requests: u64) -> Row {
+        let Plan { work, unit, goal } = self;
+        let (forebay, baseline_value) = (unit.of(done), unit.of(base));
+        let ratio = forebay / baseline_value;
+        Row {
+            work,
+            unit,
+            forebay,
+            baseline,
+            baseline_value,
+            ratio,
+            goal,
+            requests,
+        }
+    }
+}

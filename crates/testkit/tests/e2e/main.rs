@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The product as its users meet it: the real binary, a real mount, real storages.
+//!
+//! Each test has a storage and a sandbox of its own. The modules follow the promises: how a tree is
+//! read, what the cache spares, what changes in the storage, what faults do, what is refused, which
+//! bounds hold, and what the command line says.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod cache;
+mod changes;
+mod commands;
+mod faults;
+mod limits;
+mod names;
+mod reading;
+mod refusals;
+mod tools;

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Training jobs read from the mount unchanged: two epochs, every sample checked, and the second
+//! one without a request to the storage.
+//!
+//! The jobs are the Python programs in `tests/training`. `scripts/test-training` installs what they
+//! need; each test names its interpreter.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use testkit::sandbox::{Sandbox, drop_kernel_caches};
+use testkit::storage::Storage;
+use testkit::wait;
+
+/// Debian's own interpreter, for which Debian's PyTorch is built.
+const DEBIAN: &str = "/usr/bin/python3";
+
+fn job(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .unwrap();
+    root.join("tests/training").join(format!("{name}.py"))
+}
+
+/// The interpreter of a virtual environment that `scripts/setup` made.
+fn environment(name: &str) -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache");
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
+    let python = cache.join("forebay").join(name).join("bin/python");
+    assert!(
+        python.try_exists().unwrap(),
+        "run scripts/setup {name} first"
+    );
+    python
+}
+
+/// Moves what a job has prepared into the storage; returns how many bytes that is.
+fn upload(storage: &Storage, prepared: &Path, below: &Path) -> u64 {
+    let mut total = 0;
+    for entry in fs::read_dir(prepared.join(below)).unwrap() {
+        let entry = entry.unwrap();
+        let name = below.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            total += upload(storage, prepared, &name);
+        } else {
+            let content = fs::read(entry.path()).unwrap();
+            storage.put_bytes(&name, &content);
+            total += content.len() as u64;
+        }
+    }
+    total
+}
+
+fn two_epochs(python: &Path, name: &str) {
+    let storage = Storage::s3();
+    let sandbox = Sandbox::new(&storage);
+    let (prepared, manifest) = (
+        sandbox.dir().join("prepared"),
+        sandbox.dir().join("manifest"),
+    );
+    let command = |verb: &str, data: &Path| {
+        let mut command = Command::new(python);
+        command.arg(job(name)).arg(verb).arg(data).arg(&manifest);
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    };
+    fs::create_dir(&prepared).unwrap();
+    assert!(command("prepare", &prepared).status().unwrap().success());
+    let total = upload(&storage, &prepared, Path::new(""));
+    let mount = sandbox.mount(&storage).start();
+
+    let mut job = command("train", mount.point());
+    let mut job = job
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut orders = job.stdin.take().unwrap();
+    let mut answers = BufReader::new(job.stdout.take().unwrap()).lines();
+    let mut epoch = |number: u32| {
+        writeln!(orders, "go").unwrap();
+        let answer = answers.next().expect("the job goes on").unwrap();
+        assert!(answer.starts_with(&format!("epoch {number}: ")), "{answer}");
+        assert!(answer.ends_with(" samples are right"), "{answer}");
+    };
+    epoch(1);
+    wait::until("all is in the cache", || {
+        mount.status().number("/cache/used_bytes") >= total
+    });
+    let asked = storage.requests();
+    assert!(asked > 0);
+    drop_kernel_caches();
+    epoch(2);
+    assert_eq!(
+        storage.requests(),
+        asked,
+        "the second epoch asked the storage"
+    );
+    drop(orders);
+    assert!(job.wait().unwrap().success());
+    mount.unmount();
+}
+
+#[test]
+fn pytorch_image_folder_with_four_workers() {
+    two_epochs(Path::new(DEBIAN), "image_folder");
+}
+
+#[test]
+fn pytorch_numpy_memory_mapping() {
+    two_epochs(Path::new(DEBIAN), "memmap");
+}
+
+#[test]
+fn tensorflow_records_through_tf_data() {
+    two_epochs(&environment("tensorflow"), "tfrecord");
+}
