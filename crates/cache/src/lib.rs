@@ -1,1 +1,40 @@
-//! Placeholder.
+// SPDX-License-Identifier: Apache-2.0
+//! The page store: cached bytes of object versions on a local directory.
+//!
+//! Synchronous, without an async runtime; knows nothing of mounts, networks or where bytes come
+//! from. [`Store`] keeps pages, [`kv::Kv`] small records. Both survive `kill -9`; neither ever gives
+//! wrong bytes: what a checksum does not prove is a miss.
+//!
+//! # On disk
+//!
+//! | file | format | version |
+//! |---|---|---|
+//! | `LOCK` | pid of the holder, text; locked with `flock` | none |
+//! | `FORMAT` | `forebay cache 1`; another number is refused with an error | is the version of all below |
+//! | `CLEAN` | number of the run that stopped cleanly, text; absent while the store is open | `FORMAT` |
+//! | `data/xx/<32 hex>` | pages of one object version at their own offsets, sparse; `xx` are the first two digits | `FORMAT` |
+//! | `index.redb` | redb file: table `values` (key to CRC32C and value), table `meta` (`journal`: newest journal in it) | redb's own, and `FORMAT` |
+//! | `index.journal-<seq>` | changes that are not in `index.redb` yet; layout in `kv/journal.rs` | last character of its magic `FBJRNL-1` |
+//!
+//! The records of the index are laid out in `record.rs`. A page is 128 KiB; its CRC32C is in the
+//! index. All integers are little-endian but for those in keys.
+//!
+//! # What is believed
+//!
+//! A page is believed if it was checked since the last stop that was not clean, and its file has the
+//! same inode, size, mtime and ctime as when that was noted. Every read compares them afterwards,
+//! at the price of one `fstat`. Otherwise the checksum decides, page by page. Not noticed are writes
+//! of others through a memory mapping that was dirty before, and, on kernels older than 6.13, those
+//! within a clock tick (4 ms) of our own.
+
+mod dir;
+mod evict;
+mod files;
+mod index;
+pub mod kv;
+mod pages;
+mod record;
+mod space;
+mod store;
+
+pub use store::{LocalFile, Settings, Stats, Store};

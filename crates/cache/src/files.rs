@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The cache files: `data/xx/<32 hex>`, one sparse file per object version.
+//!
+//! Thin over system calls. Names come from ids only, so that nothing outside the directory can be
+//! named. Also here: the [`Stamp`] that tells whether somebody touched a file, and which errors
+//! mean that the disk is gone.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use types::VersionId;
+
+/// What `fstat` said of a file, folded: inode, size, mtime and ctime. Any change makes another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp(pub(crate) u64);
+
+impl Stamp {
+    pub(crate) fn of(stat: &Stat) -> Stamp {
+        let fields = [
+            stat.st_ino,
+            stat.st_size.cast_unsigned(),
+            stat.st_mtime.cast_unsigned(),
+            stat.st_mtime_nsec,
+            stat.st_ctime.cast_unsigned(),
+            stat.st_ctime_nsec,
+        ];
+        // Multiply and shift, as in the finaliser of SplitMix64: every bit of every field counts.
+        Stamp(
+            fields
+                .iter()
+                .fold(0x9e37_79b9_7f4a_7c15, |hash: u64, field| {
+                    let mixed = (hash ^ field).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                    (mixed ^ (mixed >> 31)).wrapping_add(0x9e37_79b9_7f4a_7c15)
+                }),
+        )
+    }
+}
+
+/// The directory `data`.
+#[derive(Debug)]
+pub(crate) struct Files {
+    data: OwnedFd,
+}
+
+impl Files {
+    /// Opens the directory `data` below `dir`, making it.
+    pub(crate) fn open(dir: &Path) -> io::Result<Files> {
+        let path = dir.join("data");
+        match rustix::fs::mkdir(&path, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        Ok(Files {
+            data: rustix::fs::open(&path, flags, Mode::empty())?,
+        })
+    }
+
+    pub(crate) fn open_read(&self, id: VersionId) -> io::Result<File> {
+        self.open_file(id, OFlags::RDONLY)
+    }
+
+    pub(crate) fn open_write(&self, id: VersionId) -> io::Result<File> {
+        self.open_file(id, OFlags::RDWR)
+    }
+
+    /// Makes an empty file, in place of one that the index does not know.
+    pub(crate) fn create(&self, id: VersionId) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        match self.open_file(id, flags) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let prefix = format!("{:02x}", prefix(id));
+                match rustix::fs::mkdirat(&self.data, &prefix, Mode::RWXU) {
+                    Ok(()) | Err(Errno::EXIST) => self.open_file(id, flags),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.remove(id)?;
+                self.open_file(id, flags)
+            }
+            other => other,
+        }
+    }
+
+    /// Removes a file; one that is not there is removed already.
+    pub(crate) fn remove(&self, id: VersionId) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.data, name(id), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Returns the ids of the files whose first byte is `prefix`, and removes what has no such name.
+    pub(crate) fn list(&self, prefix: u8) -> io::Result<Vec<VersionId>> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let dir = format!("{prefix:02x}");
+        let dir = match rustix::fs::openat(&self.data, &dir, flags, Mode::empty()) {
+            Ok(dir) => dir,
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut ids = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            match parse_name(name.to_bytes()).filter(|id| self::prefix(*id) == prefix) {
+                Some(id) => ids.push(id),
+                // A directory is nothing of ours and stays.
+                None => rustix::fs::unlinkat(&dir, name, AtFlags::empty()).unwrap_or(()),
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Returns the bytes free for us on the file system, and its size.
+    pub(crate) fn free(&self) -> io::Result<(u64, u64)> {
+        let stat = rustix::fs::fstatvfs(&self.data)?;
+        Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+    }
+
+    /// Writes everything of the file system to the disk.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.data)?)
+    }
+
+    fn open_file(&self, id: VersionId, flags: OFlags) -> io::Result<File> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(File::from(rustix::fs::openat(
+            &self.data,
+            name(id),
+            flags,
+            mode,
+        )?))
+    }
+}
+
+/// Returns the first byte of an id: the name of its directory and the number of its shard.
+pub(crate) fn prefix(id: VersionId) -> u8 {
+    id.0.to_be_bytes()[0]
+}
+
+fn name(id: VersionId) -> String {
+    format!("{:02x}/{id}", prefix(id))
+}
+
+fn parse_name(name: &[u8]) -> Option<VersionId> {
+    let name = std::str::from_utf8(name)
+        .ok()
+        .filter(|name| name.len() == 32)?;
+    let id = VersionId(u128::from_str_radix(name, 16).ok()?);
+    (id.to_string() == name).then_some(id)
+}
+
+/// Returns what `fstat` says; a thing that is not a plain file is an error.
+pub(crate) fn stat(file: &File) -> io::Result<Stat> {
+    let stat = rustix::fs::fstat(file)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(stat),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// Appends `len` bytes from `offset` to `buf`. When the file is shorter, `buf` is as it was and the
+/// answer false.
+pub(crate) fn read_at(file: &File, offset: u64, len: usize, buf: &mut Vec<u8>) -> io::Result<bool> {
+    let start = buf.len();
+    // Zeroing first would cost a third of the copy; callers reuse their buffer, so most of it is
+    // already there from the last read.
+    buf.resize(start + len, 0);
+    match file.read_exact_at(&mut buf[start..], offset) {
+        Ok(()) => Ok(true),
+        Err(error) => {
+            buf.truncate(start);
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                Ok(false)
+            } else {
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Returns whether an error means that the disk or the directory is gone, so that the next
+/// operation would fail as well. A missing file, a full disk, and want of memory or descriptors
+/// pass.
+pub(crate) fn is_disk_fault(error: &io::Error) -> bool {
+    let passing = [
+        Errno::NOENT,
+        Errno::NOSPC,
+        Errno::DQUOT,
+        Errno::FBIG,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::INTR,
+        Errno::AGAIN,
+        Errno::LOOP,
+        Errno::ISDIR,
+        Errno::EXIST,
+    ];
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| !passing.contains(&errno))
+}
+
+/// Returns whether an error means that there is no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_we_give_are_ours() {
+        let id = VersionId(0xab << 120 | 5);
+        assert_eq!(name(id), format!("ab/{id}"));
+        assert_eq!(parse_name(id.to_string().as_bytes()), Some(id));
+        for other in [
+            "",
+            "ab",
+            "..",
+            "+b000000000000000000000000000005",
+            &"A".repeat(32),
+        ] {
+            assert_eq!(parse_name(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn full_and_missing_pass_but_a_broken_disk_does_not() {
+        let fault = |errno: Errno| is_disk_fault(&errno.into());
+        assert!(fault(Errno::IO) && fault(Errno::ROFS) && fault(Errno::STALE));
+        assert!(!fault(Errno::NOENT) && !fault(Errno::NOSPC) && !fault(Errno::MFILE));
+        assert!(is_full(&Errno::NOSPC.into()) && !is_full(&Errno::IO.into()));
+    }
+}
