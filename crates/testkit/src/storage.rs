@@ -173,6 +173,20 @@ impl Storage {
         self.put_file(name, &staged);
     }
 
+    /// Lets clients without credentials read the bucket, but not list it.
+    ///
+    /// # Panics
+    /// When the file system keeps no extended attributes.
+    pub fn let_everybody_read(&self) {
+        let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": [{
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "s3:GetObject",
+            "Resource": format!("arn:aws:s3:::{BUCKET}/*"),
+        }]});
+        set_attribute(&self.root, "user.policy", &policy.to_string());
+    }
+
     /// Removes an object.
     ///
     /// # Panics
@@ -221,13 +235,7 @@ impl Storage {
                 "\"{:032x}\"",
                 u128::from(self.writes.get()) << 64 | hash(&place)
             );
-            rustix::fs::setxattr(
-                staged,
-                "user.etag",
-                etag.as_bytes(),
-                rustix::fs::XattrFlags::empty(),
-            )
-            .expect("this file system keeps extended attributes");
+            set_attribute(staged, "user.etag", &etag);
         }
         fs::rename(staged, &place).expect("object moves into place");
     }
@@ -239,4 +247,42 @@ fn hash(path: &Path) -> u128 {
     u128::from(bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
     }))
+}
+
+fn set_attribute(path: &Path, name: &str, value: &str) {
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(path, name, value.as_bytes(), flags)
+        .expect("this file system keeps extended attributes");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::http::Connection;
+
+    #[test]
+    fn an_object_that_is_put_behind_the_server_is_served_and_counted() {
+        let storage = Storage::s3();
+        storage.put("dir/object", 1, 100_000);
+        storage.let_everybody_read();
+        let mut connection = Connection::new(storage.relay().endpoint());
+        let mut body = Vec::new();
+        connection
+            .get(&format!("/{BUCKET}/dir/object"), None, &mut body)
+            .unwrap();
+        assert_eq!(data::check(1, 0, &body), Ok(()));
+        storage.put("dir/object", 2, 50_000);
+        connection
+            .get(&format!("/{BUCKET}/dir/object"), Some((8, 1000)), &mut body)
+            .unwrap();
+        assert_eq!((body.len(), data::check(2, 8, &body)), (1000, Ok(())));
+        assert_eq!(storage.requests(), 2);
+        storage.switch_off();
+        assert!(
+            connection
+                .get(&format!("/{BUCKET}/dir/object"), None, &mut body)
+                .is_err()
+        );
+        assert_eq!(storage.requests(), 2);
+    }
 }
