@@ -2,19 +2,20 @@
 //! Writes arrived pieces into the cache, on threads of its own, behind the readers.
 //!
 //! The queue is bounded by bytes: half of the memory budget. A disk that cannot follow loses
-//! fills, not readers: the piece stays in memory until somebody wants its room. A piece that is in
-//! the cache leaves the table of flights.
+//! fills, not readers: a piece that finds the queue full stays in memory until somebody wants its
+//! room, and is cached after all when the threads have nothing else to do. A piece that is in the
+//! cache leaves the table of flights.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use types::{Error, PAGE_SIZE, Result, VersionId};
 
-use crate::flights::{Flights, Piece};
+use crate::flights::{Flights, Loose, Piece};
 use crate::memory::Budget;
 use crate::stats::Counters;
 
@@ -106,7 +107,7 @@ impl Fill {
         };
         if let Some(job) = refused {
             self.shared.queued_bytes.fetch_sub(len, Ordering::AcqRel);
-            self.shared.not_cached(job);
+            self.shared.not_cached(job, true);
         }
     }
 
@@ -124,33 +125,70 @@ impl Fill {
 impl Shared {
     fn work(&self, receiver: &Mutex<Receiver<Job>>) {
         loop {
-            let received = receiver.lock().recv();
-            let Ok(job) = received else { return };
-            let len = job.bytes.len() as u64;
-            match self
-                .cache
-                .fill(job.id, job.size, job.piece.pages.first, &job.bytes)
-            {
-                Ok(()) => {
-                    self.flights.remove(job.id, &job.piece);
-                    job.piece.settle();
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "a piece was not cached");
-                    self.not_cached(job);
-                }
+            let received = receiver.lock().try_recv();
+            match received {
+                Ok(job) => self.carry_out(job),
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => match self.flights.take_for_cache() {
+                    Some(loose) => self.fill_late(&loose),
+                    None => {
+                        let received = receiver.lock().recv();
+                        let Ok(job) = received else { return };
+                        self.carry_out(job);
+                    }
+                },
             }
-            self.queued_bytes.fetch_sub(len, Ordering::AcqRel);
         }
     }
 
-    fn not_cached(&self, job: Job) {
+    fn carry_out(&self, job: Job) {
+        let len = job.bytes.len() as u64;
+        match self
+            .cache
+            .fill(job.id, job.size, job.piece.pages.first, &job.bytes)
+        {
+            Ok(()) => {
+                self.flights.remove(job.id, &job.piece);
+                job.piece.settle();
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a piece was not cached");
+                self.not_cached(job, false);
+            }
+        }
+        self.queued_bytes.fetch_sub(len, Ordering::AcqRel);
+    }
+
+    /// Caches a piece that once found the queue full. It leaves the table either way: its readers
+    /// have had it.
+    fn fill_late(&self, loose: &Loose) {
+        if let Some(bytes) = loose.piece.bytes() {
+            match self
+                .cache
+                .fill(loose.id, loose.size, loose.piece.pages.first, bytes)
+            {
+                Ok(()) => self.counters.fills_late.add(1),
+                Err(error) => tracing::debug!(%error, "a piece was not cached"),
+            }
+        }
+        self.flights.remove(loose.id, &loose.piece);
+    }
+
+    fn not_cached(&self, job: Job, for_cache: bool) {
         self.counters.fills_dropped.add(1);
         job.piece.settle();
         if self.budget.is_wanted() {
             self.flights.remove(job.id, &job.piece);
         } else {
-            self.flights.keep_loose(job.id, job.piece);
+            let Job {
+                id, size, piece, ..
+            } = job;
+            self.flights.keep_loose(Loose {
+                id,
+                size,
+                piece,
+                for_cache,
+            });
         }
     }
 }

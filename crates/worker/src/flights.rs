@@ -98,7 +98,18 @@ pub(crate) struct Flights {
     /// Number of pieces in the table, so that the hit path need not lock an empty one.
     count: AtomicUsize,
     /// Landed pieces that no cache took, oldest first.
-    loose: Mutex<VecDeque<(VersionId, Arc<Piece>)>>,
+    loose: Mutex<VecDeque<Loose>>,
+}
+
+/// A landed piece that is only in memory.
+#[derive(Debug)]
+pub(crate) struct Loose {
+    pub(crate) id: VersionId,
+    /// Length of the object.
+    pub(crate) size: u64,
+    pub(crate) piece: Arc<Piece>,
+    /// Whether the cache may be offered it again, once it is idle.
+    pub(crate) for_cache: bool,
 }
 
 impl Flights {
@@ -186,17 +197,24 @@ impl Flights {
     }
 
     /// Keeps a landed piece that no cache took until memory is wanted.
-    pub(crate) fn keep_loose(&self, id: VersionId, piece: Arc<Piece>) {
-        self.loose.lock().push_back((id, piece));
+    pub(crate) fn keep_loose(&self, loose: Loose) {
+        self.loose.lock().push_back(loose);
     }
 
     /// Drops the oldest loose piece; says whether there was one.
     pub(crate) fn drop_loose(&self) -> bool {
-        let Some((id, piece)) = self.loose.lock().pop_front() else {
+        let Some(loose) = self.loose.lock().pop_front() else {
             return false;
         };
-        self.remove(id, &piece);
+        self.remove(loose.id, &loose.piece);
         true
+    }
+
+    /// Takes the oldest loose piece that the cache was too busy for.
+    pub(crate) fn take_for_cache(&self) -> Option<Loose> {
+        let mut loose = self.loose.lock();
+        let index = loose.iter().position(|loose| loose.for_cache)?;
+        loose.remove(index)
     }
 }
 
@@ -332,14 +350,21 @@ mod tests {
             nothing_cached,
         ) {
             piece.land(Ok(Bytes::new()));
-            flights.keep_loose(ID, piece);
+            let for_cache = piece.pages.first > 0;
+            flights.keep_loose(Loose {
+                id: ID,
+                size: 0,
+                piece,
+                for_cache,
+            });
         }
+        assert_eq!(flights.take_for_cache().unwrap().piece.pages.first, 8);
+        assert!(flights.take_for_cache().is_none());
         assert!(flights.drop_loose());
         assert_eq!(
             shape(&flights.covering(ID, PageRange { first: 0, end: 16 })),
             [(8, 16)]
         );
-        assert!(flights.drop_loose());
         assert!(!flights.drop_loose());
     }
 }

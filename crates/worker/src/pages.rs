@@ -14,7 +14,7 @@ use types::{
     ByteRange, Deadline, Error, ErrorKind, ObjectRef, PAGE_SIZE, PageRange, Result, in_memory,
 };
 
-use crate::flights::Piece;
+use crate::flights::{Loose, Piece};
 use crate::memory::Share;
 use crate::schedule::Class;
 use crate::worker::Worker;
@@ -179,7 +179,13 @@ impl Worker {
             Some(fill) => fill.offer(object.id, object.size(), Arc::clone(piece), bytes),
             None => {
                 piece.settle();
-                self.flights.keep_loose(object.id, Arc::clone(piece));
+                let (id, size, piece) = (object.id, object.size(), Arc::clone(piece));
+                self.flights.keep_loose(Loose {
+                    id,
+                    size,
+                    piece,
+                    for_cache: false,
+                });
             }
         }
     }

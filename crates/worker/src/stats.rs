@@ -26,6 +26,7 @@ pub(crate) struct Counters {
     pub(crate) memory_hits: Counter,
     pub(crate) fetched_bytes: Counter,
     pub(crate) fills_dropped: Counter,
+    pub(crate) fills_late: Counter,
     pub(crate) stale_served: Counter,
 }
 
@@ -46,6 +47,8 @@ pub struct Stats {
     pub fetched_bytes: u64,
     /// Pieces that were served but not cached, since the cache was slow, full or broken.
     pub fills_dropped: u64,
+    /// Those of them that were cached after all, when the cache was idle again.
+    pub fills_late: u64,
     /// Answers about names given from old knowledge because the storage did not answer.
     pub stale_served: u64,
     /// Bytes of the memory budget in use.

@@ -122,6 +122,7 @@ impl Worker {
             memory_hits: counters.memory_hits.get(),
             fetched_bytes: counters.fetched_bytes.get(),
             fills_dropped: counters.fills_dropped.get(),
+            fills_late: counters.fills_late.get(),
             stale_served: counters.stale_served.get(),
             memory_used,
             memory_total,
