@@ -1,2 +1,74 @@
-//! Placeholder.
-fn main() {}
+// SPDX-License-Identifier: Apache-2.0
+//! The `forebay` binary: command line, configuration, and the wiring of the rooms.
+//!
+//! `cli` reads the words, `commands` has one file per verb, `plan` is what a daemon is to do, and
+//! `daemon` does it. Nothing here knows how a byte is read or cached: each verb calls the admin API
+//! or a room. One message on standard error and an exit code tell what failed.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is the command line: it talks to people"
+)]
+
+mod cache_dir;
+mod cli;
+mod commands;
+mod config;
+mod daemon;
+mod demo;
+mod launch;
+mod logging;
+mod node;
+mod places;
+mod plan;
+mod records;
+mod values;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::cli::{Cli, Command};
+
+/// A command failed.
+const FAILED: u8 = 1;
+/// The command line or the configuration is wrong.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let help = matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            );
+            // A closed terminal is no reason to fail.
+            error.print().ok();
+            return ExitCode::from(if help { 0 } else { USAGE });
+        }
+    };
+    let run_dir = cli.run_dir.as_deref();
+    let outcome = match &cli.command {
+        Command::Mount(args) => commands::mount::run(args, run_dir),
+        Command::Umount(args) => commands::umount::run(args, run_dir),
+        Command::Status(args) => commands::status::run(args, run_dir),
+        Command::Serve(args) => commands::serve::run(args, run_dir),
+        Command::Config(command) => commands::config::run(command),
+        Command::Demo(args) => demo::run(args),
+        Command::Daemon(_) => commands::daemon::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<config::Faults>() => {
+            eprintln!("{error}");
+            ExitCode::from(USAGE)
+        }
+        Err(error) => {
+            eprintln!("forebay: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}

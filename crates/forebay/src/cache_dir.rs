@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The cache directory of a daemon: made, sized, and removed again when the start fails.
+//!
+//! Without a size of the user's, a share of the free room is taken at the first start and
+//! remembered beside the cache, so that a full cache does not shrink at every restart.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::plan::CachePlan;
+
+/// Room for others on the disk: a cache of the whole of it would be in everybody's way.
+const SHARE_PERCENT: u64 = 80;
+/// Where the size chosen at the first start is remembered.
+const SIZE_FILE: &str = "forebay.size";
+
+/// A cache directory that is ready for use.
+#[derive(Debug)]
+pub(crate) struct CacheDir {
+    pub(crate) path: PathBuf,
+    pub(crate) size_bytes: u64,
+    /// The topmost directory that did not exist before.
+    made: Option<PathBuf>,
+}
+
+impl CacheDir {
+    /// Makes the directory if it is missing and decides its size.
+    pub(crate) fn prepare(plan: &CachePlan) -> Result<CacheDir> {
+        let what = || {
+            let dir = plan.dir.display();
+            format!("cache directory '{dir}': choose another with --cache-dir, or fix its owner")
+        };
+        let made = topmost_missing(&plan.dir);
+        let mut builder = std::fs::DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(&plan.dir)
+            .with_context(what)?;
+        let mut dir = CacheDir {
+            path: plan.dir.clone(),
+            size_bytes: 0,
+            made,
+        };
+        match plan.size_bytes.map_or_else(|| dir.default_size(), Ok) {
+            Ok(size) => dir.size_bytes = size,
+            Err(error) => {
+                dir.undo();
+                return Err(error).with_context(what);
+            }
+        }
+        Ok(dir)
+    }
+
+    /// Removes what did not exist before; for a start that failed.
+    pub(crate) fn undo(&self) {
+        let Some(made) = &self.made else { return };
+        if let Err(error) = std::fs::remove_dir_all(made) {
+            tracing::debug!("remove '{}': {error}", made.display());
+        }
+    }
+
+    fn default_size(&self) -> Result<u64> {
+        let file = self.path.join(SIZE_FILE);
+        let remembered = std::fs::read_to_string(&file).ok();
+        if let Some(size) = remembered.and_then(|text| text.trim().parse().ok()) {
+            return Ok(size);
+        }
+        let disk = rustix::fs::statvfs(&self.path).context("ask for the free room")?;
+        let size = disk.f_bavail.saturating_mul(disk.f_frsize) / 100 * SHARE_PERCENT;
+        std::fs::write(&file, size.to_string()).context("write into it")?;
+        Ok(size)
+    }
+}
+
+/// Returns the topmost directory on the way to `path` that is not there yet.
+fn topmost_missing(path: &Path) -> Option<PathBuf> {
+    let missing = |dir: &&Path| matches!(dir.try_exists(), Ok(false));
+    path.ancestors()
+        .take_while(missing)
+        .last()
+        .map(Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_start_leaves_no_directory_that_it_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = CachePlan {
+            dir: dir.path().join("a/b/c"),
+            size_bytes: Some(1 << 30),
+        };
+        let cache = CacheDir::prepare(&plan).unwrap();
+        assert_eq!(cache.size_bytes, 1 << 30);
+        std::fs::write(plan.dir.join("index"), b"x").unwrap();
+        cache.undo();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_failed_start_keeps_a_directory_that_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = CachePlan {
+            dir: dir.path().to_owned(),
+            size_bytes: Some(1 << 30),
+        };
+        CacheDir::prepare(&plan).unwrap().undo();
+        assert!(dir.path().try_exists().unwrap());
+    }
+
+    #[test]
+    fn the_default_size_is_a_share_of_the_free_room_and_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = CachePlan {
+            dir: dir.path().to_owned(),
+            size_bytes: None,
+        };
+        let first = CacheDir::prepare(&plan).unwrap().size_bytes;
+        assert!(first > 0);
+        std::fs::write(dir.path().join(SIZE_FILE), "12345").unwrap();
+        assert_eq!(CacheDir::prepare(&plan).unwrap().size_bytes, 12_345);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_an_error_with_a_fix() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), b"").unwrap();
+        let plan = CachePlan {
+            dir: dir.path().join("file/cache"),
+            size_bytes: None,
+        };
+        let error = format!("{:#}", CacheDir::prepare(&plan).unwrap_err());
+        assert!(error.contains("--cache-dir"), "{error}");
+    }
+}

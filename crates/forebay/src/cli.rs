@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line: verbs, flags and their environment variables.
+//!
+//! Flags hold what the user said and nothing else: defaults are in the help text and are applied
+//! where a plan is made (`plan.rs`), because the order is flag, environment, file, default.
+//! Secrets have no flag: an argument list is readable by every user of the machine.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use types::{ByteSize, Freshness};
+
+use crate::values;
+
+/// Training data from object storage as local files, cached on the local disk.
+#[derive(Debug, Parser)]
+#[command(
+    name = "forebay",
+    version,
+    about,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
+pub(crate) struct Cli {
+    /// Where daemons leave their socket and record
+    /// [default: /run/forebay for root, else $XDG_RUNTIME_DIR/forebay]
+    #[arg(
+        long,
+        global = true,
+        env = "FOREBAY_RUN_DIR",
+        value_name = "DIR",
+        hide = true
+    )]
+    pub(crate) run_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Mount a storage at a directory; returns when the mount answers
+    Mount(Box<MountArgs>),
+    /// Unmount: waits for readers, closes the cache, ends the daemon
+    #[command(visible_alias = "unmount")]
+    Umount(UmountArgs),
+    /// Show the running daemons of this user (root: of all users)
+    Status(StatusArgs),
+    /// Run a daemon with several mounts in one tree, from a configuration file
+    Serve(Box<ServeArgs>),
+    /// Check or print a configuration file
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// See what it does: a cold and a warm epoch from a storage of its own on this machine
+    Demo(DemoArgs),
+    /// The process behind `mount`; reads its plan from standard input
+    #[command(hide = true)]
+    Daemon(DaemonArgs),
+}
+
+/// Flags of every command that runs a daemon.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct NodeArgs {
+    /// Directory of the cache; belongs to one daemon at a time
+    /// [default: a directory per mount point below ~/.cache/forebay, for root /var/cache/forebay]
+    #[arg(
+        long,
+        env = "FOREBAY_CACHE_DIR",
+        value_name = "DIR",
+        help_heading = "Cache"
+    )]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Bytes that the cache may use, never exceeded [default: 80 % of what is free on its disk]
+    #[arg(
+        long,
+        env = "FOREBAY_CACHE_SIZE",
+        value_name = "SIZE",
+        help_heading = "Cache"
+    )]
+    pub(crate) cache_size: Option<ByteSize>,
+    /// Memory that the daemon may use [default: 200MiB]
+    #[arg(
+        long,
+        env = "FOREBAY_MEMORY",
+        value_name = "SIZE",
+        help_heading = "Daemon"
+    )]
+    pub(crate) memory: Option<ByteSize>,
+    /// Longest wait of any file operation; then it fails [default: 60s]
+    #[arg(long, env = "FOREBAY_DEADLINE", value_name = "TIME", value_parser = values::duration)]
+    #[arg(help_heading = "Daemon")]
+    pub(crate) deadline: Option<Duration>,
+    /// Threads that answer the kernel [default: one per processor, 2 to 8]
+    #[arg(
+        long,
+        env = "FOREBAY_THREADS",
+        value_name = "N",
+        help_heading = "Daemon"
+    )]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: Option<u16>,
+    /// Log file [default: below ~/.local/state/forebay, for root /var/log/forebay]
+    #[arg(
+        long,
+        env = "FOREBAY_LOG",
+        value_name = "FILE",
+        help_heading = "Daemon"
+    )]
+    pub(crate) log: Option<PathBuf>,
+    /// error, warn, info, debug, trace, or a filter by module [default: info]
+    #[arg(
+        long,
+        env = "FOREBAY_LOG_LEVEL",
+        value_name = "LEVEL",
+        help_heading = "Daemon"
+    )]
+    pub(crate) log_level: Option<String>,
+    /// Let other users of this machine in, by owner and mode of the files
+    #[arg(long, env = "FOREBAY_ALLOW_OTHER", help_heading = "Kernel")]
+    pub(crate) allow_other: bool,
+    /// Never let the kernel read complete cache files itself
+    #[arg(long, env = "FOREBAY_NO_PASSTHROUGH", help_heading = "Kernel")]
+    pub(crate) no_passthrough: bool,
+}
+
+/// Flags of `forebay mount`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MountArgs {
+    /// What to mount: s3://bucket/prefix, file:///path, or a path
+    #[arg(value_name = "URI")]
+    pub(crate) uri: String,
+    /// Where: an empty directory
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) storage: StorageArgs,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// Stay in the foreground and log to the terminal
+    #[arg(short, long, env = "FOREBAY_FOREGROUND")]
+    pub(crate) foreground: bool,
+}
+
+/// Flags about the storage and how its objects look.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct StorageArgs {
+    /// Address of the object store [default: Amazon S3]
+    #[arg(
+        long,
+        env = "FOREBAY_ENDPOINT",
+        value_name = "URL",
+        help_heading = "Storage"
+    )]
+    pub(crate) endpoint: Option<String>,
+    /// Region of the bucket [default: what the credentials chain says]
+    #[arg(
+        long,
+        env = "FOREBAY_REGION",
+        value_name = "REGION",
+        help_heading = "Storage"
+    )]
+    pub(crate) region: Option<String>,
+    /// Profile of the credentials file
+    #[arg(
+        long,
+        env = "FOREBAY_PROFILE",
+        value_name = "NAME",
+        help_heading = "Storage"
+    )]
+    pub(crate) profile: Option<String>,
+    /// Send requests without credentials, for public buckets
+    #[arg(long, env = "FOREBAY_ANONYMOUS", help_heading = "Storage")]
+    pub(crate) anonymous: bool,
+    /// Name the bucket in the path and not in the host name
+    /// [default: true with an endpoint, else false]
+    #[arg(
+        long,
+        env = "FOREBAY_PATH_STYLE",
+        value_name = "BOOL",
+        help_heading = "Storage"
+    )]
+    pub(crate) path_style: Option<bool>,
+    /// Certificates to trust, in PEM, besides those of the system
+    #[arg(
+        long,
+        env = "FOREBAY_CA_BUNDLE",
+        value_name = "FILE",
+        help_heading = "Storage"
+    )]
+    pub(crate) ca_bundle: Option<PathBuf>,
+    /// Any other option of the storage, as key=value; may be given several times
+    #[arg(
+        long = "option",
+        env = "FOREBAY_OPTION",
+        value_name = "K=V",
+        value_delimiter = ','
+    )]
+    #[arg(value_parser = values::pair, help_heading = "Storage")]
+    pub(crate) options: Vec<(String, String)>,
+    /// How long names and versions stay true: immutable, always, or a time [default: 60s]
+    #[arg(long, env = "FOREBAY_FRESHNESS", value_name = "F", value_parser = values::freshness)]
+    #[arg(help_heading = "Files")]
+    pub(crate) freshness: Option<Freshness>,
+    /// Refuse writes (this version refuses them always)
+    #[arg(long, env = "FOREBAY_READ_ONLY", help_heading = "Files")]
+    pub(crate) read_only: bool,
+    /// Owner of files whose storage has no owners [default: who mounts]
+    #[arg(long, env = "FOREBAY_UID", value_name = "UID", help_heading = "Files")]
+    pub(crate) uid: Option<u32>,
+    /// Group of files whose storage has no groups [default: the group of who mounts]
+    #[arg(long, env = "FOREBAY_GID", value_name = "GID", help_heading = "Files")]
+    pub(crate) gid: Option<u32>,
+    /// Mode of files whose storage has no modes [default: 0644]
+    #[arg(long, env = "FOREBAY_FILE_MODE", value_name = "OCTAL", value_parser = values::mode)]
+    #[arg(help_heading = "Files")]
+    pub(crate) file_mode: Option<u32>,
+    /// Mode of directories whose storage has no modes [default: 0755]
+    #[arg(long, env = "FOREBAY_DIR_MODE", value_name = "OCTAL", value_parser = values::mode)]
+    #[arg(help_heading = "Files")]
+    pub(crate) dir_mode: Option<u32>,
+}
+
+/// Flags of `forebay umount`.
+#[derive(Debug, Args)]
+pub(crate) struct UmountArgs {
+    /// The mount point
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Detach at once, whoever still reads; files that are open fail from then on
+    #[arg(short, long, env = "FOREBAY_FORCE")]
+    pub(crate) force: bool,
+    /// How long to wait for readers to close their files
+    #[arg(
+        long,
+        env = "FOREBAY_TIMEOUT",
+        value_name = "TIME",
+        default_value = "30s"
+    )]
+    #[arg(value_parser = values::duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// Flags of `forebay status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Only the daemon of this mount point
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Configuration file; `forebay config example` prints one
+    #[arg(long, env = "FOREBAY_CONFIG", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+/// What to do with a configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Report every fault of a file at once
+    Check {
+        /// The configuration file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print a file with every key, its meaning and its default
+    Example,
+}
+
+/// Flags of `forebay demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Images in the data set
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(20..=100_000))]
+    pub(crate) files: u32,
+    /// Time that the storage takes to answer a request
+    #[arg(long, value_name = "TIME", default_value = "15ms", value_parser = values::duration)]
+    pub(crate) latency: Duration,
+    /// Bytes a second that the storage sends, over all connections
+    #[arg(long, value_name = "SIZE", default_value = "200MB")]
+    pub(crate) bandwidth: ByteSize,
+    /// Where to put data, cache and mount point; about three times the data set [default: $TMPDIR]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Leave data set, cache and log there for a look
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// What `forebay daemon` shows in the list of processes.
+#[derive(Debug, Args)]
+pub(crate) struct DaemonArgs {
+    /// The mount point
+    pub(crate) dir: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_main_command_is_read_with_its_units() {
+        let line = "forebay mount s3://b/p /mnt --endpoint http://h:1 --cache-size 100GiB \
+                    --freshness 2m --deadline 5s --file-mode 0600 --option a=b --option c=d=e";
+        let words: Vec<_> = line.split_whitespace().collect();
+        let Command::Mount(args) = Cli::try_parse_from(words).unwrap().command else {
+            panic!()
+        };
+        assert_eq!(args.uri, "s3://b/p");
+        assert_eq!(args.node.cache_size, Some(ByteSize(100 << 30)));
+        assert_eq!(
+            args.storage.freshness,
+            Some(Freshness::MaxAge(Duration::from_secs(120)))
+        );
+        assert_eq!(args.node.deadline, Some(Duration::from_secs(5)));
+        assert_eq!(args.storage.file_mode, Some(0o600));
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(args.storage.options, [pair("a", "b"), pair("c", "d=e")]);
+        assert!(!args.foreground);
+    }
+
+    #[test]
+    fn wrong_words_are_usage_errors_that_name_the_word() {
+        for (line, word) in [
+            ("forebay mount s3://b /mnt --cache-size 12XB", "12XB"),
+            ("forebay mount s3://b /mnt --freshness soon", "soon"),
+            ("forebay mount s3://b /mnt --option novalue", "novalue"),
+            ("forebay mount s3://b /mnt --threads 0", "0"),
+            ("forebay mount s3://b", "DIR"),
+            ("forebay umount /mnt --timeout 5", "5"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_flag_that_sets_a_daemon_has_an_environment_variable() {
+        for name in ["mount", "serve", "umount", "status"] {
+            let mut command = Cli::command();
+            let command = command.find_subcommand_mut(name).unwrap();
+            for arg in command
+                .get_arguments()
+                .filter(|arg| arg.get_long().is_some())
+            {
+                let long = arg.get_long().unwrap();
+                let expected = format!("FOREBAY_{}", long.to_uppercase().replace('-', "_"));
+                let env = arg.get_env().map(|env| env.to_string_lossy().into_owned());
+                if long != "help" {
+                    assert_eq!(env.as_deref(), Some(expected.as_str()), "{name} --{long}");
+                }
+            }
+        }
+    }
+}

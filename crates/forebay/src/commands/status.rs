@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `forebay status`: what the running daemons serve, as a table for people or JSON for scripts.
+//!
+//! Asks all daemons at the same time, and says which do not answer.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use comfy_table::{Table, presets};
+use futures::future::join_all;
+use gateway::{Client, wire};
+use serde::Serialize;
+use types::ByteSize;
+
+use crate::cli::StatusArgs;
+use crate::places;
+use crate::records::{self, Record};
+use crate::values::show_duration;
+
+/// A status is answered from memory; a daemon that takes longer is in trouble.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is printed with `--json`.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    daemons: Vec<wire::Status>,
+    /// Daemons that run and do not answer.
+    silent: Vec<Silent>,
+}
+
+#[derive(Debug, Serialize)]
+struct Silent {
+    mount_point: String,
+    pid: i32,
+    error: String,
+}
+
+/// Prints the status; fails when no daemon runs.
+pub(crate) fn run(args: &StatusArgs, run_dir: Option<&Path>) -> Result<()> {
+    let mut records = records::live(&places::run_dirs(run_dir))?;
+    if let Some(dir) = &args.dir {
+        let mount_point = places::mount_point(dir)?;
+        records.retain(|record| record.mount_point == mount_point);
+    }
+    let report = ask_all(&records)?;
+    if args.json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&report).context("write JSON")?
+        );
+    } else {
+        report
+            .daemons
+            .iter()
+            .for_each(|status| println!("{}", table(status)));
+        for Silent {
+            mount_point,
+            pid,
+            error,
+        } in &report.silent
+        {
+            println!("{mount_point}: the daemon (pid {pid}) does not answer: {error}");
+        }
+    }
+    match (&args.dir, records.is_empty()) {
+        (Some(dir), true) => bail!("no daemon of this user serves '{}'", dir.display()),
+        (None, true) => {
+            bail!("no daemon of this user runs; start one with 'forebay mount URI DIR'")
+        }
+        (_, false) if report.daemons.is_empty() => bail!("no daemon answers"),
+        (_, false) => Ok(()),
+    }
+}
+
+fn ask_all(records: &[Record]) -> Result<Report> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let asked = records
+        .iter()
+        .map(|record| async move { (record, Client::new(&record.socket).status(PATIENCE).await) });
+    let mut report = Report::default();
+    for (record, answer) in runtime.block_on(join_all(asked)) {
+        match answer {
+            Ok(status) => report.daemons.push(status),
+            Err(error) => report.silent.push(Silent {
+                mount_point: record.mount_point.display().to_string(),
+                pid: record.pid,
+                error: error.to_string(),
+            }),
+        }
+    }
+    Ok(report)
+}
+
+/// Shows one daemon: what it serves first, what it uses next, what went wrong last.
+fn table(status: &wire::Status) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header([status.mount_point.clone(), headline(status)]);
+    let mut row = |name: &str, value: String| {
+        table.add_row([name.to_owned(), value]);
+    };
+    for mount in &status.mounts {
+        let mode = if mount.read_only {
+            "read-only"
+        } else {
+            "read-write"
+        };
+        let text = format!("{} ({mode}, freshness {})", mount.uri, mount.freshness);
+        row(
+            if mount.at == "/" {
+                "storage"
+            } else {
+                &mount.at
+            },
+            text,
+        );
+        row("  requests", requests(&mount.requests));
+    }
+    row("cache", cache(&status.cache));
+    row("  directory", status.cache.dir.clone());
+    row("  hit ratio", hits(&status.cache));
+    if let Some(reason) = &status.cache.retired {
+        row("  retired", reason.clone());
+    }
+    let memory = status.memory;
+    row(
+        "memory",
+        format!(
+            "{} of {}",
+            size(memory.used_bytes),
+            size(memory.budget_bytes)
+        ),
+    );
+    let open = status.kernel.open_files;
+    row(
+        "open files",
+        format!(
+            "{} by the kernel itself, {} through the daemon",
+            open.passthrough,
+            open.cached + open.direct
+        ),
+    );
+    row("passthrough", passthrough(&status.kernel));
+    if let Some(log) = &status.log {
+        row("log", log.clone());
+    }
+    if let Some(last) = status.last_errors.last() {
+        let count = status.last_errors.len();
+        row(
+            "last fault",
+            format!("{} {} (of {count} kept)", last.level, last.message),
+        );
+    }
+    table
+}
+
+fn headline(status: &wire::Status) -> String {
+    let uptime = uptime(status.uptime_seconds);
+    format!(
+        "forebay {}, pid {}, up {uptime}",
+        status.version, status.pid
+    )
+}
+
+fn requests(count: &wire::Requests) -> String {
+    let mut text = format!(
+        "{} list, {} head, {} get; {} read",
+        count.list,
+        count.head,
+        count.get,
+        size(count.bytes_read)
+    );
+    for (count, what) in [
+        (count.errors, "failed"),
+        (count.retries, "retried"),
+        (count.throttled, "throttled"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!("; {count} {what}"));
+        }
+    }
+    text
+}
+
+fn cache(cache: &wire::Cache) -> String {
+    format!(
+        "{} of {} used, {} free, {} objects",
+        size(cache.used_bytes),
+        size(cache.capacity_bytes),
+        size(cache.free_bytes),
+        cache.objects
+    )
+}
+
+fn hits(cache: &wire::Cache) -> String {
+    let mut text = match cache.hit_ratio {
+        Some(ratio) => format!(
+            "{:.1} % of {} reads",
+            ratio * 100.0,
+            cache.hits + cache.misses
+        ),
+        None => "nothing read yet".to_owned(),
+    };
+    for (count, what) in [
+        (cache.evictions, "evicted"),
+        (cache.corrupt_pages, "pages corrupt"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!("; {count} {what}"));
+        }
+    }
+    text
+}
+
+fn passthrough(kernel: &wire::Kernel) -> String {
+    match (&kernel.passthrough.available, &kernel.passthrough.reason) {
+        (true, _) => format!("on, over {}", kernel.transport),
+        (false, Some(reason)) => format!("off: {reason}; over {}", kernel.transport),
+        (false, None) => format!("off; over {}", kernel.transport),
+    }
+}
+
+fn size(bytes: u64) -> ByteSize {
+    ByteSize(bytes)
+}
+
+/// Shows an uptime in its two largest units.
+fn uptime(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!(
+            "{} {}h",
+            show_duration(Duration::from_secs(seconds / 86_400 * 86_400)),
+            seconds % 86_400 / 3_600
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_tells_what_is_served_and_what_went_wrong() {
+        let mut status = wire::Status {
+            version: "1.2".into(),
+            pid: 7,
+            uptime_seconds: 3_725,
+            mount_point: "/mnt/data".into(),
+            mounts: vec![wire::Mount {
+                at: "/".into(),
+                uri: "s3://b/".into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        status.cache.hit_ratio = Some(0.5);
+        status.mounts[0].requests.retries = 3;
+        status.kernel.passthrough.reason = Some("no CAP_SYS_ADMIN".into());
+        status.last_errors.push(wire::Event {
+            message: "slow disk".into(),
+            ..Default::default()
+        });
+        let text = table(&status).to_string();
+        for part in [
+            "/mnt/data",
+            "pid 7",
+            "1h 2m",
+            "s3://b/",
+            "50.0 %",
+            "3 retried",
+            "SYS_ADMIN",
+            "slow disk",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn uptimes_are_short() {
+        assert_eq!(uptime(5), "5s");
+        assert_eq!(uptime(65), "1m 5s");
+        assert_eq!(uptime(3_725), "1h 2m");
+        assert_eq!(uptime(90_000), "1d 1h");
+    }
+
+    #[test]
+    fn without_daemons_there_is_an_error_and_not_an_empty_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let args = StatusArgs {
+            dir: None,
+            json: false,
+        };
+        let error = run(&args, Some(dir.path())).unwrap_err().to_string();
+        assert!(error.contains("forebay mount"), "{error}");
+    }
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The configuration file of `forebay serve`: which keys there are and what they mean.
+//!
+//! Every fault of a file is reported at once, each with its line; an unknown key names the nearest
+//! known one. Secrets are references only (`env:NAME`, `file:/path`), resolved here and never
+//! printed. `reader` walks the TOML; this file knows the keys.
+
+mod reader;
+mod reference;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use types::{ByteSize, ObjectPath};
+
+use self::reader::{Reader, Section};
+use self::reference::{Environment, Resolve};
+use crate::plan::{self, MEMORY_MIN_BYTES, MountPlan, NodeDefaults, SECRET_OPTIONS, Secrets};
+use crate::values;
+
+/// A file with every key, its meaning and its default.
+pub(crate) const EXAMPLE: &str = include_str!("config/example.toml");
+
+/// A file without faults.
+#[derive(Debug)]
+pub(crate) struct ConfigFile {
+    pub(crate) mount_point: PathBuf,
+    pub(crate) mounts: Vec<MountPlan>,
+    pub(crate) node: NodeDefaults,
+}
+
+/// One fault of a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Fault {
+    /// Counted from 1; 0 when it is about the file as a whole.
+    pub(crate) line: usize,
+    pub(crate) message: String,
+}
+
+/// All faults of a file.
+#[derive(Debug)]
+pub(crate) struct Faults {
+    file: PathBuf,
+    faults: Vec<Fault>,
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        for fault in &self.faults {
+            match fault.line {
+                0 => writeln!(f, "{file}: {}", fault.message)?,
+                line => writeln!(f, "{file}:{line}: {}", fault.message)?,
+            }
+        }
+        let advice = "'forebay config example' prints a file with every key";
+        write!(f, "{} fault(s); {advice}", self.faults.len())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// Reads a file, with all its faults if it has any.
+pub(crate) fn load(path: &Path) -> Result<ConfigFile, Faults> {
+    let faults = |faults| Faults {
+        file: path.to_owned(),
+        faults,
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        faults(vec![Fault {
+            line: 0,
+            message: format!("cannot be read: {error}"),
+        }])
+    })?;
+    parse(&text, &Environment).map_err(faults)
+}
+
+fn parse(text: &str, resolve: &dyn Resolve) -> Result<ConfigFile, Vec<Fault>> {
+    let mut reader = Reader::default();
+    let file = reader.document(text, |reader, root| read_root(reader, root, resolve));
+    let mut faults = reader.into_faults();
+    match file {
+        Some(file) if faults.is_empty() => Ok(file),
+        _ => {
+            faults.sort();
+            Err(faults)
+        }
+    }
+}
+
+fn read_root(reader: &mut Reader, root: &Section<'_>, resolve: &dyn Resolve) -> ConfigFile {
+    const KEYS: &[&str] = &[
+        "mount_point",
+        "memory",
+        "deadline",
+        "threads",
+        "log",
+        "log_level",
+        "allow_other",
+        "passthrough",
+        "cache",
+        "mount",
+    ];
+    reader.check_keys(root, KEYS);
+    let mount_point = reader.parsed(root, "mount_point", absolute_path);
+    if mount_point.is_none() {
+        reader.missing(root, "mount_point", "\"/mnt/data\"");
+    }
+    let mut node = NodeDefaults {
+        memory: reader.parsed(root, "memory", memory),
+        deadline: reader.parsed(root, "deadline", values::duration),
+        threads: reader
+            .integer(root, "threads", 1..=256)
+            .and_then(|count| count.try_into().ok()),
+        log: reader.parsed(root, "log", absolute_path),
+        log_level: reader.parsed(root, "log_level", log_level),
+        allow_other: reader.boolean(root, "allow_other"),
+        passthrough: reader.boolean(root, "passthrough"),
+        ..NodeDefaults::default()
+    };
+    if let Some(cache) = reader.table(root, "cache") {
+        reader.check_keys(&cache, &["dir", "size"]);
+        node.cache_dir = reader.parsed(&cache, "dir", absolute_path);
+        node.cache_size = reader.parsed(&cache, "size", size);
+    }
+    let sections = reader.tables(root, "mount");
+    if sections.is_empty() {
+        reader.missing(
+            root,
+            "[[mount]]",
+            "at = \"/\" and uri = \"s3://bucket/prefix\" below it",
+        );
+    }
+    let mut mounts: Vec<MountPlan> = Vec::new();
+    for section in sections {
+        let mount = read_mount(reader, &section, resolve);
+        if mounts.iter().any(|other| other.at == mount.at) {
+            reader.fault(section.line, format!("two mounts at '/{}'", mount.at));
+        }
+        mounts.push(mount);
+    }
+    ConfigFile {
+        mount_point: mount_point.unwrap_or_default(),
+        mounts,
+        node,
+    }
+}
+
+fn read_mount(reader: &mut Reader, section: &Section<'_>, resolve: &dyn Resolve) -> MountPlan {
+    const KEYS: &[&str] = &[
+        "at",
+        "uri",
+        "freshness",
+        "read_only",
+        "uid",
+        "gid",
+        "file_mode",
+        "dir_mode",
+        "options",
+        "credentials",
+    ];
+    reader.check_keys(section, KEYS);
+    let at = reader.parsed(section, "at", place);
+    if at.is_none() {
+        reader.missing(section, "at", "\"/\"");
+    }
+    let uri = reader.parsed(section, "uri", uri);
+    if uri.is_none() {
+        reader.missing(section, "uri", "\"s3://bucket/prefix\"");
+    }
+    let mut mount = MountPlan::with_defaults(at.unwrap_or_default(), uri.unwrap_or_default());
+    let id = 0..=i64::from(u32::MAX - 1);
+    let mut small = |key, field: &mut u32| {
+        if let Some(Ok(value)) = reader.integer(section, key, id.clone()).map(u32::try_from) {
+            *field = value;
+        }
+    };
+    small("uid", &mut mount.uid);
+    small("gid", &mut mount.gid);
+    if let Some(freshness) = reader.parsed(section, "freshness", values::freshness) {
+        mount.freshness = freshness;
+    }
+    if let Some(mode) = reader.parsed(section, "file_mode", values::mode) {
+        mount.file_mode = mode;
+    }
+    if let Some(mode) = reader.parsed(section, "dir_mode", values::mode) {
+        mount.dir_mode = mode;
+    }
+    mount.read_only = reader.boolean(section, "read_only").unwrap_or(false);
+    mount.options = read_options(reader, section);
+    mount.secrets = read_credentials(reader, section, resolve);
+    mount
+}
+
+fn read_options(reader: &mut Reader, section: &Section<'_>) -> BTreeMap<String, String> {
+    let Some(options) = reader.table(section, "options") else {
+        return BTreeMap::new();
+    };
+    for key in SECRET_OPTIONS {
+        if let Some(line) = options.line_of(key) {
+            let advice = format!("write it as credentials = {{ {key} = \"env:NAME\" }}");
+            reader.fault(line, format!("'{key}' is a secret and no option: {advice}"));
+        }
+    }
+    let scalars = reader.scalars(&options);
+    if let Some(endpoint) = scalars.get("endpoint")
+        && let Err(error) = plan::check_no_userinfo(endpoint)
+    {
+        reader.fault(options.line, error.to_string());
+    }
+    scalars
+}
+
+fn read_credentials(reader: &mut Reader, section: &Section<'_>, resolve: &dyn Resolve) -> Secrets {
+    let mut secrets = Secrets::default();
+    let Some(credentials) = reader.table(section, "credentials") else {
+        return secrets;
+    };
+    reader.check_keys(&credentials, &SECRET_OPTIONS);
+    for key in SECRET_OPTIONS {
+        let resolved = |text: &str| reference::resolve(text, resolve);
+        if let Some(secret) = reader.parsed(&credentials, key, resolved) {
+            secrets.0.insert(key.to_owned(), secret);
+        }
+    }
+    let has = |key| credentials.line_of(key).is_some();
+    if has("access_key_id") != has("secret_access_key") {
+        let text = "access_key_id and secret_access_key belong together: give both or none";
+        reader.fault(credentials.line, text.to_owned());
+    }
+    secrets
+}
+
+fn absolute_path(text: &str) -> Result<PathBuf, String> {
+    match Path::new(text).is_absolute() {
+        true => Ok(text.into()),
+        false => Err(format!("'{text}' is not an absolute path")),
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    text.parse::<ByteSize>()
+        .map(|size| size.0)
+        .map_err(|error| error.to_string())
+}
+
+fn memory(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes < MEMORY_MIN_BYTES => Err("is too little: give at least 64MiB".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+fn log_level(text: &str) -> Result<String, String> {
+    match crate::logging::check_level(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn place(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') {
+        return Err(format!(
+            "'{text}' must begin with '/', which is the mount point itself"
+        ));
+    }
+    let path = text.trim_matches('/');
+    ObjectPath::parse(path.as_bytes())
+        .map(|_| path.to_owned())
+        .map_err(|error| error.to_string())
+}
+
+fn uri(text: &str) -> Result<String, String> {
+    if !text.contains("://") && !text.starts_with('/') {
+        return Err(format!(
+            "'{text}' is not s3://bucket/prefix, file:///path or an absolute path"
+        ));
+    }
+    plan::check_no_userinfo(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

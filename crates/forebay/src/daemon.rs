@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A daemon from its first check to its last: the wiring of the rooms.
+//!
+//! The order of a start is the order in which a user can understand what is wrong: run directory,
+//! mount point, URIs and options, cache directory, storages, and only then the mount. What a failed
+//! start made is taken away again. The order of an end is the reverse: mount, admin socket, what is
+//! on its way into the cache, the cache. Correctness never depends on a clean end; warmth of the
+//! index does. This is the only file that knows how all rooms are made.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use cache::kv::Kv;
+use futures::future::try_join_all;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use types::{ByteSize, Clock, ErrorKind, ObjectPath, SystemClock};
+use ufs::UnderStorage;
+use vfs::{AttributeDefaults, MountSpec, Vfs};
+use worker::Worker;
+
+use crate::cache_dir::CacheDir;
+use crate::logging::Faults;
+use crate::node::{DaemonNode, Rooms};
+use crate::plan::{MountPlan, Plan};
+use crate::records::{self, Record};
+
+/// Longest wait for the first answer of a storage: a user sits before it.
+const PROBE_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for the kernel's first answer from the mount.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How long one request may stay without a sign of life before it is sent again.
+const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(15);
+/// Requests under way at a time, for each storage: 64 hide 15 ms at 200 MB/s even for objects of
+/// 50 KB.
+const CONNECTIONS_MAX: usize = 64;
+/// How long readers have to close their files after SIGTERM.
+const SIGNAL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the kernel door may take to end once the mount is gone.
+const END_MAX: Duration = Duration::from_secs(5);
+/// Cache of the metadata store; names are also held by the rooms above.
+const METADATA_CACHE_BYTES: usize = 8 << 20;
+/// The kernel asks for this much ahead of a sequential reader.
+const KERNEL_READ_AHEAD: ByteSize = ByteSize(1 << 20);
+
+/// What there is to tell when the mount answers.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Ready {
+    pub(crate) pid: u32,
+    pub(crate) mount_point: PathBuf,
+    /// Pairs of a path in the tree and the URI of its storage.
+    pub(crate) mounts: Vec<(String, String)>,
+    pub(crate) cache_dir: PathBuf,
+    pub(crate) cache_bytes: u64,
+    pub(crate) log: Option<PathBuf>,
+    /// Things to know that are no faults.
+    pub(crate) notices: Vec<String>,
+}
+
+/// Runs a daemon until it is unmounted. `on_ready` is called once, when the mount answers; when it
+/// fails, nobody waits for this daemon any more and it ends.
+pub(crate) fn run(
+    plan: &Plan,
+    faults: Arc<Faults>,
+    on_ready: impl FnOnce(&Ready) -> Result<()>,
+) -> Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let runtime = runtime()?;
+    let mut signals = runtime.block_on(async { Signals::watch() })?;
+    let mut notices = Vec::new();
+    check_places(plan, &mut notices)?;
+    let storages = runtime.block_on(open_storages(plan, &clock))?;
+    let cache_dir = CacheDir::prepare(&plan.cache)?;
+    let started = Start {
+        plan,
+        runtime: &runtime,
+        storages: &storages,
+        clock,
+        faults,
+    }
+    .mount(&cache_dir, &mut signals);
+    let daemon = started.inspect_err(|_| {
+        Record::remove(&plan.run_dir, &plan.mount_point);
+        cache_dir.undo();
+    })?;
+    let ready = Ready {
+        pid: std::process::id(),
+        mount_point: plan.mount_point.clone(),
+        mounts: plan
+            .mounts
+            .iter()
+            .zip(&storages)
+            .map(|(m, s)| (m.at.clone(), s.uri().into()))
+            .collect(),
+        cache_dir: cache_dir.path.clone(),
+        cache_bytes: cache_dir.size_bytes,
+        log: plan.log.file.clone(),
+        notices,
+    };
+    tracing::info!(
+        pid = ready.pid,
+        "mounted at '{}'",
+        ready.mount_point.display()
+    );
+    let outcome = match on_ready(&ready) {
+        Ok(()) => runtime.block_on(daemon.until_unmounted(&mut signals)),
+        Err(error) => Err(error.context("tell that the mount is ready")),
+    };
+    daemon.end(&runtime);
+    runtime.shutdown_timeout(END_MAX);
+    tracing::info!("ended");
+    outcome
+}
+
+fn runtime() -> Result<Runtime> {
+    let threads = std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 4));
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("forebay-io")
+        .enable_all()
+        .build()
+        .context("start the runtime")
+}
+
+fn check_places(plan: &Plan, notices: &mut Vec<String>) -> Result<()> {
+    records::prepare(&plan.run_dir)?;
+    if fuse::clean_dead_mount(&plan.mount_point)? {
+        let text = "took away the dead mount that a daemon left there when it was killed";
+        notices.push(text.to_owned());
+        tracing::warn!("mount point '{}': {text}", plan.mount_point.display());
+    }
+    fuse::check_mount_point(&plan.mount_point)?;
+    Ok(())
+}
+
+/// Reads URIs and options; sends nothing.
+async fn open_storages(plan: &Plan, clock: &Arc<dyn Clock>) -> Result<Vec<Arc<dyn UnderStorage>>> {
+    let mut storages = Vec::new();
+    for mount in &plan.mounts {
+        let mut options = mount.options.clone();
+        options.extend(mount.secrets.0.clone());
+        let settings = ufs::Settings {
+            uri: mount.uri.clone(),
+            options,
+            request_timeout: plan.deadline.min(REQUEST_TIMEOUT_MAX),
+            max_connections: CONNECTIONS_MAX,
+        };
+        storages.push(ufs::open(&settings, Arc::clone(clock)).await?);
+    }
+    Ok(storages)
+}
+
+/// Asks each storage once, all at the same time.
+async fn probe_all(storages: &[Arc<dyn UnderStorage>], clock: &dyn Clock) -> Result<()> {
+    let deadline = clock.deadline(PROBE_MAX);
+    try_join_all(
+        storages
+            .iter()
+            .map(|storage| ufs::probe(&**storage, deadline)),
+    )
+    .await?;
+    Ok(())
+}
+
+/// What a start is made from.
+struct Start<'a> {
+    plan: &'a Plan,
+    runtime: &'a Runtime,
+    storages: &'a [Arc<dyn UnderStorage>],
+    clock: Arc<dyn Clock>,
+    faults: Arc<Faults>,
+}
+
+impl Start<'_> {
+    /// Builds the rooms and mounts. On failure what was started ends with its last owner.
+    fn mount(self, cache_dir: &CacheDir, signals: &mut Signals) -> Result<Daemon> {
+        let (store, metadata) = self.open_cache(cache_dir)?;
+        self.runtime.block_on(async {
+            tokio::select! {
+                probed = probe_all(self.storages, &*self.clock) => probed,
+                name = signals.next() => bail!("{name} came before the mount was ready"),
+            }
+        })?;
+        let worker = self.worker(&store, &metadata)?;
+        let vfs = self.vfs(&worker)?;
+        let listener = {
+            let _context = self.runtime.enter();
+            let socket = records::socket_path(&self.plan.run_dir, &self.plan.mount_point);
+            gateway::admin::bind(&socket)?
+        };
+        let handle = self.runtime.handle().clone();
+        let session = Arc::new(fuse::mount(
+            fuse_settings(self.plan),
+            Arc::clone(&vfs),
+            handle,
+        )?);
+        let storages = self.storages.to_vec();
+        let rooms = Rooms {
+            session,
+            vfs,
+            worker,
+            store,
+            metadata,
+            storages,
+        };
+        let node = DaemonNode::new(self.plan.clone(), rooms, self.faults, self.clock)?;
+        let daemon = Daemon::new(self.plan, node, listener, self.runtime);
+        let answered = self.runtime.block_on(answers(&self.plan.mount_point));
+        match answered.and_then(|()| daemon.write_record(self.storages)) {
+            Ok(()) => Ok(daemon),
+            Err(error) => {
+                daemon.end(self.runtime);
+                Err(error)
+            }
+        }
+    }
+
+    fn open_cache(&self, dir: &CacheDir) -> Result<(Arc<cache::Store>, Arc<Kv>)> {
+        let (dir, capacity) = (dir.path.clone(), ByteSize(dir.size_bytes));
+        let names = dir.join("names");
+        let settings = cache::Settings { dir, capacity };
+        let store = cache::Store::open(&settings, Arc::clone(&self.clock))?;
+        Ok((store, Kv::open(&names, METADATA_CACHE_BYTES)?))
+    }
+
+    fn worker(&self, store: &Arc<cache::Store>, names: &Arc<Kv>) -> Result<Arc<Worker>> {
+        let settings = worker::Settings {
+            // The other half is for the runtime, the index, names, and what the kernel asks.
+            memory: ByteSize(self.plan.memory_bytes / 2),
+            background_deadline: self.plan.deadline,
+            ..worker::Settings::default()
+        };
+        let (store, names) = (Some(Arc::clone(store)), Some(Arc::clone(names)));
+        let handle = self.runtime.handle().clone();
+        Ok(Worker::new(
+            settings,
+            store,
+            names,
+            handle,
+            Arc::clone(&self.clock),
+        )?)
+    }
+
+    fn vfs(&self, worker: &Arc<Worker>) -> Result<Arc<Vfs>> {
+        let mounts = self.plan.mounts.iter().zip(self.storages);
+        let specs = mounts.map(|(mount, storage)| spec(mount, storage, worker));
+        let settings = vfs::Settings {
+            deadline: self.plan.deadline,
+            ..vfs::Settings::default()
+        };
+        let specs = specs.collect::<Result<Vec<_>>>()?;
+        Ok(Vfs::new(
+            settings,
+            specs,
+            Arc::clone(worker),
+            Arc::clone(&self.clock),
+        )?)
+    }
+}
+
+fn spec(mount: &MountPlan, storage: &Arc<dyn UnderStorage>, worker: &Worker) -> Result<MountSpec> {
+    Ok(MountSpec {
+        at: ObjectPath::parse(mount.at.as_bytes())?,
+        id: worker.add_storage(Arc::clone(storage)),
+        uri: storage.uri().to_owned(),
+        freshness: mount.freshness,
+        attributes: AttributeDefaults {
+            uid: mount.uid,
+            gid: mount.gid,
+            file_mode: mount.file_mode,
+            dir_mode: mount.dir_mode,
+        },
+    })
+}
+
+fn fuse_settings(plan: &Plan) -> fuse::Settings {
+    fuse::Settings {
+        mount_point: plan.mount_point.clone(),
+        threads: plan.threads,
+        passthrough: plan.passthrough,
+        allow_other: plan.allow_other,
+        read_ahead: KERNEL_READ_AHEAD,
+        fs_name: match &plan.mounts[..] {
+            [one] => one.uri.clone(),
+            _ => "forebay".to_owned(),
+        },
+    }
+}
+
+/// Resolves when the kernel gets an answer from the mount.
+async fn answers(mount_point: &Path) -> Result<()> {
+    let path = mount_point.to_owned();
+    let answer = tokio::task::spawn_blocking(move || std::fs::metadata(&path));
+    let what = || format!("ask the new mount '{}'", mount_point.display());
+    tokio::time::timeout(ANSWER_MAX, answer)
+        .await
+        .with_context(|| format!("{}: no answer in {ANSWER_MAX:?}", what()))?
+        .with_context(what)?
+        .with_context(what)?;
+    Ok(())
+}
+
+/// A daemon whose mount is up.
+struct Daemon {
+    plan: Plan,
+    node: Arc<DaemonNode>,
+    gateway: tokio::task::JoinHandle<types::Result<()>>,
+}
+
+impl Daemon {
+    fn new(
+        plan: &Plan,
+        node: DaemonNode,
+        listener: tokio::net::UnixListener,
+        runtime: &Runtime,
+    ) -> Daemon {
+        let node = Arc::new(node);
+        let door = gateway::serve(listener, Arc::clone(&node) as _, node.ended());
+        Daemon {
+            plan: plan.clone(),
+            node,
+            gateway: runtime.spawn(door),
+        }
+    }
+
+    fn write_record(&self, storages: &[Arc<dyn UnderStorage>]) -> Result<()> {
+        let pid = rustix::process::getpid().as_raw_pid();
+        let record = Record {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid,
+            start_ticks: records::start_ticks(pid).context("read /proc/self/stat")?,
+            mount_point: self.plan.mount_point.clone(),
+            uris: storages
+                .iter()
+                .map(|storage| storage.uri().to_owned())
+                .collect(),
+            socket: records::socket_path(&self.plan.run_dir, &self.plan.mount_point),
+            log: self.plan.log.file.clone(),
+        };
+        record.write(&self.plan.run_dir)
+    }
+
+    /// Resolves when the mount is gone: by the admin API, by `umount`, or after a signal.
+    async fn until_unmounted(&self, signals: &mut Signals) -> Result<()> {
+        let name = tokio::select! {
+            () = self.node.ended() => return Ok(()),
+            name = signals.next() => name,
+        };
+        tracing::info!("ends: {name} came");
+        match self.node.unmount_within(SIGNAL_PATIENCE).await {
+            Err(error) if error.kind() == ErrorKind::Busy => {
+                tracing::warn!("{error}; detaches it");
+                Ok(self.node.unmount_now().await?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Takes everything down, whatever state it is in. Faults are logged: there is nobody to tell.
+    fn end(mut self, runtime: &Runtime) {
+        runtime.block_on(async {
+            match within(END_MAX, self.node.unmount_now()).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::warn!("unmount: {error}"),
+                None => tracing::warn!("unmount: the kernel did not answer in {END_MAX:?}"),
+            }
+            // The socket closes with the mount; this lets the last answer out.
+            if within(END_MAX, &mut self.gateway).await.is_none() {
+                self.gateway.abort();
+            }
+        });
+        self.node.close_rooms();
+        Record::remove(&self.plan.run_dir, &self.plan.mount_point);
+    }
+}
+
+async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(time, future).await.ok()
+}
+
+/// The signals that ask a process to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// From here on these signals no longer end the process at once. Needs a runtime.
+    fn watch() -> Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate()).context("watch for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("watch for SIGINT")?,
+            hang_up: signal(SignalKind::hangup()).context("watch for SIGHUP")?,
+        })
+    }
+
+    /// Resolves to the name of the next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hang_up.recv() => "SIGHUP",
+        }
+    }
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Starting a daemon: in this process, or as one of its own that outlives us.
+//!
+//! A daemon of its own is this binary run again as `forebay daemon`. A socket is its standard
+//! input: the plan goes in as one line of JSON, and one line comes back, that the mount is ready or
+//! why it is not. So nothing but the mount point shows in its argument list, secrets stay in the
+//! environment it inherits, and a parent that is gone is noticed.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+use types::SystemClock;
+
+use crate::daemon::{self, Ready};
+use crate::logging::{self, LogFile};
+use crate::plan::Plan;
+
+/// A start is bounded by the probe of the storages and the recovery of the cache.
+const START_MAX: Duration = Duration::from_secs(120);
+/// A plan with a thousand mounts is a megabyte.
+const PLAN_MAX_BYTES: u64 = 16 << 20;
+
+/// What a daemon tells whoever started it.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Ready(Ready),
+    Failed(String),
+}
+
+/// Runs a daemon in this process until it is unmounted.
+pub(crate) fn in_foreground(plan: &Plan, on_ready: impl FnOnce(&Ready)) -> Result<()> {
+    let faults = logging::start(&plan.log, Arc::new(SystemClock))?;
+    daemon::run(plan, faults, |ready| {
+        on_ready(ready);
+        Ok(())
+    })
+}
+
+/// Starts a daemon of its own and returns when its mount answers. When that fails, nothing of it is
+/// left.
+pub(crate) fn in_background(plan: &Plan) -> Result<Ready> {
+    let (ours, theirs) = UnixStream::pair().context("make a socket for the daemon")?;
+    let log = NewLog::create(plan)?;
+    let mut child = spawn(plan, theirs, &log)?;
+    let ready = exchange(plan, &ours);
+    if ready.is_err() {
+        end(&mut child, &ours);
+        log.undo();
+    }
+    ready
+}
+
+fn spawn(plan: &Plan, stdin: UnixStream, log: &NewLog) -> Result<Child> {
+    let own = std::env::current_exe().context("find this program")?;
+    let output = |log: &NewLog| log.file.try_clone().context("share the log file");
+    Command::new(own)
+        .arg("daemon")
+        .arg(&plan.mount_point)
+        .stdin(Stdio::from(OwnedFd::from(stdin)))
+        .stdout(output(log)?)
+        .stderr(output(log)?)
+        .spawn()
+        .context("start the daemon")
+}
+
+fn exchange(plan: &Plan, mut socket: &UnixStream) -> Result<Ready> {
+    let mut line = serde_json::to_vec(plan).context("write the plan")?;
+    line.push(b'\n');
+    socket
+        .write_all(&line)
+        .context("give the daemon its plan")?;
+    socket
+        .set_read_timeout(Some(START_MAX))
+        .context("set a time limit")?;
+    let mut answer = String::new();
+    let read = BufReader::new(socket.take(PLAN_MAX_BYTES)).read_line(&mut answer);
+    let log = plan
+        .log
+        .file
+        .as_deref()
+        .unwrap_or("the terminal".as_ref())
+        .display();
+    match read {
+        Ok(0) => bail!("the daemon ended before its mount answered; its last words are in {log}"),
+        Ok(_) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            bail!(
+                "the mount did not answer in {} s; see {log}",
+                START_MAX.as_secs()
+            )
+        }
+        Err(error) => return Err(error).context("listen to the daemon"),
+    }
+    match serde_json::from_str(&answer).context("understand the daemon")? {
+        Answer::Ready(ready) => Ok(ready),
+        Answer::Failed(message) => Err(anyhow!(message)),
+    }
+}
+
+/// Waits for a daemon that failed; one that hangs is asked to end, by the closing of its socket
+/// and then by force.
+fn end(child: &mut Child, socket: &UnixStream) {
+    // An answer after this finds no reader, and a daemon without one unmounts and ends.
+    socket.shutdown(std::net::Shutdown::Both).ok();
+    let pid = rustix::process::Pid::from_child(child);
+    if let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+        && !crate::commands::umount::ends_within(pidfd.as_fd(), Duration::from_secs(20))
+    {
+        child.kill().ok();
+    }
+    child.wait().ok();
+}
+
+/// A log file, and whether it was there before.
+struct NewLog {
+    file: std::fs::File,
+    made: Option<std::path::PathBuf>,
+}
+
+impl NewLog {
+    fn create(plan: &Plan) -> Result<NewLog> {
+        let path = plan
+            .log
+            .file
+            .as_deref()
+            .context("a daemon of its own needs a log file")?;
+        let made = matches!(path.try_exists(), Ok(false)).then(|| path.to_owned());
+        Ok(NewLog {
+            file: LogFile::open(path)?.into_file(),
+            made,
+        })
+    }
+
+    /// Removes the log of a start that failed: its one message is printed.
+    fn undo(&self) {
+        let Some(path) = &self.made else { return };
+        std::fs::remove_file(path).ok();
+        // Fails, as it should, when other logs are in there.
+        path.parent().map(std::fs::remove_dir);
+    }
+}
+
+/// The life of a daemon of its own, from the plan on its standard input to its end.
+pub(crate) fn as_daemon() -> Result<()> {
+    let stdin = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .context("take the socket")?;
+    let socket = UnixStream::from(stdin);
+    let mut line = String::new();
+    BufReader::new((&socket).take(PLAN_MAX_BYTES))
+        .read_line(&mut line)
+        .context("read the plan")?;
+    let plan: Plan = serde_json::from_str(&line)
+        .context("'forebay daemon' is started by 'forebay mount', not by hand")?;
+    // Away from the terminal's signals, and from a working directory that somebody may unmount.
+    rustix::process::setsid().context("leave the terminal")?;
+    std::env::set_current_dir("/").context("leave the working directory")?;
+    let started = logging::start(&plan.log, Arc::new(SystemClock));
+    let mut told = false;
+    let outcome = started.and_then(|faults| {
+        daemon::run(&plan, faults, |ready| {
+            told = true;
+            tell(&socket, &Answer::Ready(ready.clone()))
+        })
+    });
+    match outcome {
+        Err(error) if !told => tell(&socket, &Answer::Failed(format!("{error:#}"))),
+        Err(error) => {
+            tracing::error!("{error:#}");
+            Err(error)
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+fn tell(mut socket: &UnixStream, answer: &Answer) -> Result<()> {
+    let mut line = serde_json::to_vec(answer).context("write the answer")?;
+    line.push(b'\n');
+    socket
+        .write_all(&line)
+        .context("nobody waits for this mount any more")
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The log of a daemon: a file that never grows without bound, and the latest faults in memory.
+//!
+//! The file is renamed to `.1` at 16 MiB and begun anew, so two of them at most lie on the disk.
+//! Warnings and errors are also kept in a short ring for `forebay status`. A panic in any thread is
+//! logged and ends the process: a daemon that lost a thread would leave its mount half alive.
+
+use std::collections::VecDeque;
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
+
+use anyhow::{Context, Result};
+use gateway::wire;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context as LayerContext, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt as text};
+use types::Clock;
+
+use crate::plan::LogPlan;
+
+/// A week of a busy daemon at level info is a few megabytes.
+const FILE_MAX_BYTES: u64 = 16 << 20;
+/// What fits on one screen of `forebay status`.
+const EVENTS_MAX: usize = 20;
+const EVENT_MAX_CHARS: usize = 500;
+
+/// Refuses a level or filter that cannot be read.
+pub(crate) fn check_level(level: &str) -> Result<()> {
+    filter(level).map(|_| ())
+}
+
+fn filter(level: &str) -> Result<EnvFilter> {
+    EnvFilter::try_new(level)
+        .with_context(|| format!("log level '{level}': give error, warn, info, debug or trace"))
+}
+
+/// Starts logging for the rest of the process. Returns the ring of the latest faults.
+pub(crate) fn start(plan: &LogPlan, clock: Arc<dyn Clock>) -> Result<Arc<Faults>> {
+    let faults = Arc::new(Faults {
+        clock,
+        events: Mutex::default(),
+    });
+    let ring = Ring(Arc::clone(&faults));
+    let registry = tracing_subscriber::registry()
+        .with(filter(&plan.level)?)
+        .with(ring);
+    let started = match &plan.file {
+        Some(path) => {
+            let file = Mutex::new(LogFile::open(path)?);
+            registry
+                .with(text::layer().with_ansi(false).with_writer(file))
+                .try_init()
+        }
+        None => registry
+            .with(text::layer().with_writer(io::stderr))
+            .try_init(),
+    };
+    started.context("start the log")?;
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current()
+            .name()
+            .unwrap_or("without a name")
+            .to_owned();
+        let trace = std::backtrace::Backtrace::force_capture();
+        tracing::error!("thread {thread} panicked, the daemon ends: {panic}\n{trace}");
+        std::process::abort();
+    }));
+    Ok(faults)
+}
+
+/// A log file with a bound.
+#[derive(Debug)]
+pub(crate) struct LogFile {
+    path: PathBuf,
+    file: File,
+    written: u64,
+}
+
+impl LogFile {
+    /// Opens a log for appending, and makes its directory. Only its user may read it.
+    pub(crate) fn open(path: &Path) -> Result<LogFile> {
+        let what = || format!("log file '{}' (choose another with --log)", path.display());
+        if let Some(dir) = path.parent() {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .with_context(what)?;
+        }
+        let file = open_append(path).with_context(what)?;
+        let written = file.metadata().with_context(what)?.len();
+        Ok(LogFile {
+            path: path.to_owned(),
+            file,
+            written,
+        })
+    }
+
+    /// Returns the file itself, for the standard error of a child.
+    pub(crate) fn into_file(self) -> File {
+        self.file
+    }
+
+    fn turn_over(&mut self) -> io::Result<()> {
+        let mut old = self.path.clone().into_os_string();
+        old.push(".1");
+        std::fs::rename(&self.path, old)?;
+        self.file = open_append(&self.path)?;
+        self.written = 0;
+        Ok(())
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.written >= FILE_MAX_BYTES {
+            self.turn_over()?;
+        }
+        let count = self.file.write(bytes)?;
+        self.written += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn open_append(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// The latest warnings and errors.
+#[derive(Debug)]
+pub(crate) struct Faults {
+    clock: Arc<dyn Clock>,
+    /// Guards the ring; held to push or to copy.
+    events: Mutex<VecDeque<wire::Event>>,
+}
+
+impl Faults {
+    /// Returns them, oldest first.
+    pub(crate) fn latest(&self) -> Vec<wire::Event> {
+        self.events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
+    }
+
+    fn push(&self, level: Level, message: String) {
+        let wall = self
+            .clock
+            .wall()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let event = wire::Event {
+            unix_seconds: wall.as_secs(),
+            level: level.to_string(),
+            message,
+        };
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        if events.len() == EVENTS_MAX {
+            events.pop_front();
+        }
+        events.push_back(event);
+    }
+}
+
+/// Feeds the ring.
+struct Ring(Arc<Faults>);
+
+impl<S: Subscriber> Layer<S> for Ring {
+    fn on_event(&self, event: &Event<'_>, _: LayerContext<'_, S>) {
+        let level = *event.metadata().level();
+        if level > Level::WARN {
+            return;
+        }
+        let mut words = Words::default();
+        event.record(&mut words);
+        let message = format!("{}{}", words.message, words.fields);
+        self.0
+            .push(level, message.chars().take(EVENT_MAX_CHARS).collect());
+    }
+}
+
+#[derive(Default)]
+struct Words {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Words {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let written = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+        written.expect("a String takes all that is written to it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use types::SystemClock;
+
+    use super::*;
+
+    #[test]
+    fn a_log_is_begun_anew_when_it_is_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/data.log");
+        let mut log = LogFile::open(&path).unwrap();
+        log.write_all(b"first\n").unwrap();
+        log.written = FILE_MAX_BYTES;
+        log.write_all(b"second\n").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"second\n");
+        assert_eq!(
+            std::fs::read(dir.path().join("new/data.log.1")).unwrap(),
+            b"first\n"
+        );
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn warnings_are_kept_and_the_oldest_go_first() {
+        let faults = Arc::new(Faults {
+            clock: Arc::new(SystemClock),
+            events: Mutex::default(),
+        });
+        let subscriber = tracing_subscriber::registry().with(Ring(Arc::clone(&faults)));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("not kept");
+            for number in 0..=EVENTS_MAX {
+                tracing::warn!(number, "slow disk");
+            }
+            tracing::error!("{}", "x".repeat(10_000));
+        });
+        let events = faults.latest();
+        assert_eq!(events.len(), EVENTS_MAX);
+        assert_eq!(events[0].message, "slow disk number=2");
+        assert_eq!(events[0].level, "WARN");
+        assert_eq!(events[EVENTS_MAX - 1].message.len(), EVENT_MAX_CHARS);
+    }
+
+    #[test]
+    fn levels_are_checked_before_a_daemon_starts() {
+        assert!(check_level("info").is_ok());
+        assert!(check_level("warn,ufs=debug").is_ok());
+        assert!(check_level("loud=x=y").is_err());
+    }
+}

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A running daemon as its operator sees it: the answers behind the admin API.
+//!
+//! Collects the counters of the rooms into the words of the wire, and carries an unmount out:
+//! politely until the patience ends, or by force. Holds no logic of a room.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use cache::kv::Kv;
+use gateway::{Node, NodeFuture, wire};
+use tokio::sync::watch;
+use types::{Clock, Error, ErrorKind, Result};
+use ufs::UnderStorage;
+use vfs::Vfs;
+use worker::Worker;
+
+use crate::logging::Faults;
+use crate::plan::Plan;
+use crate::values;
+
+/// Pauses between two attempts to unmount a mount in use, from the first to the longest.
+const ATTEMPT_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// The rooms of a daemon, in the order of a read.
+pub(crate) struct Rooms {
+    pub(crate) session: Arc<fuse::Session>,
+    pub(crate) vfs: Arc<Vfs>,
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) store: Arc<cache::Store>,
+    pub(crate) metadata: Arc<Kv>,
+    /// In the order of the plan's mounts.
+    pub(crate) storages: Vec<Arc<dyn UnderStorage>>,
+}
+
+/// A running daemon.
+pub(crate) struct DaemonNode {
+    plan: Plan,
+    rooms: Rooms,
+    faults: Arc<Faults>,
+    clock: Arc<dyn Clock>,
+    started: Instant,
+    /// Becomes true when the mount is gone, whoever unmounted it.
+    ended: watch::Receiver<bool>,
+}
+
+impl DaemonNode {
+    /// Takes the rooms over and begins to watch the mount.
+    pub(crate) fn new(
+        plan: Plan,
+        rooms: Rooms,
+        faults: Arc<Faults>,
+        clock: Arc<dyn Clock>,
+    ) -> anyhow::Result<DaemonNode> {
+        let (end, ended) = watch::channel(false);
+        let session = Arc::clone(&rooms.session);
+        let watch = move || {
+            if let Err(error) = session.wait() {
+                tracing::error!("serve the kernel: {error}");
+            }
+            end.send_replace(true);
+        };
+        std::thread::Builder::new()
+            .name("forebay-watch".into())
+            .spawn(watch)
+            .context("start a thread")?;
+        let started = clock.now();
+        Ok(DaemonNode {
+            plan,
+            rooms,
+            faults,
+            clock,
+            started,
+            ended,
+        })
+    }
+
+    /// Resolves when the mount is gone.
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut ended = self.ended.clone();
+        async move {
+            // The sender is gone only when its thread is, and then the mount is too.
+            ended.wait_for(|ended| *ended).await.ok();
+        }
+    }
+
+    /// Unmounts as soon as no file is open; `Busy`, with who holds it, when that takes longer than
+    /// `patience`.
+    pub(crate) fn unmount_within(
+        &self,
+        patience: Duration,
+    ) -> impl Future<Output = Result<()>> + Send + 'static {
+        let session = Arc::clone(&self.rooms.session);
+        let clock = Arc::clone(&self.clock);
+        let deadline = clock.deadline(patience);
+        async move {
+            let mut pause = ATTEMPT_PAUSES.0;
+            loop {
+                let attempt = Arc::clone(&session);
+                match blocking(move || attempt.unmount(false)).await {
+                    Err(error) if error.kind() == ErrorKind::Busy => {
+                        let left = deadline.left(clock.now());
+                        if left.is_zero() {
+                            return Err(error);
+                        }
+                        tokio::time::sleep(pause.min(left)).await;
+                        pause = (pause * 2).min(ATTEMPT_PAUSES.1);
+                    }
+                    other => return other,
+                }
+            }
+        }
+    }
+
+    /// Unmounts whoever reads; nothing to do when the mount is gone.
+    pub(crate) fn unmount_now(&self) -> impl Future<Output = Result<()>> + Send + 'static {
+        let session = Arc::clone(&self.rooms.session);
+        blocking(move || session.unmount(true))
+    }
+
+    /// Finishes what is on its way into the cache and closes it. Blocks.
+    pub(crate) fn close_rooms(&self) {
+        self.rooms.worker.close();
+        self.rooms.store.close();
+        if let Err(error) = self.rooms.metadata.checkpoint() {
+            tracing::warn!("close the metadata store: {error}");
+        }
+    }
+
+    fn mounts(&self) -> Vec<wire::Mount> {
+        let mounts = self.plan.mounts.iter().zip(&self.rooms.storages);
+        let mounts = mounts.map(|(mount, storage)| wire::Mount {
+            at: format!("/{}", mount.at),
+            uri: storage.uri().to_owned(),
+            freshness: values::show_freshness(mount.freshness),
+            // Until writing exists, whatever was asked for.
+            read_only: true,
+            requests: requests(&**storage),
+        });
+        mounts.collect()
+    }
+
+    fn cache(&self) -> wire::Cache {
+        let (cache, worker) = (self.rooms.store.stats(), self.rooms.worker.stats());
+        let asked = worker.hits + worker.misses;
+        #[allow(clippy::cast_precision_loss, reason = "a ratio for people")]
+        let ratio = || worker.hits as f64 / asked as f64;
+        wire::Cache {
+            dir: self.plan.cache.dir.display().to_string(),
+            capacity_bytes: cache.capacity,
+            used_bytes: cache.used,
+            free_bytes: cache.capacity.saturating_sub(cache.used),
+            objects: cache.objects,
+            pages: cache.pages,
+            hits: worker.hits,
+            misses: worker.misses,
+            hit_ratio: (asked > 0).then(ratio),
+            fills: cache.fills,
+            evictions: cache.evictions,
+            corrupt_pages: cache.corrupt,
+            retired: cache.retired,
+        }
+    }
+
+    fn kernel(&self) -> wire::Kernel {
+        let fuse = self.rooms.session.stats();
+        let reason = match fuse.passthrough {
+            fuse::Passthrough::On => None,
+            fuse::Passthrough::Off { reason } => Some(reason),
+        };
+        wire::Kernel {
+            transport: "/dev/fuse".to_owned(),
+            passthrough: wire::Passthrough {
+                available: reason.is_none(),
+                reason,
+            },
+            open_files: wire::OpenFiles {
+                passthrough: fuse.open_passthrough,
+                cached: fuse.open_cached,
+                direct: 0,
+            },
+            inodes: self.rooms.vfs.stats().inodes,
+        }
+    }
+}
+
+impl Node for DaemonNode {
+    fn status(&self) -> wire::Status {
+        let uptime = self.clock.now().saturating_duration_since(self.started);
+        wire::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: uptime.as_secs(),
+            mount_point: self.plan.mount_point.display().to_string(),
+            log: self
+                .plan
+                .log
+                .file
+                .as_ref()
+                .map(|file| file.display().to_string()),
+            mounts: self.mounts(),
+            cache: self.cache(),
+            memory: wire::Memory {
+                used_bytes: resident_bytes().unwrap_or(0),
+                budget_bytes: self.plan.memory_bytes,
+            },
+            kernel: self.kernel(),
+            last_errors: self.faults.latest(),
+        }
+    }
+
+    fn unmount(&self, request: wire::Unmount) -> NodeFuture<wire::Unmounted> {
+        tracing::info!(?request, "asked to unmount");
+        let politely = self.unmount_within(Duration::from_secs(request.timeout_seconds));
+        let now = self.unmount_now();
+        Box::pin(async move {
+            match request.force {
+                true => now.await?,
+                false => politely.await?,
+            }
+            Ok(wire::Unmounted {
+                pid: std::process::id(),
+            })
+        })
+    }
+}
+
+/// Runs what waits for the kernel or a helper program away from the runtime's own threads.
+async fn blocking(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|source| Error::internal("unmount").with_source(source))?
+}
+
+fn requests(storage: &dyn UnderStorage) -> wire::Requests {
+    let counts = storage.counters().snapshot();
+    wire::Requests {
+        list: counts.list,
+        head: counts.head,
+        get: counts.get,
+        other: counts.other,
+        errors: counts.errors,
+        retries: counts.retries,
+        throttled: counts.throttled,
+        bytes_read: counts.bytes_read,
+    }
+}
+
+/// Returns the resident memory of this process.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read_in_bytes() {
+        let bytes = resident_bytes().unwrap();
+        assert!((1 << 20..1 << 40).contains(&bytes), "{bytes}");
+    }
+}

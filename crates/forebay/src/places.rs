@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where things lie on this machine: the run directory, default cache and log, mount points.
+//!
+//! Root uses /run, /var/cache and /var/log; other users their XDG directories. What belongs to one
+//! mount point is named after it, so that the same command finds the same cache again.
+
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// Resolves a mount point without asking the file system that may hang or be dead there: its
+/// parent is resolved, its last name is taken as it is unless it is a symbolic link.
+pub(crate) fn mount_point(dir: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(dir).with_context(|| format!("path '{}'", dir.display()))?;
+    if path.to_str().is_none() {
+        bail!(
+            "mount point '{}' is not UTF-8: choose another name",
+            dir.display()
+        );
+    }
+    let Some(Component::Normal(name)) = path.components().next_back() else {
+        return path
+            .canonicalize()
+            .with_context(|| format!("path '{}'", dir.display()));
+    };
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let parent = parent.canonicalize().with_context(|| {
+        format!(
+            "the directory of mount point '{}' (create it with mkdir -p)",
+            dir.display()
+        )
+    })?;
+    let resolved = parent.join(name);
+    // Reading a link is the one question that the kernel answers without asking a mount's daemon.
+    match resolved.read_link() {
+        Ok(_) => resolved
+            .canonicalize()
+            .with_context(|| format!("follow '{}'", dir.display())),
+        Err(_) => Ok(resolved),
+    }
+}
+
+/// Returns the name under which things of a mount point are filed: 16 hexadecimal digits.
+pub(crate) fn key(mount_point: &Path) -> String {
+    let hash = blake3::hash(mount_point.as_os_str().as_encoded_bytes());
+    hash.to_hex().as_str()[..16].to_owned()
+}
+
+/// Returns the directory of this user's sockets and records.
+pub(crate) fn run_dir(flag: Option<&Path>) -> PathBuf {
+    if let Some(dir) = flag {
+        return std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    }
+    let uid = rustix::process::geteuid().as_raw();
+    match (uid, env_dir("XDG_RUNTIME_DIR")) {
+        (0, _) => "/run/forebay".into(),
+        (_, Some(dir)) => dir.join("forebay"),
+        (_, None) => format!("/tmp/forebay-{uid}").into(),
+    }
+}
+
+/// Returns the run directories to look into: of this user, and for root of all users.
+pub(crate) fn run_dirs(flag: Option<&Path>) -> Vec<PathBuf> {
+    let mut dirs = vec![run_dir(flag)];
+    if flag.is_none() && rustix::process::geteuid().is_root() {
+        dirs.extend(
+            children("/run/user")
+                .into_iter()
+                .map(|dir| dir.join("forebay")),
+        );
+        dirs.extend(children("/tmp").into_iter().filter(|dir| {
+            dir.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("forebay-"))
+        }));
+    }
+    dirs
+}
+
+/// Returns the default cache directory of a mount point.
+pub(crate) fn default_cache(mount_point: &Path) -> Result<PathBuf> {
+    let base = base_dir("/var/cache", "XDG_CACHE_HOME", ".cache")
+        .context("no place for a cache: give --cache-dir, or set HOME")?;
+    Ok(base.join("forebay").join(label(mount_point)))
+}
+
+/// Returns the default log file of a mount point.
+pub(crate) fn default_log(mount_point: &Path) -> Result<PathBuf> {
+    let base = base_dir("/var/log", "XDG_STATE_HOME", ".local/state")
+        .context("no place for a log: give --log, or set HOME")?;
+    Ok(base
+        .join("forebay")
+        .join(format!("{}.log", label(mount_point))))
+}
+
+/// Returns a name for people, which the key makes unique: `data-0123456789abcdef`.
+fn label(mount_point: &Path) -> String {
+    let name = mount_point
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let safe = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '.' {
+            c
+        } else {
+            '-'
+        }
+    };
+    let name: String = name.chars().take(40).map(safe).collect();
+    format!("{}-{}", name.trim_start_matches('.'), key(mount_point))
+}
+
+fn base_dir(of_root: &str, variable: &str, below_home: &str) -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some(of_root.into());
+    }
+    env_dir(variable).or_else(|| env_dir("HOME").map(|home| home.join(below_home)))
+}
+
+fn env_dir(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute())
+}
+
+fn children(dir: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten();
+    entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_point_is_the_same_however_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap().join("data");
+        std::fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, dir.path().join("link")).unwrap();
+        for path in ["data", "data/", "./data", "data/../data", "link"] {
+            assert_eq!(mount_point(&dir.path().join(path)).unwrap(), real, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_mount_point_below_nothing_is_named_in_the_error() {
+        let error = format!(
+            "{:#}",
+            mount_point(Path::new("/nowhere/at/all")).unwrap_err()
+        );
+        assert!(
+            error.contains("/nowhere/at/all") && error.contains("mkdir"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn each_mount_point_has_its_own_cache_and_log() {
+        let (a, b) = (Path::new("/mnt/a/data"), Path::new("/mnt/b/data"));
+        assert_ne!(default_cache(a).unwrap(), default_cache(b).unwrap());
+        assert_eq!(default_cache(a).unwrap(), default_cache(a).unwrap());
+        assert!(default_log(a).unwrap().to_string_lossy().ends_with(".log"));
+        assert_eq!(label(Path::new("/..odd na/me")).matches('/').count(), 0);
+    }
+}

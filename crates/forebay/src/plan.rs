@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A plan: everything a daemon needs to know before it starts, with all defaults applied.
+//!
+//! Flags, environment and file meet here, in that order. A plan is plain data: the command that
+//! starts a daemon writes it as JSON to the daemon's standard input, so that paths are resolved
+//! once and nothing passes through an argument list. Secrets are not part of what is written: a
+//! daemon finds them where the storage's own chain looks, or resolves the references of its file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use types::Freshness;
+
+use crate::cli::{MountArgs, NodeArgs, StorageArgs};
+use crate::places;
+use crate::values;
+
+/// Options of a storage whose values are secrets; they have no place on a command line.
+pub(crate) const SECRET_OPTIONS: [&str; 3] =
+    ["access_key_id", "secret_access_key", "session_token"];
+
+/// Below this the buffers of a few readers alone would not fit.
+pub(crate) const MEMORY_MIN_BYTES: u64 = 64 << 20;
+const MEMORY_DEFAULT_BYTES: u64 = 200 << 20;
+const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
+pub(crate) const FRESHNESS_DEFAULT: Freshness = Freshness::MaxAge(Duration::from_secs(60));
+const FILE_MODE_DEFAULT: u32 = 0o644;
+const DIR_MODE_DEFAULT: u32 = 0o755;
+
+/// What a daemon is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// Absolute, without symbolic links.
+    pub(crate) mount_point: PathBuf,
+    pub(crate) mounts: Vec<MountPlan>,
+    pub(crate) cache: CachePlan,
+    pub(crate) memory_bytes: u64,
+    pub(crate) deadline: Duration,
+    pub(crate) threads: usize,
+    pub(crate) allow_other: bool,
+    pub(crate) passthrough: bool,
+    pub(crate) log: LogPlan,
+    pub(crate) run_dir: PathBuf,
+}
+
+/// One storage in the tree.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct MountPlan {
+    /// Path in the tree, without slashes at its ends; empty for the mount point itself.
+    pub(crate) at: String,
+    pub(crate) uri: String,
+    pub(crate) options: BTreeMap<String, String>,
+    #[serde(skip)]
+    pub(crate) secrets: Secrets,
+    #[serde(with = "freshness_text")]
+    pub(crate) freshness: Freshness,
+    pub(crate) read_only: bool,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) file_mode: u32,
+    pub(crate) dir_mode: u32,
+}
+
+/// The cache of a daemon.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct CachePlan {
+    pub(crate) dir: PathBuf,
+    /// None: a share of what is free.
+    pub(crate) size_bytes: Option<u64>,
+}
+
+/// Where and how much is logged.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LogPlan {
+    /// None: to the terminal.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) level: String,
+}
+
+/// Options whose values must not be shown.
+#[derive(Clone, Default)]
+pub(crate) struct Secrets(pub(crate) BTreeMap<String, String>);
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// What a file says of the daemon itself; the flags of the same names win over it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct NodeDefaults {
+    pub(crate) cache_dir: Option<PathBuf>,
+    pub(crate) cache_size: Option<u64>,
+    pub(crate) memory: Option<u64>,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) threads: Option<u16>,
+    pub(crate) log: Option<PathBuf>,
+    pub(crate) log_level: Option<String>,
+    pub(crate) allow_other: Option<bool>,
+    pub(crate) passthrough: Option<bool>,
+}
+
+impl Plan {
+    /// Makes the plan of `forebay mount`.
+    pub(crate) fn of_mount(args: &MountArgs, run_dir: Option<&Path>) -> Result<Plan> {
+        let mount_point = places::mount_point(&args.dir)?;
+        let mount = MountPlan::of_flags(&args.uri, &args.storage)?;
+        let mut plan = Plan::of_node(
+            mount_point,
+            vec![mount],
+            &args.node,
+            NodeDefaults::default(),
+            run_dir,
+        )?;
+        if !args.foreground && plan.log.file.is_none() {
+            plan.log.file = Some(places::default_log(&plan.mount_point)?);
+        }
+        Ok(plan)
+    }
+
+    /// Makes a plan of mounts, flags, and what a file says.
+    pub(crate) fn of_node(
+        mount_point: PathBuf,
+        mounts: Vec<MountPlan>,
+        flags: &NodeArgs,
+        file: NodeDefaults,
+        run_dir: Option<&Path>,
+    ) -> Result<Plan> {
+        let memory = flags.memory.map(|size| size.0).or(file.memory);
+        let memory_bytes = memory.unwrap_or(MEMORY_DEFAULT_BYTES);
+        if memory_bytes < MEMORY_MIN_BYTES {
+            bail!("memory of {memory_bytes} bytes is too little: give at least 64MiB");
+        }
+        let deadline = flags.deadline.or(file.deadline).unwrap_or(DEADLINE_DEFAULT);
+        if deadline.is_zero() {
+            bail!("a deadline of 0 lets no operation succeed: give a time such as 60s");
+        }
+        let cache_dir = match flags.cache_dir.clone().or(file.cache_dir) {
+            Some(dir) => absolute(&dir)?,
+            None => places::default_cache(&mount_point)?,
+        };
+        let log = flags
+            .log
+            .clone()
+            .or(file.log)
+            .map(|log| absolute(&log))
+            .transpose()?;
+        let level = flags
+            .log_level
+            .clone()
+            .or(file.log_level)
+            .unwrap_or_else(|| "info".into());
+        crate::logging::check_level(&level)?;
+        Ok(Plan {
+            mount_point,
+            mounts,
+            cache: CachePlan {
+                dir: cache_dir,
+                size_bytes: flags.cache_size.map(|size| size.0).or(file.cache_size),
+            },
+            memory_bytes,
+            deadline,
+            threads: flags
+                .threads
+                .or(file.threads)
+                .map_or_else(default_threads, usize::from),
+            allow_other: flags.allow_other || file.allow_other.unwrap_or(false),
+            passthrough: !flags.no_passthrough && file.passthrough.unwrap_or(true),
+            log: LogPlan { file: log, level },
+            run_dir: places::run_dir(run_dir),
+        })
+    }
+}
+
+impl MountPlan {
+    fn of_flags(uri: &str, flags: &StorageArgs) -> Result<MountPlan> {
+        let mut options = BTreeMap::new();
+        for (key, value) in &flags.options {
+            if SECRET_OPTIONS.contains(&key.as_str()) {
+                bail!(
+                    "--option {key}: a secret on a command line can be read by every user; \
+                     set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use --profile"
+                );
+            }
+            options.insert(key.clone(), value.clone());
+        }
+        let ca_bundle = flags.ca_bundle.as_deref().map(absolute).transpose()?;
+        for (key, value) in [
+            ("endpoint", flags.endpoint.clone()),
+            ("region", flags.region.clone()),
+            ("profile", flags.profile.clone()),
+            ("anonymous", flags.anonymous.then(|| "true".to_owned())),
+            ("path_style", flags.path_style.map(|on| on.to_string())),
+            (
+                "ca_bundle",
+                ca_bundle.map(|file| file.to_string_lossy().into_owned()),
+            ),
+        ] {
+            if let Some(value) = value {
+                options.insert(key.to_owned(), value);
+            }
+        }
+        check_no_userinfo(uri)?;
+        if let Some(endpoint) = options.get("endpoint") {
+            check_no_userinfo(endpoint)?;
+        }
+        let (uid, gid) = own_ids();
+        Ok(MountPlan {
+            at: String::new(),
+            uri: absolute_uri(uri)?,
+            options,
+            secrets: Secrets::default(),
+            freshness: flags.freshness.unwrap_or(FRESHNESS_DEFAULT),
+            read_only: flags.read_only,
+            uid: flags.uid.unwrap_or(uid),
+            gid: flags.gid.unwrap_or(gid),
+            file_mode: flags.file_mode.unwrap_or(FILE_MODE_DEFAULT),
+            dir_mode: flags.dir_mode.unwrap_or(DIR_MODE_DEFAULT),
+        })
+    }
+
+    /// Makes the plan of a mount with every default.
+    pub(crate) fn with_defaults(at: String, uri: String) -> MountPlan {
+        let (uid, gid) = own_ids();
+        MountPlan {
+            at,
+            uri,
+            options: BTreeMap::new(),
+            secrets: Secrets::default(),
+            freshness: FRESHNESS_DEFAULT,
+            read_only: false,
+            uid,
+            gid,
+            file_mode: FILE_MODE_DEFAULT,
+            dir_mode: DIR_MODE_DEFAULT,
+        }
+    }
+}
+
+/// Makes a bare path absolute, because the daemon works in another directory.
+pub(crate) fn absolute_uri(uri: &str) -> Result<String> {
+    if uri.contains("://") {
+        return Ok(uri.to_owned());
+    }
+    if uri.is_empty() {
+        bail!("the URI is empty: give s3://bucket/prefix, file:///path or a path");
+    }
+    let path = absolute(Path::new(uri))?;
+    path.into_os_string()
+        .into_string()
+        .map_err(|path| anyhow::anyhow!("path '{}' is not UTF-8", path.display()))
+}
+
+/// Refuses `scheme://user:password@host`: a URI is shown in lists of mounts and in logs.
+pub(crate) fn check_no_userinfo(uri: &str) -> Result<()> {
+    let authority = uri.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = authority.split('/').next().unwrap_or_default();
+    if authority.contains('@') {
+        bail!(
+            "a URI must not hold credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
+             or use a profile"
+        );
+    }
+    Ok(())
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("path '{}'", path.display()))
+}
+
+fn own_ids() -> (u32, u32) {
+    (
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw(),
+    )
+}
+
+/// One thread per processor; more than eight gain nothing at the kernel's queue.
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8))
+}
+
+mod freshness_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use types::Freshness;
+
+    use super::values;
+
+    pub(super) fn serialize<S: Serializer>(value: &Freshness, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&values::show_freshness(*value))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Freshness, D::Error> {
+        values::freshness(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use types::ByteSize;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn mount(flags: &str) -> Result<Plan> {
+        let dir = tempfile::tempdir().unwrap();
+        let line = format!("forebay mount s3://b/p {} {flags}", dir.path().display());
+        let Command::Mount(args) = Cli::try_parse_from(line.split_whitespace())?.command else {
+            panic!("not a mount")
+        };
+        Plan::of_mount(&args, Some(Path::new("/run/test")))
+    }
+
+    #[test]
+    fn a_plan_survives_the_way_to_the_daemon_and_leaves_secrets_behind() {
+        let mut plan = mount("--freshness immutable --deadline 5s --endpoint http://h:1").unwrap();
+        plan.mounts[0]
+            .secrets
+            .0
+            .insert("secret_access_key".into(), "hush".into());
+        assert!(!format!("{plan:?}").contains("hush"));
+        let json = serde_json::to_string(&plan).unwrap();
+        assert!(!json.contains("hush"));
+        let back: Plan = serde_json::from_str(&json).unwrap();
+        assert_eq!(back.mounts[0].freshness, Freshness::Immutable);
+        assert_eq!(back.mounts[0].options["endpoint"], "http://h:1");
+        assert_eq!(back.deadline, Duration::from_secs(5));
+        assert!(back.mounts[0].secrets.0.is_empty());
+    }
+
+    #[test]
+    fn secrets_on_the_command_line_are_refused_with_the_fix() {
+        for flags in [
+            "--option secret_access_key=x",
+            "--endpoint http://user:pw@h:1",
+        ] {
+            let error = mount(flags).unwrap_err().to_string();
+            assert!(error.contains("AWS_SECRET_ACCESS_KEY"), "{error}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_the_default() {
+        let file = NodeDefaults {
+            cache_size: Some(7 << 30),
+            memory: Some(300 << 20),
+            passthrough: Some(false),
+            cache_dir: Some("/c".into()),
+            ..NodeDefaults::default()
+        };
+        let flags = NodeArgs {
+            memory: Some(ByteSize(400 << 20)),
+            ..NodeArgs::default()
+        };
+        let plan = Plan::of_node("/m".into(), Vec::new(), &flags, file, None).unwrap();
+        assert_eq!(plan.memory_bytes, 400 << 20);
+        assert_eq!(plan.cache.size_bytes, Some(7 << 30));
+        assert_eq!(plan.deadline, DEADLINE_DEFAULT);
+        assert!(!plan.passthrough);
+        assert!((2..=8).contains(&plan.threads));
+    }
+
+    #[test]
+    fn limits_that_cannot_work_are_refused() {
+        assert!(
+            mount("--memory 1MiB")
+                .unwrap_err()
+                .to_string()
+                .contains("64MiB")
+        );
+        assert!(
+            mount("--deadline 0s")
+                .unwrap_err()
+                .to_string()
+                .contains("deadline")
+        );
+        assert!(mount("--log-level loud=x=y").is_err());
+    }
+
+    #[test]
+    fn bare_paths_become_absolute_and_uris_stay() {
+        assert_eq!(absolute_uri("s3://b/p").unwrap(), "s3://b/p");
+        assert_eq!(absolute_uri("/data").unwrap(), "/data");
+        assert!(absolute_uri("data").unwrap().ends_with("/data"));
+        assert!(absolute_uri("data").unwrap().starts_with('/'));
+        assert!(absolute_uri("").is_err());
+    }
+}

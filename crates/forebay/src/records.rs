@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Records of running daemons: one small JSON file per mount point in the run directory.
+//!
+//! A record leads the other commands to a daemon's socket. It is never believed on its own: a
+//! daemon is alive when the process of that id started when the record says. Records of daemons
+//! that died are removed by whoever meets them. The directory is private to its user, and one that
+//! somebody else made is refused.
+
+use std::io::ErrorKind as Io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::places;
+
+/// The kernel's limit of a socket's address, less the byte that ends it.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// A running daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) version: String,
+    pub(crate) pid: i32,
+    /// Start of the process in ticks since boot: tells it from a later one of the same id.
+    pub(crate) start_ticks: u64,
+    pub(crate) mount_point: PathBuf,
+    pub(crate) uris: Vec<String>,
+    pub(crate) socket: PathBuf,
+    pub(crate) log: Option<PathBuf>,
+}
+
+impl Record {
+    /// Returns whether the daemon still runs.
+    pub(crate) fn is_alive(&self) -> bool {
+        start_ticks(self.pid).is_some_and(|ticks| ticks == self.start_ticks)
+    }
+
+    /// Writes the record where the other commands look; whole or not at all.
+    pub(crate) fn write(&self, run_dir: &Path) -> Result<()> {
+        let path = record_path(run_dir, &self.mount_point);
+        let part = path.with_extension("part");
+        let what = || format!("write '{}'", path.display());
+        std::fs::write(&part, serde_json::to_vec(self).context("encode")?).with_context(what)?;
+        std::fs::rename(&part, &path).with_context(what)
+    }
+
+    /// Removes the record and the socket beside it.
+    pub(crate) fn remove(run_dir: &Path, mount_point: &Path) {
+        for path in [
+            record_path(run_dir, mount_point),
+            socket_path(run_dir, mount_point),
+        ] {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != Io::NotFound => {
+                    tracing::warn!("remove '{}': {error}", path.display());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Returns the path of a daemon's socket.
+pub(crate) fn socket_path(run_dir: &Path, mount_point: &Path) -> PathBuf {
+    run_dir.join(format!("{}.sock", places::key(mount_point)))
+}
+
+fn record_path(run_dir: &Path, mount_point: &Path) -> PathBuf {
+    run_dir.join(format!("{}.json", places::key(mount_point)))
+}
+
+/// Makes the run directory, or checks that the one there is private to this user.
+pub(crate) fn prepare(run_dir: &Path) -> Result<()> {
+    let what = || format!("run directory '{}'", run_dir.display());
+    let fix = "set XDG_RUNTIME_DIR or FOREBAY_RUN_DIR to a directory of your own";
+    if run_dir.as_os_str().len() + "/0123456789abcdef.sock".len() > SOCKET_PATH_MAX {
+        bail!("{}: its name is too long for a socket; {fix}", what());
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(run_dir)
+        .with_context(|| format!("{}: cannot be made; {fix}", what()))?;
+    let found = run_dir.symlink_metadata().with_context(what)?;
+    if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
+        bail!("{}: belongs to somebody else; {fix}", what());
+    }
+    if found.mode() & 0o077 != 0 {
+        std::fs::set_permissions(run_dir, PermissionsExt::from_mode(0o700)).with_context(what)?;
+    }
+    Ok(())
+}
+
+/// Returns the live daemons below these directories, in order of their mount points, and removes
+/// what dead ones left.
+pub(crate) fn live(run_dirs: &[PathBuf]) -> Result<Vec<Record>> {
+    let mut live = Vec::new();
+    for dir in run_dirs {
+        let entries = match std::fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == Io::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("read '{}'", dir.display())),
+        };
+        for entry in entries.filter_map(Result::ok) {
+            let path = entry.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match read(&path) {
+                Some(record) if record.is_alive() => live.push(record),
+                Some(record) => Record::remove(dir, &record.mount_point),
+                // Not a record of ours, or one of a version to come: left alone.
+                None => tracing::debug!("'{}' is not a record", path.display()),
+            }
+        }
+    }
+    live.sort_by(|a, b| a.mount_point.cmp(&b.mount_point));
+    Ok(live)
+}
+
+/// Returns the live daemon of one mount point.
+pub(crate) fn find(run_dirs: &[PathBuf], mount_point: &Path) -> Result<Option<Record>> {
+    Ok(live(run_dirs)?
+        .into_iter()
+        .find(|record| record.mount_point == mount_point))
+}
+
+fn read(path: &Path) -> Option<Record> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+/// Returns when a process started, in ticks since boot; none when it is gone or only a zombie.
+pub(crate) fn start_ticks(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, a parenthesis too; fields are counted after it.
+    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
+    let state = fields.next()?;
+    match state {
+        "Z" | "X" => None,
+        _ => fields.nth(18)?.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own_record(dir: &Path) -> Record {
+        let pid = rustix::process::getpid().as_raw_pid();
+        Record {
+            version: "1".into(),
+            pid,
+            start_ticks: start_ticks(pid).unwrap(),
+            mount_point: "/mnt/data".into(),
+            uris: vec!["s3://b".into()],
+            socket: socket_path(dir, Path::new("/mnt/data")),
+            log: None,
+        }
+    }
+
+    #[test]
+    fn a_live_daemon_is_found_by_its_mount_point() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = own_record(dir.path());
+        record.write(dir.path()).unwrap();
+        let dirs = [dir.path().to_owned(), dir.path().join("absent")];
+        assert_eq!(find(&dirs, Path::new("/mnt/data")).unwrap(), Some(record));
+        assert_eq!(find(&dirs, Path::new("/mnt/other")).unwrap(), None);
+    }
+
+    #[test]
+    fn what_a_dead_daemon_left_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut record = own_record(dir.path());
+        record.start_ticks += 1; // The id was given to another process since.
+        record.write(dir.path()).unwrap();
+        std::fs::write(&record.socket, b"").unwrap();
+        std::fs::write(dir.path().join("notes.json"), b"{}").unwrap();
+        assert_eq!(live(&[dir.path().to_owned()]).unwrap(), []);
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[test]
+    fn the_run_directory_is_private_and_not_somebody_elses() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("a/run");
+        prepare(&run).unwrap();
+        assert_eq!(run.metadata().unwrap().mode() & 0o777, 0o700);
+        std::fs::set_permissions(&run, PermissionsExt::from_mode(0o755)).unwrap();
+        prepare(&run).unwrap();
+        assert_eq!(run.metadata().unwrap().mode() & 0o777, 0o700);
+        std::fs::write(dir.path().join("file"), b"").unwrap();
+        assert!(prepare(&dir.path().join("file")).is_err());
+        std::os::unix::fs::symlink(&run, dir.path().join("link")).unwrap();
+        assert!(prepare(&dir.path().join("link")).is_err());
+        let long = dir.path().join("x".repeat(100));
+        assert!(prepare(&long).unwrap_err().to_string().contains("too long"));
+    }
+}

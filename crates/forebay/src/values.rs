@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Values as people write them: times, freshness, modes, key=value.
+//!
+//! One reader for each, used by flags and by the configuration file alike, so that both take the
+//! same words and give the same advice.
+
+use std::time::Duration;
+
+use types::Freshness;
+
+/// Longest time that any setting takes: a year.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Reads a time: `500ms`, `60s`, `5m`, `2h`, `1d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let fault = || format!("'{text}' is not a time; write a number and a unit, as in 500ms or 60s");
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().map_err(|_| fault())?;
+    let unit_ms = match text[digits..].trim() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(fault()),
+    };
+    let duration = number
+        .checked_mul(unit_ms)
+        .map(Duration::from_millis)
+        .ok_or_else(fault)?;
+    match duration <= LONGEST {
+        true => Ok(duration),
+        false => Err(format!("'{text}' is longer than a year")),
+    }
+}
+
+/// Shows a time as [`duration`] reads it, in the largest unit that loses nothing.
+pub(crate) fn show_duration(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    for (unit, unit_ms) in [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+    ] {
+        if ms >= unit_ms && ms.is_multiple_of(unit_ms) {
+            return format!("{}{unit}", ms / unit_ms);
+        }
+    }
+    format!("{ms}ms")
+}
+
+/// Reads a freshness: `immutable`, `always`, or a maximum age.
+pub(crate) fn freshness(text: &str) -> Result<Freshness, String> {
+    match text.trim() {
+        "immutable" => Ok(Freshness::Immutable),
+        "always" => Ok(Freshness::Always),
+        other => match duration(other) {
+            Ok(Duration::ZERO) => Ok(Freshness::Always),
+            Ok(age) => Ok(Freshness::MaxAge(age)),
+            Err(_) => Err(format!(
+                "'{text}' is not immutable, always or a time such as 60s"
+            )),
+        },
+    }
+}
+
+/// Shows a freshness as [`freshness`] reads it.
+pub(crate) fn show_freshness(freshness: Freshness) -> String {
+    match freshness {
+        Freshness::Immutable => "immutable".into(),
+        Freshness::Always => "always".into(),
+        Freshness::MaxAge(age) => show_duration(age),
+    }
+}
+
+/// Reads permission bits in octal, with or without a leading `0` or `0o`.
+pub(crate) fn mode(text: &str) -> Result<u32, String> {
+    let digits = text.trim().trim_start_matches("0o");
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if mode <= 0o7777 => Ok(mode),
+        _ => Err(format!(
+            "'{text}' is not a mode; write octal digits, as in 0644"
+        )),
+    }
+}
+
+/// Reads `key=value`; the value may hold further equals signs.
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.to_owned()))
+        }
+        _ => Err(format!("'{text}' is not key=value")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_and_shown_alike() {
+        for (text, ms) in [("0s", 0), ("500ms", 500), ("60s", 60_000), ("5m", 300_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["500ms", "1500ms", "59s", "5m", "2h", "1d"] {
+            assert_eq!(show_duration(duration(text).unwrap()), text);
+        }
+        for bad in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "1.5s",
+            "5 weeks",
+            "99999999999999999999s",
+            "400d",
+        ] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn freshness_is_a_word_or_an_age() {
+        assert_eq!(freshness("immutable"), Ok(Freshness::Immutable));
+        assert_eq!(freshness("always"), Ok(Freshness::Always));
+        assert_eq!(freshness("0s"), Ok(Freshness::Always));
+        assert_eq!(
+            freshness("2m"),
+            Ok(Freshness::MaxAge(Duration::from_secs(120)))
+        );
+        assert!(freshness("60").unwrap_err().contains("60s"));
+        for text in ["immutable", "always", "90s"] {
+            assert_eq!(show_freshness(freshness(text).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!(mode("0644"), Ok(0o644));
+        assert_eq!(mode("755"), Ok(0o755));
+        assert_eq!(mode("0o600"), Ok(0o600));
+        for bad in ["", "9", "rw", "10000", "-1"] {
+            assert!(mode(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn pairs_split_at_the_first_equals_sign() {
+        assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert_eq!(pair("a="), Ok(("a".into(), String::new())));
+        assert!(pair("a").is_err());
+        assert!(pair("=b").is_err());
+    }
+}
