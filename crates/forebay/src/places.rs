@@ -68,12 +68,25 @@ pub(crate) fn run_dirs(flag: Option<&Path>) -> Vec<PathBuf> {
                 .into_iter()
                 .map(|dir| dir.join("forebay")),
         );
-        dirs.extend(children("/tmp").into_iter().filter(|dir| {
-            dir.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("forebay-"))
-        }));
+        dirs.extend(
+            children("/tmp")
+                .into_iter()
+                .filter(|dir| is_of_its_user(dir)),
+        );
     }
     dirs
+}
+
+/// Returns whether a path is `forebay-UID`, a directory of that user: in /tmp anybody may put
+/// anything under such a name.
+fn is_of_its_user(dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let uid = name
+        .strip_prefix("forebay-")
+        .and_then(|uid| uid.parse::<u32>().ok());
+    dir.symlink_metadata()
+        .is_ok_and(|meta| meta.is_dir() && Some(meta.uid()) == uid)
 }
 
 /// Returns the default cache directory of a mount point.
