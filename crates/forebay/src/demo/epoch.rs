@@ -121,8 +121,7 @@ pub(super) fn run(
         let threads: Vec<_> = (0..readers).map(|_| scope.spawn(work)).collect();
         threads
             .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| bail!("a reader panicked")))
-            .collect::<Result<()>>()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a reader panicked")))
     })?;
     Ok(SystemClock
         .now()
