@@ -19,6 +19,9 @@ use crate::readahead::ReadAhead;
 use crate::reply::Reply;
 use crate::vfs::{Vfs, unknown};
 
+/// Offsets of files are signed; what a storage says of a length is not.
+const SIZE_MAX: u64 = i64::MAX as u64;
+
 /// An open file. It counts until it is given to [`Vfs::release`].
 #[derive(Debug)]
 pub struct Opened {
@@ -47,6 +50,10 @@ impl Vfs {
             Err(error) => return Reply::Ready(Err(error)),
         };
         self.counters.opens.add(1);
+        if object.size() > SIZE_MAX {
+            let message = format!("'{}' is larger than a file can be", object.path);
+            return Reply::Ready(Err(Error::new(ErrorKind::Unsupported, message)));
+        }
         if object.size() == 0 {
             return Reply::Ready(self.opened(ino, object, None));
         }

@@ -111,37 +111,26 @@ impl ReadAhead {
     pub(crate) fn on_read(&mut self, range: ByteRange) -> Plan {
         self.asked += range.len;
         let exact = range.pages().bytes(self.size);
-        let nothing_more = Plan {
+        let mut plan = Plan {
             window: exact,
             ahead: None,
         };
-        let mut stream = match self.streams.iter().rposition(|stream| stream.holds(range)) {
-            Some(index) => self.streams.remove(index),
-            None => match self.start(range) {
-                Some(stream) => stream,
-                None => {
-                    self.remember(range);
-                    return nothing_more;
-                }
-            },
+        let known = self.streams.iter().rposition(|stream| stream.holds(range));
+        let stream = match known {
+            Some(index) => Some(self.streams.remove(index)),
+            None => self.start(range),
         };
-        let advanced = stream.advance(range);
-        self.take_in_recent(&mut stream);
-        let ahead = if advanced {
-            self.plan(&mut stream, exact.end())
-        } else {
-            None
+        let Some(mut stream) = stream else {
+            self.remember(range);
+            return plan;
         };
-        let end = if advanced {
-            exact.end().max(stream.planned)
-        } else {
-            exact.end()
-        };
-        self.streams.push(stream);
-        Plan {
-            window: ByteRange::new(exact.offset, end - exact.offset),
-            ahead,
+        if stream.advance(range) {
+            self.take_in_recent(&mut stream);
+            plan.ahead = self.move_on(&mut stream, exact.end());
+            plan.window.len = exact.end().max(stream.planned) - exact.offset;
         }
+        self.streams.push(stream);
+        plan
     }
 
     /// Starts a stream, if this read is at the start of the object or touches a recent one.
@@ -157,7 +146,7 @@ impl ReadAhead {
         }
         let first = earlier.unwrap_or(range);
         let least = if first.offset == 0 {
-            (first.len * START_FACTOR).min(START_MAX)
+            first.len.saturating_mul(START_FACTOR).min(START_MAX)
         } else {
             0
         };
@@ -201,7 +190,7 @@ impl ReadAhead {
     }
 
     /// Moves the stream's plan on, if by enough to be worth a request.
-    fn plan(&self, stream: &mut Stream, read_end: u64) -> Option<ByteRange> {
+    fn move_on(&self, stream: &mut Stream, read_end: u64) -> Option<ByteRange> {
         let reach = self.reach(stream);
         let planned = stream
             .planned

@@ -106,7 +106,7 @@ async fn sparse_random_reads_fetch_little_more_than_their_pages() {
         let page = (read * 197 + 3) % 512;
         let offset = page * PAGE_SIZE + 4096;
         let part = rig.read(opened.handle, offset, 4096).await.unwrap();
-        assert!(part == expected[offset as usize..][..4096]);
+        assert!(part == expected[usize::try_from(offset).unwrap()..][..4096]);
     }
     let fetched = rig.asked().bytes_read as f64 / (READS * PAGE_SIZE) as f64;
     assert!(fetched <= 1.25, "{fetched}");

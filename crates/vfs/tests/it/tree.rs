@@ -276,3 +276,29 @@ async fn a_mount_that_asks_always_asks_at_each_lookup() {
         ErrorKind::NotFound
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_symbolic_link_is_shown_as_one_and_not_followed() {
+    let ground = Ground::new();
+    ground.put("s/f", "x");
+    std::os::unix::fs::symlink("../f", ground.path("s/link")).unwrap();
+    let rig = ground.mount(MINUTE).await;
+    let entry = rig.lookup("link").await.unwrap();
+    assert_eq!(entry.attributes.kind, NodeKind::Symlink);
+    assert_eq!(rig.vfs.read_link(entry.ino).wait().await.unwrap(), b"../f");
+    let kind = |error: types::Error| error.kind();
+    assert_eq!(
+        rig.vfs
+            .open(entry.ino)
+            .wait()
+            .await
+            .map_err(kind)
+            .unwrap_err(),
+        ErrorKind::Invalid
+    );
+    let file = rig.lookup("f").await.unwrap().ino;
+    assert_eq!(
+        rig.vfs.read_link(file).wait().await.unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
+}
