@@ -4,7 +4,7 @@
 //! What `vfs` knows is answered on the thread that read the request. What it must ask a storage for
 //! becomes a task of the runtime, which answers from there; the kernel bounds how many there are
 //! (its queue of background requests, and one request for each waiting thread of a program). Tasks
-//! end with the mount: those that still wait then are dropped, and nobody waits for their answer.
+//! end with the mount, and with the program that asked.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -19,6 +19,7 @@ use vfs::{Opened, Reply, Vfs};
 
 use crate::errno;
 use crate::errors::Errors;
+use crate::killed::unless_killed;
 use crate::modes::{BACKINGS_MAX, Modes, Refusal, Serve};
 use crate::stats::{Operation, Requests};
 
@@ -55,27 +56,32 @@ impl Door {
         }
     }
 
-    /// Hands the answer of `vfs` to `answer`, now or when it is known.
+    /// Hands the answer of `vfs` to `answer`, now or when it is known. `asker` is the thread that
+    /// waits for it.
     pub(crate) fn finish<T: Send + 'static>(
         &self,
+        asker: u32,
         reply: Reply<T>,
         answer: impl FnOnce(Result<T>) + Send + 'static,
     ) {
         match reply {
             Reply::Ready(result) => answer(result),
-            Reply::Pending(future) => self.later(future, answer),
+            Reply::Pending(future) => self.later(asker, future, answer),
         }
     }
 
     /// Runs `future` on the runtime and hands what it becomes to `answer`.
     pub(crate) fn later<T: Send + 'static>(
         &self,
+        asker: u32,
         future: impl Future<Output = Result<T>> + Send + 'static,
         answer: impl FnOnce(Result<T>) + Send + 'static,
     ) {
         let ended = self.ended.clone();
         let task = async move {
-            let result = ended.run_until_cancelled(future).await;
+            let result = ended
+                .run_until_cancelled(unless_killed(asker, future))
+                .await;
             let gone = || Err(Error::new(ErrorKind::Unavailable, "the mount has ended"));
             answer(result.unwrap_or_else(gone));
         };

@@ -14,6 +14,7 @@ mod convert;
 mod door;
 mod errno;
 mod errors;
+mod killed;
 mod modes;
 mod mount_point;
 mod mount_table;

@@ -145,10 +145,10 @@ impl Filesystem for Ops {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let door = Arc::clone(self.count(Operation::Lookup));
         let found = self.door.vfs.lookup(Ino(parent.0), name.as_bytes());
-        self.door.finish(found, move |result| {
+        self.door.finish(request.pid(), found, move |result| {
             answer_entry(&door, parent.0, result, reply)
         });
     }
@@ -168,29 +168,31 @@ impl Filesystem for Ops {
         }
     }
 
-    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
         let door = Arc::clone(self.count(Operation::ReadLink));
         let target = self.door.vfs.read_link(Ino(ino.0));
-        self.door.finish(target, move |result| match result {
-            Ok(target) => reply.data(&target),
-            Err(e) => reply.error(door.fault(Operation::ReadLink, ino.0, &e)),
-        });
+        self.door
+            .finish(request.pid(), target, move |result| match result {
+                Ok(target) => reply.data(&target),
+                Err(e) => reply.error(door.fault(Operation::ReadLink, ino.0, &e)),
+            });
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         // Above all, a writable open must never reach a cache file.
         if flags.0 & libc::O_ACCMODE != libc::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
             return reply.error(self.refuse_write());
         }
         let door = Arc::clone(self.count(Operation::Open));
         let opened = self.door.vfs.open(Ino(ino.0));
-        self.door
-            .finish(opened, move |result| door.opened(ino.0, result, reply));
+        self.door.finish(request.pid(), opened, move |result| {
+            door.opened(ino.0, result, reply)
+        });
     }
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -208,10 +210,11 @@ impl Filesystem for Ops {
                 ReadReply::Ready(Err(e)) => reply.error(door.fault(Operation::Read, ino.0, &e)),
                 ReadReply::Pending(bytes) => {
                     let door = Arc::clone(door);
-                    self.door.later(bytes, move |result| match result {
-                        Ok(bytes) => reply.data(&bytes),
-                        Err(e) => reply.error(door.fault(Operation::Read, ino.0, &e)),
-                    });
+                    self.door
+                        .later(request.pid(), bytes, move |result| match result {
+                            Ok(bytes) => reply.data(&bytes),
+                            Err(e) => reply.error(door.fault(Operation::Read, ino.0, &e)),
+                        });
                 }
             }
         });
@@ -233,14 +236,15 @@ impl Filesystem for Ops {
         reply.ok();
     }
 
-    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let door = Arc::clone(self.count(Operation::OpenDir));
         let opened = self.door.vfs.open_dir(Ino(ino.0));
-        self.door.finish(opened, move |result| match result {
-            // The kernel does not keep listings: it could not tell when one is out of date.
-            Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
-            Err(e) => reply.error(door.fault(Operation::OpenDir, ino.0, &e)),
-        });
+        self.door
+            .finish(request.pid(), opened, move |result| match result {
+                // The kernel does not keep listings: it could not tell when one is out of date.
+                Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
+                Err(e) => reply.error(door.fault(Operation::OpenDir, ino.0, &e)),
+            });
     }
 
     fn readdir(

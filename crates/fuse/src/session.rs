@@ -28,7 +28,7 @@ use crate::stats::Stats;
 use crate::unmount;
 
 /// How long the threads may take to end once the kernel has let go: they only have to wake up.
-const END_MAX: Duration = Duration::from_secs(10);
+const END_MAX: Duration = Duration::from_secs(3);
 
 /// How a mount is made.
 #[derive(Debug, Clone)]
@@ -175,6 +175,13 @@ impl Session {
         }
         match &*result {
             Some(_) => Ok(()),
+            // Nobody can come in any more. An ordinary user cannot cut off what is open where the
+            // kernel's control file system is not mounted; it ends with this process.
+            None if force => {
+                *result = Some(Ok(()));
+                self.end.changed.notify_all();
+                Ok(())
+            }
             None => {
                 let message = format!("{shown} left the tree, but files in it are still open");
                 Err(Error::new(ErrorKind::Busy, message))

@@ -3,8 +3,12 @@
 //!
 //! These need root and `/dev/fuse`, and fail without: the facts that they check are the kernel's.
 
+#![allow(clippy::unwrap_used, reason = "all of this is test code, helpers too")]
+
 mod lifecycle;
 mod passthrough;
+mod people;
 mod reading;
 mod rig;
+mod trouble;
 mod writing;

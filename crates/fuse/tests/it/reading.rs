@@ -177,14 +177,12 @@ fn extended_attributes_tell_their_size_first() {
             .split(|&b| b == 0)
             .any(|name| name == b"user.forebay.mount")
     );
-    let size = rustix::fs::getxattr(&path, "user.forebay.mount", &mut [0u8; 0]).unwrap();
-    assert!(size > 1);
+    let name = "user.forebay.version";
+    let size = rustix::fs::getxattr_query(&path, name).unwrap();
+    assert_eq!(size, 32, "a version is 128 bits in hexadecimal");
     let mut value = vec![0u8; size];
-    assert_eq!(
-        rustix::fs::getxattr(&path, "user.forebay.mount", &mut value).unwrap(),
-        size
-    );
-    let short = rustix::fs::getxattr(&path, "user.forebay.mount", &mut value[..1]);
+    assert_eq!(rustix::fs::getxattr(&path, name, &mut value).unwrap(), size);
+    let short = rustix::fs::getxattr(&path, name, &mut value[..31]);
     assert_eq!(short.unwrap_err(), rustix::io::Errno::RANGE);
     let absent = rustix::fs::getxattr(&path, "user.other", &mut value);
     assert_eq!(absent.unwrap_err(), rustix::io::Errno::NODATA);
@@ -210,4 +208,47 @@ fn an_open_file_can_be_read_by_many_threads_at_once() {
         }
     });
     assert!(drain(&file) == expected);
+}
+
+#[test]
+fn an_open_file_stays_the_version_that_it_was() {
+    let rig = Rig::new(|dir| std::fs::write(dir.join("file"), b"old").unwrap());
+    let old = rig.open("file");
+    rig.replace("file", b"newer");
+    assert_eq!(drain(&old), b"old");
+}
+
+#[test]
+fn a_version_that_is_gone_makes_the_kernel_look_the_name_up_again() {
+    let rig = Rig::new(|dir| std::fs::write(dir.join("file"), b"old").unwrap());
+    assert_eq!(std::fs::metadata(rig.path("file")).unwrap().len(), 3);
+    rig.replace("file", b"newer");
+    assert_eq!(
+        std::fs::read(rig.path("file")).unwrap(),
+        b"newer",
+        "no ESTALE is seen"
+    );
+    assert_eq!(std::fs::metadata(rig.path("file")).unwrap().len(), 5);
+}
+
+#[test]
+fn room_and_name_length_are_told() {
+    let rig = Rig::new(|_| {});
+    let stats = rustix::fs::statvfs(rig.root()).unwrap();
+    assert!(stats.f_bavail > 0 && stats.f_bavail <= stats.f_blocks);
+    assert_eq!(stats.f_namemax, 1024);
+    assert!(stats.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+}
+
+#[test]
+fn what_the_door_does_not_need_does_not_fail_programs() {
+    let rig = Rig::new(|dir| std::fs::write(dir.join("file"), b"x").unwrap());
+    let file = rig.open("file");
+    file.sync_all().unwrap();
+    file.sync_data().unwrap();
+    std::fs::File::open(rig.root()).unwrap().sync_all().unwrap();
+    rustix::fs::access(rig.path("file"), rustix::fs::Access::READ_OK).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared).unwrap();
+    let terminal = rustix::termios::tcgetattr(&file).unwrap_err();
+    assert_eq!(terminal, rustix::io::Errno::NOTTY);
 }

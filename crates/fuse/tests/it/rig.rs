@@ -13,9 +13,11 @@ use fuse::Session;
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::mount::UnmountFlags;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use types::{ByteSize, Clock, Freshness, ObjectPath, SystemClock};
+use ufs::UnderStorage;
 use vfs::{AttributeDefaults, MountSpec, Vfs};
+use worker::Worker;
 
 /// How long any condition may take to come true on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,36 +33,57 @@ pub(crate) struct Rig {
 impl Rig {
     /// Mounts what `make` puts into the storage.
     pub(crate) fn new(make: impl FnOnce(&Path)) -> Rig {
-        Rig::with(true, make)
+        Rig::with(|_| {}, make)
     }
 
     /// The same, but the kernel must not read cache files itself.
     pub(crate) fn without_passthrough(make: impl FnOnce(&Path)) -> Rig {
-        Rig::with(false, make)
+        Rig::with(|settings| settings.passthrough = false, make)
     }
 
-    fn with(passthrough: bool, make: impl FnOnce(&Path)) -> Rig {
-        let dir = TempDir::new().unwrap();
-        let [source, mount_point, cache] =
-            ["source", "mount", "cache"].map(|name| dir.path().join(name));
-        for path in [&source, &mount_point, &cache] {
+    /// The same, with settings of one's own.
+    pub(crate) fn with(set: impl FnOnce(&mut fuse::Settings), make: impl FnOnce(&Path)) -> Rig {
+        let (runtime, dir) = (runtime(), TempDir::new().unwrap());
+        let source = dir.path().join("source");
+        std::fs::create_dir(&source).unwrap();
+        make(&source);
+        let settings = ufs::Settings {
+            uri: format!("file://{}", source.display()),
+            options: std::collections::BTreeMap::new(),
+            request_timeout: Duration::from_secs(10),
+            max_connections: 16,
+        };
+        let storage = runtime
+            .block_on(ufs::open(&settings, Arc::new(SystemClock)))
+            .unwrap();
+        Rig::over(storage, runtime, dir, set)
+    }
+
+    /// Mounts a storage that a test brings.
+    pub(crate) fn over_storage(storage: Arc<dyn UnderStorage>) -> Rig {
+        Rig::over(storage, runtime(), TempDir::new().unwrap(), |_| {})
+    }
+
+    fn over(
+        storage: Arc<dyn UnderStorage>,
+        runtime: Runtime,
+        dir: TempDir,
+        set: impl FnOnce(&mut fuse::Settings),
+    ) -> Rig {
+        let [mount_point, cache] = ["mount", "cache"].map(|name| dir.path().join(name));
+        for path in [&mount_point, &cache] {
             std::fs::create_dir(path).unwrap();
         }
-        make(&source);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        let vfs = runtime.block_on(rooms(&source, &cache));
-        let settings = fuse::Settings {
+        let vfs = rooms(storage, &cache, runtime.handle());
+        let mut settings = fuse::Settings {
             mount_point,
             threads: 4,
-            passthrough,
+            passthrough: true,
             allow_other: false,
             read_ahead: ByteSize(1 << 20),
             fs_name: String::from("file:///source,with_a_comma"),
         };
+        set(&mut settings);
         let session = fuse::mount(settings, Arc::clone(&vfs), runtime.handle().clone()).unwrap();
         Rig {
             session,
@@ -68,6 +91,13 @@ impl Rig {
             _runtime: runtime,
             dir,
         }
+    }
+
+    /// Gives a file of the storage another version, at once.
+    pub(crate) fn replace(&self, name: &str, content: &[u8]) {
+        let source = self.dir.path().join("source");
+        std::fs::write(source.join("being-written"), content).unwrap();
+        std::fs::rename(source.join("being-written"), source.join(name)).unwrap();
     }
 
     /// Returns the mount point without links.
@@ -163,24 +193,27 @@ impl Rig {
     }
 }
 
-async fn rooms(source: &Path, dir: &Path) -> Arc<Vfs> {
+fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().unwrap()
+}
+
+fn rooms(storage: Arc<dyn UnderStorage>, dir: &Path, runtime: &Handle) -> Arc<Vfs> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let settings = cache::Settings {
         dir: dir.to_owned(),
         capacity: ByteSize(256 << 20),
     };
     let store = cache::Store::open(&settings, Arc::clone(&clock)).unwrap();
-    let runtime = tokio::runtime::Handle::current();
     let settings = worker::Settings::default();
-    let worker =
-        worker::Worker::new(settings, Some(store), None, runtime, Arc::clone(&clock)).unwrap();
-    let settings = ufs::Settings {
-        uri: format!("file://{}", source.display()),
-        options: std::collections::BTreeMap::new(),
-        request_timeout: Duration::from_secs(10),
-        max_connections: 16,
-    };
-    let storage = ufs::open(&settings, Arc::clone(&clock)).await.unwrap();
+    let worker = Worker::new(
+        settings,
+        Some(store),
+        None,
+        runtime.clone(),
+        Arc::clone(&clock),
+    )
+    .unwrap();
     let uri = storage.uri().to_owned();
     let id = worker.add_storage(storage);
     let spec = MountSpec {
