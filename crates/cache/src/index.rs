@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, MutexGuard};
 use types::{PageRange, VersionId, page_count};
 
+use crate::evict::Tick;
 use crate::files::{Stamp, prefix};
 use crate::pages::PageSet;
 use crate::space::{Lease, OBJECT_OVERHEAD, page_charge};
@@ -30,9 +31,9 @@ pub(crate) struct Entry {
     /// An open file, if it is one of the few that are kept open.
     pub(crate) file: Option<Arc<File>>,
     pub(crate) lease: Weak<Lease>,
-    /// Seconds since the store was opened, and how often before; for the eviction policy.
-    pub(crate) last_use: u32,
-    pub(crate) uses: u8,
+    /// When it was last used, for the eviction policy, and in seconds since the store was opened.
+    pub(crate) last_use: Tick,
+    pub(crate) last_use_seconds: u32,
     /// What is stored of it calls for more checks than are needed by now.
     pub(crate) unsaved: bool,
 }
@@ -49,7 +50,7 @@ impl Entry {
             file: None,
             lease: Weak::new(),
             last_use: 0,
-            uses: 0,
+            last_use_seconds: 0,
             unsaved: false,
         }
     }

@@ -18,7 +18,7 @@ mod recover;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use types::{ByteRange, ByteSize, Clock, Error, ErrorKind, PageRange, Result, VersionId};
 
 use crate::dir::Directory;
-use crate::evict::Policy;
+use crate::evict::{Policy, Tick};
 use crate::files::Files;
 use crate::index::Index;
 use crate::kv::Kv;
@@ -108,6 +108,8 @@ struct Inner {
     open_files: Mutex<VecDeque<(VersionId, u64)>>,
     runs: Runs,
     next_birth: AtomicU64,
+    /// Uses of objects so far: the clock of the eviction policy.
+    ticks: AtomicU32,
     counters: Counters,
     retired: OnceLock<String>,
     closed: AtomicBool,
@@ -246,7 +248,12 @@ impl Inner {
         }
     }
 
-    /// Seconds since the open, for the eviction policy.
+    /// Counts a use of an object.
+    fn next_tick(&self) -> Tick {
+        self.ticks.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// Seconds since the open: uses that follow closely count as one.
     fn seconds(&self) -> u32 {
         let passed = self
             .clock

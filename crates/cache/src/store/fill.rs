@@ -173,7 +173,9 @@ impl Inner {
         let birth = self.next_birth.fetch_add(1, Ordering::Relaxed);
         let stamp = write_pages(&file, unit, unit.pages.into_iter())?;
         let mut entry = Entry::new(unit.size, birth, stamp);
-        entry.last_use = self.seconds();
+        entry.last_use = self.next_tick();
+        entry.last_use_seconds = self.seconds();
+        let entered = entry.last_use;
         for page in unit.pages {
             entry.present.insert(page);
         }
@@ -184,11 +186,13 @@ impl Inner {
         let objects = self.counters.objects.fetch_add(1, Ordering::Relaxed) + 1;
         self.note_filled(unit.pages.count());
         let mut policy = self.policy.lock();
-        policy.insert(Item {
+        let item = Item {
             id: unit.id,
             birth,
-            bytes: unit.size,
-        });
+            weight: unit.size,
+            entered,
+        };
+        policy.insert(item, &mut |item| self.look_at(item, unit.id));
         policy.sweep(objects, &mut |item| {
             self.index.with_birth(item.id, item.birth, |_| ()).is_some()
         });
@@ -222,7 +226,7 @@ impl Inner {
                 entry.present.insert(*page);
             }
             entry.stamp = stamp;
-            entry.last_use = self.seconds();
+            entry.last_use_seconds = self.seconds();
             entry.charge() - before
         });
         taken.keep(grown.unwrap_or(0));
@@ -376,10 +380,11 @@ impl Inner {
     pub(super) fn evict_one(&self, keep: VersionId) -> bool {
         // A victim whose shard is being written is passed over; a few such do not mean that all are.
         for _ in 0..64 {
+            let now = self.ticks.load(Ordering::Relaxed);
             let victim = self
                 .policy
                 .lock()
-                .victim(&mut |item| self.look_at(item, keep));
+                .victim(now, &mut |item| self.look_at(item, keep));
             let Some(victim) = victim else {
                 return false;
             };
@@ -400,13 +405,7 @@ impl Inner {
             if entry.is_leased() || item.id == keep {
                 return Look::Held;
             }
-            match entry.uses {
-                0 => Look::Idle,
-                _ => {
-                    entry.uses -= 1;
-                    Look::Used
-                }
-            }
+            Look::Free(entry.last_use)
         });
         look.unwrap_or(Look::Gone)
     }

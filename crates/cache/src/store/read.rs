@@ -22,7 +22,6 @@ const OPEN_FILES_MAX: usize = 256;
 /// Uses within this time count as one: a pass over a file is many reads. (The correlated reference
 /// period of O'Neil et al., "The LRU-K Page Replacement Algorithm", SIGMOD 1993.)
 const ONE_USE_SECONDS: u32 = 10;
-const USES_MAX: u8 = 3;
 /// Objects up to this size are checked while the caller waits: about a millisecond.
 const CHECK_ON_THE_SPOT_MAX: u64 = 4 << 20;
 
@@ -103,10 +102,10 @@ impl Inner {
             if !entry.present.has_all(pages) {
                 return None;
             }
-            if now.saturating_sub(entry.last_use) >= ONE_USE_SECONDS {
-                entry.uses = (entry.uses + 1).min(USES_MAX);
-                entry.last_use = now;
+            if now.saturating_sub(entry.last_use_seconds) >= ONE_USE_SECONDS {
+                entry.last_use = self.next_tick();
             }
+            entry.last_use_seconds = now;
             Some(Seen {
                 birth: entry.birth,
                 size: entry.size,

@@ -6,7 +6,7 @@
 //! done, unless the index was damaged and files of unknown size may be about.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -14,7 +14,7 @@ use types::{Clock, Error, ErrorKind, Result, VersionId, page_count};
 
 use super::{Counters, Inner, KV_CACHE_BYTES, Settings, background};
 use crate::dir::Directory;
-use crate::evict::{Item, Policy};
+use crate::evict::{Item, Look, Policy};
 use crate::files::{Files, Stamp};
 use crate::index::{Entry, Index};
 use crate::kv::Kv;
@@ -72,10 +72,11 @@ impl Inner {
             index: Index::new(),
             files,
             space: Arc::new(Space::new()),
-            policy: Mutex::new(Policy::default()),
+            policy: Mutex::new(Policy::new(settings.capacity.0)),
             open_files: Mutex::new(VecDeque::new()),
             runs,
             next_birth: AtomicU64::new(u64::from(run) << 32),
+            ticks: AtomicU32::new(0),
             counters: Counters::default(),
             retired: OnceLock::new(),
             closed: AtomicBool::new(false),
@@ -116,12 +117,14 @@ impl Inner {
             self.counters
                 .pages
                 .fetch_add(entry.present.len(), Ordering::Relaxed);
-            policy.insert_known(Item {
+            self.index.insert(id, entry);
+            let item = Item {
                 id,
                 birth: head.birth,
-                bytes: head.size,
-            });
-            self.index.insert(id, entry);
+                weight: head.size,
+                entered: 0,
+            };
+            policy.insert(item, &mut |_| Look::Held);
         }
         self.kv.write(strays)
     }
