@@ -352,6 +352,13 @@ impl<'a> Mount<'a> {
             "nothing is mounted at {}",
             point.display()
         );
+        // A daemon that is starting is mounted a moment before it can be asked.
+        wait::until("the daemon is known", || {
+            sandbox
+                .run(&["status".as_ref(), point.as_os_str()])
+                .status
+                .success()
+        });
         let mut mount = Mount {
             sandbox,
             point,

@@ -178,10 +178,7 @@ fn max_age_means_that_a_change_is_seen_within_that_time() {
         storage.put("object", 1, 1000);
         storage.put("dir/first", 1, 10);
         let sandbox = Sandbox::new(&storage);
-        let mount = sandbox
-            .mount(&storage)
-            .flag("--freshness", "max-age=2s")
-            .start();
+        let mount = sandbox.mount(&storage).flag("--freshness", "2s").start();
         assert_eq!(data::check(1, 0, &mount.read("object")), Ok(()));
         assert_eq!(fs::read_dir(mount.path("dir")).unwrap().count(), 1);
         storage.put("object", 2, 2000);

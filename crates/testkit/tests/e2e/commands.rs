@@ -50,7 +50,7 @@ fn status_tells_scripts_and_people_about_every_mount() {
             .unwrap()
             .starts_with(&storage.uri())
     );
-    assert_eq!(status.0["mounts"][0]["freshness"], "60s");
+    assert_eq!(status.0["mounts"][0]["freshness"], "1m");
     assert_eq!(status.0["log"], sandbox.log().to_str().unwrap());
     assert_eq!(
         status.0["cache"]["dir"],
@@ -151,7 +151,17 @@ fn a_configuration_is_checked_whole_and_its_example_passes() {
     let sandbox = Sandbox::new(&storage);
     let file = sandbox.dir().join("forebay.toml");
     let check = || sandbox.run(&["config".as_ref(), "check".as_ref(), file.as_os_str()]);
-    fs::write(&file, sandbox.run(&["config", "example"]).success()).unwrap();
+    let example = sandbox.run(&["config", "example"]).success();
+    fs::write(&file, &example).unwrap();
+    let unset = check().refusal();
+    assert!(
+        unset.contains("images_key_id"),
+        "a reference that leads nowhere: {unset}"
+    );
+    let settled = example
+        .lines()
+        .filter(|line| !line.starts_with("credentials"));
+    fs::write(&file, settled.collect::<Vec<_>>().join("\n")).unwrap();
     check().success();
 
     let faulty = format!(

@@ -51,7 +51,7 @@ fn find_ls_and_stat_show_the_names_and_sizes_of_the_storage() {
             "find . -type d -printf '%P\n' | LC_ALL=C sort",
             "LC_ALL=C ls -R",
             "LC_ALL=C ls -1f many | sort",
-            "stat -c '%n %s %F' top.bin empty a a/b/deep.txt",
+            "stat -c '%n %s %F' top.bin empty a/b/deep.txt && stat -c '%n %F' . a a/b",
             "du --apparent-size -b big/5MiB.bin top.bin",
         ] {
             assert_eq!(
