@@ -1,2 +1,306 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The suite that every driver passes.
+//! The suite that every driver and every fake passes.
+//!
+//! A [`Fixture`] gives the suite an empty storage and a way to change it behind the driver's back.
+//! [`run`] panics at the first broken promise, naming it. Each part works in a directory of its
+//! own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt};
+use types::{
+    ByteRange, Clock, Deadline, ErrorKind, NodeKind, ObjectMeta, ObjectPath, Result, SystemClock,
+    VersionTag,
+};
+
+use crate::{ListEntry, UnderStorage, probe};
+
+/// A storage under test.
+#[async_trait]
+pub trait Fixture: Send + Sync {
+    /// Returns the driver.
+    fn storage(&self) -> Arc<dyn UnderStorage>;
+
+    /// Writes an object, and the directories it needs, behind the driver's back.
+    async fn put(&self, path: &[u8], content: &[u8]);
+
+    /// Removes an object behind the driver's back.
+    async fn remove(&self, path: &[u8]);
+
+    /// Returns names that this storage can hold and that are likely to be mistaken.
+    fn odd_names(&self) -> Vec<Vec<u8>>;
+}
+
+/// Checks every promise of [`UnderStorage`].
+///
+/// # Panics
+/// When one is broken.
+pub async fn run(fixture: &dyn Fixture) {
+    tells_what_a_name_is(fixture).await;
+    lists_one_level(fixture).await;
+    lists_more_than_a_page(fixture).await;
+    reads_exactly_what_is_asked(fixture).await;
+    keeps_odd_names(fixture).await;
+    never_reads_another_version(fixture).await;
+    counts_what_it_does(fixture).await;
+    probe(&*fixture.storage(), soon())
+        .await
+        .expect("a storage that works passes the probe");
+}
+
+async fn tells_what_a_name_is(fixture: &dyn Fixture) {
+    let storage = fixture.storage();
+    fixture.put(b"what/file", b"12345").await;
+    fixture.put(b"what/dir/below", b"1").await;
+    let file = stat(&*storage, b"what/file").await.expect("a file");
+    assert_eq!((file.kind, file.tag.size), (NodeKind::File, 5));
+    for dir in [&b""[..], b"what", b"what/dir"] {
+        let meta = stat(&*storage, dir).await.expect("a directory");
+        assert_eq!(
+            (meta.kind, meta.tag.size),
+            (NodeKind::Directory, 0),
+            "{dir:?}"
+        );
+    }
+    // A prefix of a name is not the name.
+    for absent in [
+        &b"wha"[..],
+        b"what/fil",
+        b"what/dir/belo",
+        b"nothing/at/all",
+    ] {
+        let error = stat(&*storage, absent).await.expect_err("an absent name");
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(std::str::from_utf8(absent).unwrap_or_default()),
+            "{text}"
+        );
+    }
+    let below = stat(&*storage, b"what/file/x")
+        .await
+        .expect_err("a name below a file");
+    assert!(
+        matches!(below.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+        "{below}"
+    );
+}
+
+async fn lists_one_level(fixture: &dyn Fixture) {
+    let storage = fixture.storage();
+    for (path, content) in [
+        (&b"level/b"[..], &b"22"[..]),
+        (b"level/a/x", b"1"),
+        (b"level/a/y/z", b"1"),
+    ] {
+        fixture.put(path, content).await;
+    }
+    fixture.put(b"levels", b"").await;
+    let (entries, unshowable) = list(&*storage, b"level").await.expect("a listing");
+    assert_eq!(unshowable, 0);
+    let found: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.name.as_bytes(), entry.meta.kind, entry.meta.tag.size))
+        .collect();
+    let wanted = [
+        (&b"a"[..], NodeKind::Directory, 0),
+        (&b"b"[..], NodeKind::File, 2),
+    ];
+    assert_eq!(found, wanted);
+    let stat = stat(&*storage, b"level/b").await.expect("a file");
+    assert_eq!(entries[1].meta, stat, "a listing and a look tell the same");
+    match list(&*storage, b"level/absent").await {
+        Ok((entries, _)) => assert!(entries.is_empty()),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "{error}"),
+    }
+}
+
+async fn lists_more_than_a_page(fixture: &dyn Fixture) {
+    let names: Vec<String> = (0..2_500)
+        .map(|index| format!("many/n{index:05}"))
+        .collect();
+    futures::stream::iter(&names)
+        .for_each_concurrent(8, |name| fixture.put(name.as_bytes(), b"x"))
+        .await;
+    let (entries, _) = list(&*fixture.storage(), b"many").await.expect("a listing");
+    let found: Vec<_> = entries
+        .iter()
+        .map(|entry| format!("many/{}", entry.name))
+        .collect();
+    assert_eq!(found, names);
+}
+
+async fn reads_exactly_what_is_asked(fixture: &dyn Fixture) {
+    let storage = fixture.storage();
+    let content: Vec<u8> = (0..3_000_017u32).map(|index| (index % 251) as u8).collect();
+    fixture.put(b"bytes/large", &content).await;
+    fixture.put(b"bytes/empty", b"").await;
+    let tag = stat(&*storage, b"bytes/large").await.expect("a file").tag;
+    let size = content.len() as u64;
+    for (offset, len) in [
+        (0, size),
+        (0, 1),
+        (1, 1),
+        (size - 1, 1),
+        (131_072, 1_048_577),
+        (7, 0),
+    ] {
+        let range = ByteRange::new(offset, len);
+        let bytes = read(&*storage, b"bytes/large", &tag, range)
+            .await
+            .expect("bytes");
+        let (from, to) = (
+            usize::try_from(offset).unwrap_or(0),
+            usize::try_from(range.end()).unwrap_or(0),
+        );
+        assert!(bytes == content[from..to], "bytes {range:?}");
+    }
+    let tag = stat(&*storage, b"bytes/empty").await.expect("a file").tag;
+    let none = read(&*storage, b"bytes/empty", &tag, ByteRange::new(0, 0)).await;
+    assert_eq!(none.expect("no bytes"), b"");
+}
+
+async fn keeps_odd_names(fixture: &dyn Fixture) {
+    let storage = fixture.storage();
+    let mut names = fixture.odd_names();
+    for name in &names {
+        fixture.put(&[b"odd/", &name[..]].concat(), name).await;
+        fixture
+            .put(&[b"odd dirs/", &name[..], b"/inner"].concat(), b"i")
+            .await;
+    }
+    names.sort();
+    for (dir, kind) in [
+        (&b"odd"[..], NodeKind::File),
+        (b"odd dirs", NodeKind::Directory),
+    ] {
+        let (entries, unshowable) = list(&*storage, dir).await.expect("a listing");
+        let found: Vec<_> = entries.iter().map(|entry| entry.name.as_bytes()).collect();
+        assert_eq!(
+            (found, unshowable),
+            (names.iter().map(|name| &name[..]).collect(), 0)
+        );
+        assert!(entries.iter().all(|entry| entry.meta.kind == kind));
+    }
+    for name in &names {
+        let shown = name.escape_ascii();
+        let path = [b"odd/", &name[..]].concat();
+        let meta = stat(&*storage, &path)
+            .await
+            .unwrap_or_else(|error| panic!("{shown}: {error}"));
+        let whole = ByteRange::new(0, meta.tag.size);
+        let bytes = read(&*storage, &path, &meta.tag, whole)
+            .await
+            .expect("bytes");
+        assert_eq!(&bytes, name, "{shown}");
+        let dir = [b"odd dirs/", &name[..]].concat();
+        let (inner, _) = list(&*storage, &dir).await.expect("a listing");
+        assert_eq!(inner.len(), 1, "{shown}");
+        let kind = stat(&*storage, &dir).await.expect("a directory").kind;
+        assert_eq!(kind, NodeKind::Directory, "{shown}");
+    }
+}
+
+async fn never_reads_another_version(fixture: &dyn Fixture) {
+    let storage = fixture.storage();
+    let path = b"versions/object";
+    let range = ByteRange::new(2, 4);
+    fixture.put(path, b"0123456789").await;
+    let old = stat(&*storage, path).await.expect("a file").tag;
+    assert_eq!(
+        read(&*storage, path, &old, range).await.expect("bytes"),
+        b"2345"
+    );
+    for content in [&b"abcdefghij"[..], b"longer than before", b"short"] {
+        fixture.put(path, content).await;
+        let error = read(&*storage, path, &old, range)
+            .await
+            .expect_err("a changed object");
+        assert_eq!(error.kind(), ErrorKind::Stale, "{error}");
+    }
+    let new = stat(&*storage, path).await.expect("a file").tag;
+    assert_ne!(new, old);
+    assert_eq!(
+        read(&*storage, path, &new, ByteRange::new(0, 5))
+            .await
+            .expect("bytes"),
+        b"short"
+    );
+    fixture.remove(path).await;
+    let error = read(&*storage, path, &new, ByteRange::new(0, 5))
+        .await
+        .expect_err("no object");
+    assert_eq!(error.kind(), ErrorKind::Stale, "{error}");
+}
+
+async fn counts_what_it_does(fixture: &dyn Fixture) {
+    let storage = fixture.storage();
+    fixture.put(b"counts/object", b"0123456789").await;
+    let before = storage.counters().snapshot();
+    let tag = stat(&*storage, b"counts/object").await.expect("a file").tag;
+    read(&*storage, b"counts/object", &tag, ByteRange::new(0, 10))
+        .await
+        .expect("bytes");
+    list(&*storage, b"counts").await.expect("a listing");
+    let after = storage.counters().snapshot();
+    let counts = [
+        after.head - before.head,
+        after.get - before.get,
+        after.list - before.list,
+    ];
+    assert_eq!(counts, [1, 1, 1], "one request each");
+    assert_eq!(after.bytes_read - before.bytes_read, 10);
+    assert_eq!(
+        (after.errors - before.errors, after.retries - before.retries),
+        (0, 0)
+    );
+}
+
+/// Far enough for a slow machine.
+fn soon() -> Deadline {
+    SystemClock.deadline(Duration::from_secs(30))
+}
+
+fn path(bytes: &[u8]) -> ObjectPath {
+    ObjectPath::parse(bytes).expect("the suite uses legal paths")
+}
+
+/// Looks at a name.
+///
+/// # Errors
+/// Those of [`UnderStorage::stat`].
+pub async fn stat(storage: &dyn UnderStorage, name: &[u8]) -> Result<ObjectMeta> {
+    storage.stat(&path(name), soon()).await
+}
+
+/// Lists a directory: all entries, sorted, and how many names were left out.
+///
+/// # Errors
+/// Those of [`UnderStorage::list`].
+pub async fn list(storage: &dyn UnderStorage, dir: &[u8]) -> Result<(Vec<ListEntry>, u64)> {
+    let pages: Vec<_> = storage.list(&path(dir)).try_collect().await?;
+    let unshowable = pages.iter().map(|page| page.unshowable).sum();
+    let mut entries: Vec<_> = pages.into_iter().flat_map(|page| page.entries).collect();
+    entries.sort_by(|left, right| left.name.cmp(&right.name));
+    Ok((entries, unshowable))
+}
+
+/// Reads a range of a version.
+///
+/// # Errors
+/// Those of [`UnderStorage::read`], at its start or in its stream.
+pub async fn read(
+    storage: &dyn UnderStorage,
+    name: &[u8],
+    tag: &VersionTag,
+    range: ByteRange,
+) -> Result<Vec<u8>> {
+    let mut stream = storage.read(&path(name), tag, range, soon()).await?;
+    let mut bytes = Vec::new();
+    while let Some(piece) = stream.next().await {
+        bytes.extend_from_slice(&piece?);
+    }
+    Ok(bytes)
+}

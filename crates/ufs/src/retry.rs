@@ -7,7 +7,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-use types::{Clock, Deadline, Error, Result};
+use types::{Clock, Deadline, Error, ErrorKind, Result};
 
 use crate::Counters;
 use crate::counters::count;
@@ -20,6 +20,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Retry {
     deadline: Deadline,
     failures: u32,
+    /// The latest failure that says more than that time ran out.
+    cause: Option<Error>,
     noise: u64,
 }
 
@@ -30,6 +32,7 @@ impl Retry {
         Retry {
             deadline,
             failures: 0,
+            cause: None,
             noise: RandomState::new().build_hasher().finish(),
         }
     }
@@ -42,6 +45,7 @@ impl Retry {
     /// Forgets the failures so far: the storage made progress.
     pub(crate) fn progressed(&mut self) {
         self.failures = 0;
+        self.cause = None;
     }
 
     /// Waits before the next try, or gives the error back when there should be none.
@@ -57,11 +61,17 @@ impl Retry {
         }
         let pause = self.next_pause();
         if pause >= self.deadline.left(clock.now()) {
-            let tries = self.failures;
-            return Err(match tries {
+            let error = match self.cause.take() {
+                Some(cause) if error.kind() == ErrorKind::Timeout => cause,
+                _ => error,
+            };
+            return Err(match self.failures {
                 1 => error,
-                _ => error.context(format!("gave up after {tries} tries")),
+                tries => error.context(format!("gave up after {tries} tries")),
             });
+        }
+        if error.kind() != ErrorKind::Timeout {
+            self.cause = Some(error.clone());
         }
         tracing::debug!(%error, ?pause, "sending again");
         tokio::time::sleep(pause).await;
@@ -77,14 +87,14 @@ impl Retry {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
         let half = doubled.min(PAUSE_MAX) / 2;
-        half + half.mul_f64(f64::from((self.noise >> 40) as u16) / f64::from(u16::MAX))
+        half + half.mul_f64((self.noise >> 11) as f64 / (1u64 << 53) as f64)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use types::{ErrorKind, ManualClock};
+    use types::ManualClock;
 
     fn busy() -> Error {
         Error::new(ErrorKind::Unavailable, "slow down").retryable()
@@ -110,6 +120,17 @@ mod tests {
         let error = retry.pause(&clock, &counters, denied).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         assert_eq!(counters.snapshot().retries, 0);
+    }
+
+    #[tokio::test]
+    async fn the_cause_is_told_rather_than_that_time_ran_out() {
+        let (clock, counters) = (ManualClock::default(), Counters::default());
+        let mut retry = Retry::new(clock.deadline(Duration::from_millis(120)));
+        retry.pause(&clock, &counters, busy()).await.unwrap();
+        clock.advance(Duration::from_millis(120));
+        let late = Error::new(ErrorKind::Timeout, "late").retryable();
+        let error = retry.pause(&clock, &counters, late).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     }
 
     #[tokio::test]

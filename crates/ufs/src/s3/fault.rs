@@ -60,9 +60,10 @@ impl std::fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// Returns whether it says that the name does not exist, and the bucket does.
+    /// Returns whether it says that the name does not exist. Some storages answer 404 for other
+    /// reasons too, such as an unknown user; a HEAD's answer has no body to tell.
     pub(crate) fn absent(&self) -> bool {
-        self.status == 404 && self.code != "NoSuchBucket"
+        self.status == 404 && matches!(self.code.as_str(), "" | "NoSuchKey" | "NotFound")
     }
 
     /// Returns whether it asks us to slow down.
@@ -84,7 +85,9 @@ impl Refusal {
             | "InvalidAccessKeyId"
             | "SignatureDoesNotMatch"
             | "RequestTimeTooSkewed"
-            | "TokenRefreshRequired" => return ErrorKind::PermissionDenied,
+            | "TokenRefreshRequired"
+            | "XAdminUserNotFound" => return ErrorKind::PermissionDenied,
+            "NoSuchBucket" => return ErrorKind::NotFound,
             "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
                 return ErrorKind::Invalid;
             }
@@ -92,7 +95,7 @@ impl Refusal {
             _ => {}
         }
         match self.status {
-            404 => ErrorKind::NotFound,
+            404 if self.absent() => ErrorKind::NotFound,
             401 | 403 | 407 => ErrorKind::PermissionDenied,
             412 | 416 => ErrorKind::Stale,
             408 | 425 | 500.. => ErrorKind::Unavailable,
@@ -111,7 +114,9 @@ impl Refusal {
                 "bucket '{}' does not exist at {}; check its name, the endpoint and the region",
                 place.bucket, place.endpoint
             ),
-            "InvalidAccessKeyId" => "the storage does not know this access key; check it".into(),
+            "InvalidAccessKeyId" | "XAdminUserNotFound" => {
+                "the storage does not know this access key; check it".into()
+            }
             "SignatureDoesNotMatch" => "check the secret access key and the region".into(),
             "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
                 "the session token has expired or is wrong; get new credentials".into()
@@ -219,6 +224,13 @@ mod tests {
             (404, "NoSuchKey", ErrorKind::NotFound, false),
             (404, "", ErrorKind::NotFound, false),
             (404, "NoSuchBucket", ErrorKind::NotFound, false),
+            (
+                404,
+                "XAdminUserNotFound",
+                ErrorKind::PermissionDenied,
+                false,
+            ),
+            (404, "NoSuchSomethingElse", ErrorKind::Invalid, false),
             (403, "AccessDenied", ErrorKind::PermissionDenied, false),
             (401, "", ErrorKind::PermissionDenied, false),
             (400, "ExpiredToken", ErrorKind::PermissionDenied, false),

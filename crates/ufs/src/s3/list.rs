@@ -118,7 +118,11 @@ impl Inner {
             .extension(Operation::List)
             .body(Bytes::new());
         let request = request.map_err(|error| Fault::Unfit(error.to_string()))?;
-        let answer = self.http.send(request).await?;
+        let answer = self.http.send(request).await.map_err(|fault| match fault {
+            // Only a bucket can be missing here, and that has a code of its own.
+            fault if fault.absent() => Fault::Unfit(format!("{fault}; is this an S3 endpoint?")),
+            fault => fault,
+        })?;
         parse_page(&self.http.body(answer, PAGE_BYTES_MAX).await?)
     }
 }

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A server that answers what a test tells it to, right or wrong.
+//!
+//! It writes bytes as they are given, so that it can lie about lengths, break off and fall silent.
+//! Every request is recorded. One answer a connection.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use types::{SystemClock, VersionTag};
+use ufs::{Settings, UnderStorage, open};
+
+/// A request as it came.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+impl Asked {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    /// Returns the first and the last byte asked for.
+    pub(crate) fn range(&self) -> (usize, usize) {
+        let range = self.header("range").strip_prefix("bytes=").unwrap();
+        let (first, last) = range.split_once('-').unwrap();
+        (first.parse().unwrap(), last.parse().unwrap())
+    }
+}
+
+/// What to answer, and how it ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) end: End,
+}
+
+/// How an answer ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The connection is closed in order.
+    Close,
+    /// The connection is reset.
+    Reset,
+    /// Nothing more comes.
+    Silence,
+}
+
+/// Makes an answer with a head of these lines.
+pub(crate) fn told(status: &str, headers: &[(&str, &str)], body: &[u8]) -> Told {
+    let mut head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !headers
+        .iter()
+        .any(|(name, _)| matches!(*name, "Content-Length" | "Transfer-Encoding"))
+    {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    Told {
+        bytes: [head.as_bytes(), b"\r\n", body].concat(),
+        end: End::Close,
+    }
+}
+
+/// Makes an answer of S3 that refuses.
+pub(crate) fn refused(status: &str, code: &str, message: &str) -> Told {
+    let body = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
+    told(status, &[], body.as_bytes())
+}
+
+/// Makes the right answer to a ranged GET of `content` with this ETag.
+pub(crate) fn honest(asked: &Asked, content: &[u8], etag: &str) -> Told {
+    let (first, last) = asked.range();
+    let range = format!("bytes {first}-{last}/{}", content.len());
+    let etag = format!("\"{etag}\"");
+    let headers = [("Content-Range", range.as_str()), ("ETag", etag.as_str())];
+    told("206 Partial Content", &headers, &content[first..=last])
+}
+
+type Script = dyn Fn(usize, &Asked) -> Told + Send + Sync;
+
+/// A running server.
+pub(crate) struct Liar {
+    endpoint: String,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    task: JoinHandle<()>,
+}
+
+impl Liar {
+    /// Starts it; `script` gets the number of the request, from 0, and the request.
+    pub(crate) async fn start(
+        script: impl Fn(usize, &Asked) -> Told + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (script, record): (Arc<Script>, _) = (Arc::new(script), Arc::clone(&asked));
+        let runtime = tokio::runtime::Handle::current();
+        let task = runtime.clone().spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                runtime.spawn(serve(stream, Arc::clone(&script), Arc::clone(&record)));
+            }
+        });
+        Liar {
+            endpoint,
+            asked,
+            task,
+        }
+    }
+
+    /// Returns what was asked so far.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// Opens bucket `b` there; a request waits 300 ms for a sign of life.
+    pub(crate) async fn open(&self) -> Arc<dyn UnderStorage> {
+        let options = [
+            ("endpoint", self.endpoint.as_str()),
+            ("access_key_id", "id"),
+            ("secret_access_key", "hunter2"),
+            ("session_token", "tok3n"),
+        ];
+        let settings = Settings {
+            uri: "s3://b/".into(),
+            options: options
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect(),
+            request_timeout: Duration::from_millis(300),
+            max_connections: 4,
+        };
+        open(&settings, Arc::new(SystemClock)).await.unwrap()
+    }
+}
+
+impl Drop for Liar {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Returns the version of an object of `size` bytes with ETag `v1`.
+pub(crate) fn v1(size: usize) -> VersionTag {
+    VersionTag {
+        etag: Some("v1".into()),
+        mtime_ns: 0,
+        size: size as u64,
+    }
+}
+
+async fn serve(mut stream: TcpStream, script: Arc<Script>, record: Arc<Mutex<Vec<Asked>>>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return,
+        }
+    }
+    let head = String::from_utf8(head).unwrap();
+    let mut lines = head.lines();
+    let mut first = lines.next().unwrap().split(' ');
+    let asked = Asked {
+        method: first.next().unwrap().into(),
+        target: first.next().unwrap().into(),
+        headers: lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.into()))
+            .collect(),
+    };
+    let told = {
+        let mut record = record.lock().unwrap();
+        record.push(asked.clone());
+        script(record.len() - 1, &asked)
+    };
+    if stream.write_all(&told.bytes).await.is_err() {
+        return;
+    }
+    match told.end {
+        End::Close => {}
+        End::Reset => {
+            // What was sent must arrive before the reset overtakes it.
+            let _more = tokio::time::timeout(Duration::from_millis(50), stream.read_u8()).await;
+            stream.set_zero_linger().unwrap();
+        }
+        End::Silence => {
+            // Ends when the other side gives up.
+            let _more = stream.read_u8().await;
+        }
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Local directories.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+use types::{ByteRange, Clock, ErrorKind, NodeKind, ObjectPath, SystemClock};
+use ufs::conformance::{self, Fixture, list, read, stat};
+use ufs::{Settings, UnderStorage, open};
+
+struct Directory {
+    dir: TempDir,
+    storage: Arc<dyn UnderStorage>,
+}
+
+impl Directory {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = open_at(dir.path().to_str().unwrap()).await.unwrap();
+        Directory { dir, storage }
+    }
+
+    fn at(&self, path: &[u8]) -> std::path::PathBuf {
+        self.dir.path().join(OsStr::from_bytes(path))
+    }
+}
+
+async fn open_at(uri: &str) -> types::Result<Arc<dyn UnderStorage>> {
+    let settings = Settings {
+        uri: uri.into(),
+        options: Default::default(),
+        request_timeout: Duration::from_secs(10),
+        max_connections: 4,
+    };
+    open(&settings, Arc::new(SystemClock)).await
+}
+
+#[async_trait]
+impl Fixture for Directory {
+    fn storage(&self) -> Arc<dyn UnderStorage> {
+        Arc::clone(&self.storage)
+    }
+
+    async fn put(&self, path: &[u8], content: &[u8]) {
+        let path = self.at(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    async fn remove(&self, path: &[u8]) {
+        std::fs::remove_file(self.at(path)).unwrap();
+    }
+
+    fn odd_names(&self) -> Vec<Vec<u8>> {
+        let long = [b'x'; 255];
+        let names = [
+            &b" "[..],
+            b"a ",
+            b" a",
+            b"\na",
+            b"a\n",
+            b"\x01",
+            b"%2F",
+            b"a+b",
+            b"?",
+            b"#",
+            b"...",
+            b"\xff\xfe",
+            "\u{e9}\u{1f600}".as_bytes(),
+            b"a\\b",
+            b"-",
+            b"'\"",
+            &long,
+        ];
+        names.iter().map(|name| name.to_vec()).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_local_directory_keeps_every_promise() {
+    conformance::run(&Directory::new().await).await;
+}
+
+#[tokio::test]
+async fn nothing_is_reached_through_a_symbolic_link() {
+    let fixture = Directory::new().await;
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("secret"), "s").unwrap();
+    symlink(outside.path(), fixture.at(b"out")).unwrap();
+    symlink("../x \n", fixture.at(b"dangling")).unwrap();
+    let storage = &*fixture.storage;
+
+    let meta = stat(storage, b"out").await.unwrap();
+    assert_eq!(meta.kind, NodeKind::Symlink);
+    let target = outside.path().as_os_str().as_bytes();
+    let deadline = SystemClock.deadline(Duration::from_secs(10));
+    let link = async |name: &[u8]| {
+        storage
+            .read_link(&ObjectPath::parse(name).unwrap(), deadline)
+            .await
+    };
+    assert_eq!(link(b"out").await.unwrap(), target);
+    assert_eq!(link(b"dangling").await.unwrap(), b"../x \n");
+    fixture.put(b"file", b"x").await;
+    assert_eq!(link(b"file").await.unwrap_err().kind(), ErrorKind::Invalid);
+
+    assert!(stat(storage, b"out/secret").await.is_err());
+    assert!(list(storage, b"out").await.is_err());
+    let range = ByteRange::new(0, meta.tag.size);
+    assert!(read(storage, b"out", &meta.tag, range).await.is_err());
+    let (entries, _) = list(storage, b"").await.unwrap();
+    let kinds: Vec<_> = entries.iter().map(|entry| entry.meta.kind).collect();
+    assert_eq!(
+        kinds,
+        [NodeKind::Symlink, NodeKind::File, NodeKind::Symlink]
+    );
+}
+
+#[tokio::test]
+async fn special_files_are_left_out_and_counted() {
+    let fixture = Directory::new().await;
+    let _socket = std::os::unix::net::UnixListener::bind(fixture.at(b"socket")).unwrap();
+    fixture.put(b"file", b"x").await;
+    let (entries, unshowable) = list(&*fixture.storage, b"").await.unwrap();
+    assert_eq!((entries.len(), unshowable), (1, 1));
+    let error = stat(&*fixture.storage, b"socket").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn modes_owners_and_times_are_told() {
+    let fixture = Directory::new().await;
+    fixture.put(b"file", b"x").await;
+    std::fs::set_permissions(fixture.at(b"file"), PermissionsExt::from_mode(0o4640)).unwrap();
+    let meta = stat(&*fixture.storage, b"file").await.unwrap();
+    let owner = meta.owner.unwrap();
+    assert_eq!(
+        (owner.mode, owner.uid),
+        (0o4640, rustix::process::getuid().as_raw())
+    );
+    let modified = std::fs::metadata(fixture.at(b"file"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    let since = modified
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos();
+    assert_eq!(i128::from(meta.tag.mtime_ns), since as i128);
+}
+
+#[tokio::test]
+async fn a_change_of_the_same_size_and_time_is_seen() {
+    let fixture = Directory::new().await;
+    for _ in 0..50 {
+        fixture.put(b"file", b"old").await;
+        let tag = stat(&*fixture.storage, b"file").await.unwrap().tag;
+        let modified = std::fs::metadata(fixture.at(b"file"))
+            .unwrap()
+            .modified()
+            .unwrap();
+        fixture.put(b"file", b"new").await;
+        std::fs::File::open(fixture.at(b"file"))
+            .unwrap()
+            .set_modified(modified)
+            .unwrap();
+        let range = ByteRange::new(0, 3);
+        let error = read(&*fixture.storage, b"file", &tag, range)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Stale);
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_went_away_makes_nothing_absent() {
+    let fixture = Directory::new().await;
+    fixture.put(b"dir/file", b"x").await;
+    let tag = stat(&*fixture.storage, b"dir/file").await.unwrap().tag;
+    let away = fixture.dir.path().with_extension("away");
+    std::fs::rename(fixture.dir.path(), &away).unwrap();
+    for replaced in [false, true] {
+        if replaced {
+            std::fs::create_dir(fixture.dir.path()).unwrap();
+        }
+        let storage = &*fixture.storage;
+        let range = ByteRange::new(0, 1);
+        let errors = [
+            stat(storage, b"dir/file").await.unwrap_err(),
+            stat(storage, b"absent").await.unwrap_err(),
+            list(storage, b"dir").await.unwrap_err(),
+            read(storage, b"dir/file", &tag, range).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        }
+    }
+    std::fs::remove_dir(fixture.dir.path()).unwrap();
+    std::fs::rename(&away, fixture.dir.path()).unwrap();
+    assert!(stat(&*fixture.storage, b"dir/file").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_be_a_storage_is_refused_with_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "x").unwrap();
+    let shown = |path: &Path| path.to_str().unwrap().to_string();
+    for (path, kind) in [
+        (dir.path().join("absent"), ErrorKind::NotFound),
+        (dir.path().join("file"), ErrorKind::NotADirectory),
+    ] {
+        let error = open_at(&shown(&path)).await.err().unwrap();
+        assert_eq!(error.kind(), kind);
+        assert!(error.to_string().contains(&shown(&path)), "{error}");
+    }
+    let plain = open_at(&shown(dir.path())).await.unwrap();
+    let with_scheme = open_at(&format!("file://{}/", shown(dir.path())))
+        .await
+        .unwrap();
+    assert_eq!(plain.identity(), with_scheme.identity());
+}

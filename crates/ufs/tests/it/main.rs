@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Tests of the drivers through the crate's public face: against a real S3 server, a real
+//! directory, and a server that lies.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test ends at the first thing that is not as it should be"
+)]
+
+mod liar;
+mod local;
+mod s3;
+mod s3_faults;
+mod s3_names;
