@@ -80,23 +80,12 @@ pub fn mount(settings: Settings, vfs: Arc<Vfs>, runtime: Handle) -> Result<Sessi
     };
     let connection = mounting::connect(&mount_point, terms)?;
     // From here on there is a mount, and every way out takes it away.
-    let mounted = match mount_table::at(&mount_point)?.filter(Mounted::is_ours) {
-        Some(mounted) => mounted,
-        None => {
-            let message = format!("{} was unmounted as soon as mounted", mount_point.display());
-            return Err(Error::new(ErrorKind::Unavailable, message));
-        }
-    };
-    let ops = Ops {
-        door: Arc::clone(&door),
-        passthrough: settings.passthrough,
-    };
-    let served = serve(ops, connection, settings.threads, &door).inspect_err(|_| {
-        if let Err(e) = unmount::detach(&mount_point, &mounted) {
+    let served = started(&mount_point, connection, &settings, &door).inspect_err(|_| {
+        if let Err(e) = unmount::abandon(&mount_point) {
             tracing::warn!("leave {}: {e}", mount_point.display());
         }
     });
-    let end = served?;
+    let (mounted, end) = served?;
     let read_ahead = set_read_ahead(&mounted, settings.read_ahead);
     Ok(Session {
         door,
@@ -108,9 +97,22 @@ pub fn mount(settings: Settings, vfs: Arc<Vfs>, runtime: Handle) -> Result<Sessi
 }
 
 /// Agrees on terms with the kernel and starts the threads that answer it.
-fn serve(ops: Ops, connection: OwnedFd, threads: usize, door: &Arc<Door>) -> Result<Arc<End>> {
+fn started(
+    mount_point: &Path,
+    connection: OwnedFd,
+    settings: &Settings,
+    door: &Arc<Door>,
+) -> Result<(Mounted, Arc<End>)> {
+    let Some(mounted) = mount_table::at(mount_point)?.filter(Mounted::is_ours) else {
+        let message = format!("{} was unmounted as soon as mounted", mount_point.display());
+        return Err(Error::new(ErrorKind::Unavailable, message));
+    };
+    let ops = Ops {
+        door: Arc::clone(door),
+        passthrough: settings.passthrough,
+    };
     let mut config = Config::default();
-    config.n_threads = Some(threads.max(1));
+    config.n_threads = Some(settings.threads.max(1));
     config.clone_fd = false;
     // Who may come in is checked by the kernel, which knows the terms of the mount.
     config.acl = SessionACL::All;
@@ -130,7 +132,7 @@ fn serve(ops: Ops, connection: OwnedFd, threads: usize, door: &Arc<Door>) -> Res
         .name("fuse-wait".into())
         .spawn(waiter)
         .map_err(|e| Error::io("start a thread for the mount", e))?;
-    Ok(end)
+    Ok((mounted, end))
 }
 
 impl Session {

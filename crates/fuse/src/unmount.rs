@@ -62,6 +62,11 @@ pub(crate) fn detach(path: &Path, mounted: &Mounted) -> Result<()> {
     if let Err(e) = fs::write(&abort, "1") {
         tracing::debug!("abort through {abort}: {e}");
     }
+    abandon(path)
+}
+
+/// Takes a mount out of the tree, whatever becomes of it.
+pub(crate) fn abandon(path: &Path) -> Result<()> {
     let flags = UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
     match rustix::mount::unmount(path, flags) {
         Ok(()) => Ok(()),
