@@ -34,6 +34,10 @@ impl Directory {
             .mode(0o700)
             .create(path)
             .map_err(|e| Error::io("cannot be made", e).context(context()))?;
+        if matches!(path.join("FORMAT").try_exists(), Ok(false)) {
+            // Not even a lock is left where it does not belong.
+            refuse_foreign(path).map_err(|e| e.context(context()))?;
+        }
         let directory = Directory {
             path: path.to_path_buf(),
             _lock: lock(path)?,
@@ -96,35 +100,35 @@ impl Directory {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io("read FORMAT", error)),
         }
-        self.refuse_foreign()?;
+        refuse_foreign(&self.path)?;
         write_synced(&path, FORMAT).map_err(|e| Error::io("write FORMAT", e))?;
         self.sync().map_err(|e| Error::io("sync", e))
-    }
-
-    /// Keeps us from putting files among, or over, those of somebody else.
-    fn refuse_foreign(&self) -> Result<()> {
-        let context = "list its files";
-        for entry in std::fs::read_dir(&self.path).map_err(|e| Error::io(context, e))? {
-            let name = entry.map_err(|e| Error::io(context, e))?.file_name();
-            if !["LOCK", "FORMAT", "lost+found"]
-                .iter()
-                .any(|own| name == *own)
-            {
-                return Err(Error::new(
-                    ErrorKind::Invalid,
-                    format!(
-                        "it is neither empty nor a cache (it holds '{}'): use an empty directory",
-                        name.to_string_lossy()
-                    ),
-                ));
-            }
-        }
-        Ok(())
     }
 
     fn sync(&self) -> std::io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
+}
+
+/// Keeps us from putting files among, or over, those of somebody else.
+fn refuse_foreign(dir: &Path) -> Result<()> {
+    let context = "list its files";
+    for entry in std::fs::read_dir(dir).map_err(|e| Error::io(context, e))? {
+        let name = entry.map_err(|e| Error::io(context, e))?.file_name();
+        if !["LOCK", "FORMAT", "lost+found"]
+            .iter()
+            .any(|own| name == *own)
+        {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "it is neither empty nor a cache (it holds '{}'): use an empty directory",
+                    name.to_string_lossy()
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Locks the directory, or says who holds it.

@@ -172,14 +172,14 @@ impl Kv {
         self.shared.wait_for_room()?;
         let mut journal = self.shared.journal.lock();
         let written = journal.append(&batch)?;
+        self.shared
+            .journal_bytes
+            .fetch_add(written, Ordering::Relaxed);
         let full = journal.len() >= self.shared.rotate_bytes;
         let mut maps = self.shared.maps.write();
         maps.active.extend(batch);
         drop(maps);
         drop(journal);
-        self.shared
-            .journal_bytes
-            .fetch_add(written, Ordering::Relaxed);
         if full {
             self.shared.ask();
         }
@@ -213,6 +213,11 @@ impl Kv {
     /// Returns how often damage was found on disk and cut off or thrown away since the open.
     pub fn damaged(&self) -> u64 {
         self.shared.damaged.load(Ordering::Relaxed) + self.shared.base.damaged()
+    }
+
+    /// Returns whether a write would wait for the disk.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.shared.is_behind()
     }
 
     /// Returns the size of the files, as far as known without asking the disk.
@@ -270,24 +275,27 @@ impl Shared {
         }
     }
 
+    fn is_behind(&self) -> bool {
+        let max = self.rotate_bytes * PENDING_ROTATIONS_MAX;
+        self.journal_bytes.load(Ordering::Relaxed) > max
+    }
+
     /// Bounds what is pending in memory and on disk.
     fn wait_for_room(&self) -> Result<()> {
-        let max = self.rotate_bytes * PENDING_ROTATIONS_MAX;
-        let over = || self.journal_bytes.load(Ordering::Relaxed) > max;
-        if !over() {
+        if !self.is_behind() {
             return Ok(());
         }
         let mut signal = self.signal.lock();
         signal.asked = true;
         self.wake.notify_one();
         // While checkpoints fail, waiting would only slow the caller down.
-        while over() && !self.refused.load(Ordering::Relaxed) {
+        while self.is_behind() && !self.refused.load(Ordering::Relaxed) {
             if self.done.wait_for(&mut signal, WRITER_WAIT).timed_out() {
                 break;
             }
         }
         drop(signal);
-        match over() {
+        match self.is_behind() {
             false => Ok(()),
             true => Err(Error::new(
                 ErrorKind::Unavailable,

@@ -53,6 +53,11 @@ impl Unit<'_> {
 impl Inner {
     pub(super) fn fill(&self, id: VersionId, size: u64, first: u64, bytes: &[u8]) -> Result<()> {
         self.check_in_service()?;
+        if self.kv.is_behind() {
+            // Waiting for it would hold up readers of the same shard.
+            let what = "the disk of the cache does not keep up";
+            return Err(Error::new(ErrorKind::Unavailable, what));
+        }
         let pages = covered_pages(size, first, bytes.len() as u64)?;
         let mut start = pages.first;
         loop {

@@ -14,6 +14,7 @@ use types::{ByteRange, PAGE_SIZE, PageRange, VersionId};
 
 use super::{Inner, LocalFile};
 use crate::files::{self, Stamp};
+use crate::index::Entry;
 use crate::record::{self, CHUNK_PAGES, Chunk, page_len};
 use crate::space::Lease;
 
@@ -63,7 +64,10 @@ impl Inner {
     }
 
     fn read_believed(&self, id: VersionId, range: ByteRange, buf: &mut Vec<u8>) -> Outcome {
-        let Some(seen) = self.look(id, range.pages()) else {
+        let pages = range.pages();
+        let has = |entry: &Entry| entry.present.has_all(pages);
+        let checked = |entry: &Entry| entry.unchecked.has_none(pages);
+        let Some(seen) = self.look(id, has, checked) else {
             return Outcome::Miss;
         };
         if range.end() > seen.size {
@@ -95,11 +99,16 @@ impl Inner {
         }
     }
 
-    /// Looks an object up and counts the use; none unless all pages are present.
-    fn look(&self, id: VersionId, pages: PageRange) -> Option<Seen> {
+    /// Looks an object up and counts the use; none unless it `has` what is wanted.
+    fn look(
+        &self,
+        id: VersionId,
+        has: impl Fn(&Entry) -> bool,
+        checked: impl Fn(&Entry) -> bool,
+    ) -> Option<Seen> {
         let now = self.seconds();
         self.index.with(id, |entry| {
-            if !entry.present.has_all(pages) {
+            if !has(entry) {
                 return None;
             }
             if now.saturating_sub(entry.last_use_seconds) >= ONE_USE_SECONDS {
@@ -111,7 +120,7 @@ impl Inner {
                 size: entry.size,
                 stamp: entry.stamp,
                 file: entry.file.clone(),
-                checked: entry.unchecked.has_none(pages),
+                checked: checked(entry),
             })
         })?
     }
@@ -340,10 +349,10 @@ impl Inner {
     }
 
     fn local_file_believed(&self, id: VersionId) -> Option<LocalFile> {
-        let pages = self
-            .index
-            .with(id, |e| e.is_whole().then(|| e.all_pages()))??;
-        let seen = self.look(id, pages).filter(|seen| seen.checked)?;
+        let seen = self.look(id, Entry::is_whole, |entry| entry.unchecked.is_empty())?;
+        if !seen.checked {
+            return None;
+        }
         let file = self.file_of(id, &seen)?;
         let stat = files::stat(&file).ok()?;
         if Stamp::of(&stat) != seen.stamp || u64::try_from(stat.st_size) != Ok(seen.size) {

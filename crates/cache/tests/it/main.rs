@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The page store and its index map, from outside.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a test panics where it fails"
+)]
+
+mod basic;
+mod capacity;
+mod crash;
+mod damage;
+mod kv;
+mod model;
+mod open;
+mod support;
+mod threads;
