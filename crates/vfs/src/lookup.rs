@@ -31,6 +31,11 @@ pub struct Entry {
     pub attr_ttl: Duration,
 }
 
+/// How long the kernel may take a directory for one on a mount that always asks: it then asks once
+/// for each open of a file, not once for each component of the path. What is in the directory is
+/// asked for all the same.
+const DIRECTORY_TTL: Duration = Duration::from_secs(1);
+
 impl Vfs {
     /// Finds a name in a directory. Success counts one reference of the kernel.
     ///
@@ -127,7 +132,10 @@ impl Vfs {
     /// Adds a reference to what the worker knows at a place.
     pub(crate) fn enter(&self, place: Place, learnt: Learnt<ObjectMeta>) -> Entry {
         let Learnt { value: meta, age } = learnt;
-        let ttl = self.freshness(place.mount).left(age).unwrap_or_default();
+        let ttl = match self.freshness(place.mount) {
+            Freshness::Always if meta.kind == NodeKind::Directory => DIRECTORY_TTL,
+            freshness => freshness.left(age).unwrap_or_default(),
+        };
         let ino = self.mounts.hasher(&place).finish(meta.kind, &meta.tag);
         self.entry(&self.namespace.acquire(ino, place, meta), ttl, age)
     }
