@@ -197,7 +197,7 @@ fn an_endpoint_that_is_no_address() {
         .mount(&storage)
         .flag("--endpoint", "not an address")
         .run();
-    refused(&sandbox, answer, &["not an address", "endpoint"]);
+    refused(&sandbox, answer, &["the endpoint is not a url"]);
 }
 
 #[test]
