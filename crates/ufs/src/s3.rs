@@ -85,8 +85,7 @@ impl Inner {
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         let connections = settings.max_connections.max(1);
-        let secure = config.endpoint.starts_with("https");
-        let clients = Clients::new(config.ca_bundle.as_deref(), secure, connections)?;
+        let clients = Clients::new(config.ca_bundle.as_deref(), &config.endpoint, connections)?;
         let counters = Arc::new(Counters::default());
         let client = clients.storage.clone();
         let signed = Arc::clone(&counters);

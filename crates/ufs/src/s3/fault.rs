@@ -15,6 +15,9 @@ pub(crate) enum Fault {
     /// No connection, or it broke before an answer.
     #[error("no connection: {0}")]
     Unreachable(String),
+    /// The other side could not prove who it is.
+    #[error("the storage's certificate is not trusted: {0}")]
+    Untrusted(String),
     /// The body ended early or its connection broke.
     #[error("the answer broke off: {0}")]
     Broken(String),
@@ -174,7 +177,7 @@ impl Fault {
             Fault::Slow(_) => ErrorKind::Timeout,
             Fault::Unfit(_) => ErrorKind::Unsupported,
             Fault::Stale(_) => ErrorKind::Stale,
-            Fault::Credentials(_) => ErrorKind::PermissionDenied,
+            Fault::Credentials(_) | Fault::Untrusted(_) => ErrorKind::PermissionDenied,
         }
     }
 
@@ -185,6 +188,9 @@ impl Fault {
             Fault::Refused(refusal) => refusal.advice(place),
             Fault::Unreachable(_) | Fault::Slow(_) => {
                 Some(format!("check that {} is right and up", place.endpoint))
+            }
+            Fault::Untrusted(_) => {
+                Some("give its certificate authority with the option 'ca_bundle'".into())
             }
             _ => None,
         };

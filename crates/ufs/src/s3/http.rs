@@ -95,7 +95,7 @@ impl Http {
         }
         let answer = match tokio::time::timeout(self.patience, self.client.execute(request)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(Fault::Unreachable(causes(error))),
+            Ok(Err(error)) => return Err(unreachable(error)),
             Err(_) => {
                 return Err(Fault::Slow(format!(
                     "no answer came for {:?}",
@@ -188,6 +188,15 @@ fn check_range(asked: (u64, u64), status: StatusCode, headers: &HeaderMap) -> Re
             "{length} bytes when {wanted} were asked"
         ))),
         _ => Ok(()),
+    }
+}
+
+fn unreachable(error: reqwest::Error) -> Fault {
+    let causes = causes(error);
+    // How rustls begins what it says of certificates; the type is lost on the way here.
+    match causes.split_once("invalid peer certificate: ") {
+        Some((_, why)) => Fault::Untrusted(why.into()),
+        None => Fault::Unreachable(causes),
     }
 }
 

@@ -2,8 +2,8 @@
 //! The HTTP clients: pools, proxies, and whom we trust.
 //!
 //! Trust comes from the CA bundle of the options, else from the system. Plain HTTP needs neither.
-//! Proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`) are followed, but not to metadata
-//! services, which are next door.
+//! Proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`) are followed, but not to this machine
+//! itself, nor to metadata services, which are next door.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,9 +29,13 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Makes both. `secure` says whether the storage is reached by TLS.
-    pub(super) fn new(ca_bundle: Option<&Path>, secure: bool, connections: usize) -> Result<Self> {
-        let tls = tls(ca_bundle, secure)?;
+    /// Makes both, for a storage at `endpoint`.
+    pub(super) fn new(
+        ca_bundle: Option<&Path>,
+        endpoint: &str,
+        connections: usize,
+    ) -> Result<Self> {
+        let tls = tls(ca_bundle, endpoint.starts_with("https:"))?;
         let build = |builder: reqwest::ClientBuilder| {
             builder
                 .tls_backend_preconfigured(tls.clone())
@@ -45,6 +49,11 @@ impl Clients {
             .pool_max_idle_per_host(connections)
             .pool_idle_timeout(IDLE)
             .tcp_keepalive(Duration::from_secs(15));
+        let storage = if is_loopback(endpoint) {
+            storage.no_proxy()
+        } else {
+            storage
+        };
         let metadata = reqwest::Client::builder()
             .connect_timeout(METADATA_PATIENCE)
             .pool_max_idle_per_host(0)
@@ -54,6 +63,17 @@ impl Clients {
             metadata: build(metadata)?,
         })
     }
+}
+
+/// Returns whether an endpoint is on this machine.
+fn is_loopback(endpoint: &str) -> bool {
+    let url = reqwest::Url::parse(endpoint).ok();
+    url.as_ref()
+        .and_then(reqwest::Url::host_str)
+        .is_some_and(|host| {
+            let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+            host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+        })
 }
 
 fn tls(ca_bundle: Option<&Path>, secure: bool) -> Result<ClientConfig> {
@@ -88,5 +108,28 @@ fn read_bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
             format!("{}: no certificate in it; it should be a PEM file", what()),
         )),
         false => Ok(certificates),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_proxy_stands_between_us_and_this_machine() {
+        for here in [
+            "http://127.0.0.1:9000",
+            "https://localhost",
+            "http://[::1]:1/",
+        ] {
+            assert!(is_loopback(here), "{here}");
+        }
+        for there in [
+            "http://10.0.0.1",
+            "https://localhost.example",
+            "https://s3.example",
+        ] {
+            assert!(!is_loopback(there), "{there}");
+        }
     }
 }

@@ -2,15 +2,16 @@
 //! A server that answers what a test tells it to, right or wrong.
 //!
 //! It writes bytes as they are given, so that it can lie about lengths, break off and fall silent.
-//! Every request is recorded. One answer a connection.
+//! Every request is recorded. One answer a connection. With a certificate it speaks TLS.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 use types::{SystemClock, VersionTag};
 use ufs::{Settings, UnderStorage, open};
 
@@ -100,14 +101,33 @@ impl Liar {
     pub(crate) async fn start(
         script: impl Fn(usize, &Asked) -> Told + Send + Sync + 'static,
     ) -> Self {
+        Liar::start_with(None, script).await
+    }
+
+    /// Starts it, with TLS when there is an acceptor.
+    pub(crate) async fn start_with(
+        tls: Option<TlsAcceptor>,
+        script: impl Fn(usize, &Asked) -> Told + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let endpoint = format!("{scheme}://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (script, record): (Arc<Script>, _) = (Arc::new(script), Arc::clone(&asked));
         let runtime = tokio::runtime::Handle::current();
         let task = runtime.clone().spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                runtime.spawn(serve(stream, Arc::clone(&script), Arc::clone(&record)));
+                let (script, record) = (Arc::clone(&script), Arc::clone(&record));
+                match tls.clone() {
+                    None => runtime.spawn(serve(stream, script, record)),
+                    Some(tls) => runtime.spawn(async move {
+                        if let Ok(mut stream) = tls.accept(stream).await {
+                            answer(&mut stream, script, record).await;
+                            // The other side may be gone already.
+                            let _closed = stream.shutdown().await;
+                        }
+                    }),
+                };
             }
         });
         Liar {
@@ -124,6 +144,14 @@ impl Liar {
 
     /// Opens bucket `b` there; a request waits 300 ms for a sign of life.
     pub(crate) async fn open(&self) -> Arc<dyn UnderStorage> {
+        self.open_with(&[]).await.unwrap()
+    }
+
+    /// The same, with more options.
+    pub(crate) async fn open_with(
+        &self,
+        more: &[(&str, &str)],
+    ) -> types::Result<Arc<dyn UnderStorage>> {
         let options = [
             ("endpoint", self.endpoint.as_str()),
             ("access_key_id", "id"),
@@ -134,12 +162,13 @@ impl Liar {
             uri: "s3://b/".into(),
             options: options
                 .iter()
+                .chain(more)
                 .map(|(k, v)| ((*k).into(), (*v).into()))
                 .collect(),
             request_timeout: Duration::from_millis(300),
             max_connections: 4,
         };
-        open(&settings, Arc::new(SystemClock)).await.unwrap()
+        open(&settings, Arc::new(SystemClock)).await
     }
 }
 
@@ -159,12 +188,22 @@ pub(crate) fn v1(size: usize) -> VersionTag {
 }
 
 async fn serve(mut stream: TcpStream, script: Arc<Script>, record: Arc<Mutex<Vec<Asked>>>) {
+    if answer(&mut stream, script, record).await == Some(End::Reset) {
+        // What was sent must arrive before the reset overtakes it.
+        let _more = tokio::time::timeout(Duration::from_millis(50), stream.read_u8()).await;
+        stream.set_zero_linger().unwrap();
+    }
+}
+
+/// Answers one request; tells how it should end.
+async fn answer(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    script: Arc<Script>,
+    record: Arc<Mutex<Vec<Asked>>>,
+) -> Option<End> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        match stream.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => return,
-        }
+        head.push(stream.read_u8().await.ok()?);
     }
     let head = String::from_utf8(head).unwrap();
     let mut lines = head.lines();
@@ -182,19 +221,11 @@ async fn serve(mut stream: TcpStream, script: Arc<Script>, record: Arc<Mutex<Vec
         record.push(asked.clone());
         script(record.len() - 1, &asked)
     };
-    if stream.write_all(&told.bytes).await.is_err() {
-        return;
+    stream.write_all(&told.bytes).await.ok()?;
+    stream.flush().await.ok()?;
+    if told.end == End::Silence {
+        // Ends when the other side gives up.
+        let _more = stream.read_u8().await;
     }
-    match told.end {
-        End::Close => {}
-        End::Reset => {
-            // What was sent must arrive before the reset overtakes it.
-            let _more = tokio::time::timeout(Duration::from_millis(50), stream.read_u8()).await;
-            stream.set_zero_linger().unwrap();
-        }
-        End::Silence => {
-            // Ends when the other side gives up.
-            let _more = stream.read_u8().await;
-        }
-    }
+    Some(told.end)
 }

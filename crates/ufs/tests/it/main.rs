@@ -12,3 +12,4 @@ mod local;
 mod s3;
 mod s3_faults;
 mod s3_names;
+mod s3_trust;
