@@ -2,7 +2,7 @@
 //! The cache directory of a daemon: made, sized, and removed again when the start fails.
 //!
 //! Without a size of the user's, a share of the free room is taken at the first start and
-//! remembered beside the cache, so that a full cache does not shrink at every restart.
+//! remembered in the directory, so that a full cache does not shrink at every restart.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ pub(crate) struct CacheDir {
     pub(crate) size_bytes: u64,
     /// The topmost directory that did not exist before.
     made: Option<PathBuf>,
+    /// Whether the size is one of ours, to be remembered.
+    is_default: bool,
 }
 
 impl CacheDir {
@@ -43,6 +45,7 @@ impl CacheDir {
             path: plan.dir.clone(),
             size_bytes: 0,
             made,
+            is_default: plan.size_bytes.is_none(),
         };
         match plan.size_bytes.map_or_else(|| dir.default_size(), Ok) {
             Ok(size) => dir.size_bytes = size,
@@ -62,16 +65,24 @@ impl CacheDir {
         }
     }
 
-    fn default_size(&self) -> Result<u64> {
+    /// Remembers a size that was chosen here. Only once the directory is a cache: one that holds
+    /// anything else is refused by the cache.
+    pub(crate) fn remember(&self) {
         let file = self.path.join(SIZE_FILE);
-        let remembered = std::fs::read_to_string(&file).ok();
+        if self.is_default
+            && let Err(error) = std::fs::write(&file, self.size_bytes.to_string())
+        {
+            tracing::warn!("write '{}': {error}", file.display());
+        }
+    }
+
+    fn default_size(&self) -> Result<u64> {
+        let remembered = std::fs::read_to_string(self.path.join(SIZE_FILE)).ok();
         if let Some(size) = remembered.and_then(|text| text.trim().parse().ok()) {
             return Ok(size);
         }
         let disk = rustix::fs::statvfs(&self.path).context("ask for the free room")?;
-        let size = disk.f_bavail.saturating_mul(disk.f_frsize) / 100 * SHARE_PERCENT;
-        std::fs::write(&file, size.to_string()).context("write into it")?;
-        Ok(size)
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize) / 100 * SHARE_PERCENT)
     }
 }
 
@@ -120,9 +131,15 @@ mod tests {
             dir: dir.path().to_owned(),
             size_bytes: None,
         };
-        let first = CacheDir::prepare(&plan).unwrap().size_bytes;
-        assert!(first > 0);
-        std::fs::write(dir.path().join(SIZE_FILE), "12345").unwrap();
+        let mut first = CacheDir::prepare(&plan).unwrap();
+        assert!(first.size_bytes > 0);
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            0,
+            "no cache yet"
+        );
+        first.size_bytes = 12_345;
+        first.remember();
         assert_eq!(CacheDir::prepare(&plan).unwrap().size_bytes, 12_345);
     }
 

@@ -61,19 +61,28 @@ impl fmt::Display for Faults {
 
 impl std::error::Error for Faults {}
 
+impl Faults {
+    /// Makes faults that are about the file as a whole.
+    pub(crate) fn of_file(file: &Path, messages: Vec<String>) -> Faults {
+        let faults = messages
+            .into_iter()
+            .map(|message| Fault { line: 0, message })
+            .collect();
+        Faults {
+            file: file.to_owned(),
+            faults,
+        }
+    }
+}
+
 /// Reads a file, with all its faults if it has any.
 pub(crate) fn load(path: &Path) -> Result<ConfigFile, Faults> {
-    let faults = |faults| Faults {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Faults::of_file(path, vec![format!("cannot be read: {error}")]))?;
+    parse(&text, &Environment).map_err(|faults| Faults {
         file: path.to_owned(),
         faults,
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        faults(vec![Fault {
-            line: 0,
-            message: format!("cannot be read: {error}"),
-        }])
-    })?;
-    parse(&text, &Environment).map_err(faults)
+    })
 }
 
 fn parse(text: &str, resolve: &dyn Resolve) -> Result<ConfigFile, Vec<Fault>> {

@@ -30,6 +30,9 @@ use crate::records::{self, Record};
 
 /// Longest wait for the first answer of a storage: a user sits before it.
 const PROBE_MAX: Duration = Duration::from_secs(10);
+/// A request of the probe gives up sooner than the probe does, so that its reason is told and not
+/// only that time ran out.
+const PROBE_REQUEST_MAX: Duration = Duration::from_secs(8);
 /// Longest wait for the kernel's first answer from the mount.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long one request may stay without a sign of life before it is sent again.
@@ -72,7 +75,8 @@ pub(crate) fn run(
     let mut signals = runtime.block_on(async { Signals::watch() })?;
     let mut notices = Vec::new();
     check_places(plan, &mut notices)?;
-    let storages = runtime.block_on(open_storages(plan, &clock))?;
+    let patience = plan.deadline.min(REQUEST_TIMEOUT_MAX);
+    let storages = runtime.block_on(open_storages(plan, &clock, patience))?;
     let cache_dir = CacheDir::prepare(&plan.cache)?;
     let started = Start {
         plan,
@@ -136,25 +140,38 @@ fn check_places(plan: &Plan, notices: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Reads URIs and options; sends nothing.
-async fn open_storages(plan: &Plan, clock: &Arc<dyn Clock>) -> Result<Vec<Arc<dyn UnderStorage>>> {
-    let mut storages = Vec::new();
-    for mount in &plan.mounts {
-        let mut options = mount.options.clone();
-        options.extend(mount.secrets.0.clone());
-        let settings = ufs::Settings {
-            uri: mount.uri.clone(),
-            options,
-            request_timeout: plan.deadline.min(REQUEST_TIMEOUT_MAX),
-            max_connections: CONNECTIONS_MAX,
-        };
-        storages.push(ufs::open(&settings, Arc::clone(clock)).await?);
-    }
-    Ok(storages)
+/// Reads the URI and the options of a mount; sends nothing.
+pub(crate) async fn open_storage(
+    mount: &MountPlan,
+    clock: &Arc<dyn Clock>,
+    request_timeout: Duration,
+) -> Result<Arc<dyn UnderStorage>> {
+    let mut options = mount.options.clone();
+    options.extend(mount.secrets.0.clone());
+    let settings = ufs::Settings {
+        uri: mount.uri.clone(),
+        options,
+        request_timeout,
+        max_connections: CONNECTIONS_MAX,
+    };
+    Ok(ufs::open(&settings, Arc::clone(clock)).await?)
 }
 
-/// Asks each storage once, all at the same time.
-async fn probe_all(storages: &[Arc<dyn UnderStorage>], clock: &dyn Clock) -> Result<()> {
+async fn open_storages(
+    plan: &Plan,
+    clock: &Arc<dyn Clock>,
+    request_timeout: Duration,
+) -> Result<Vec<Arc<dyn UnderStorage>>> {
+    let opened = plan
+        .mounts
+        .iter()
+        .map(|mount| open_storage(mount, clock, request_timeout));
+    try_join_all(opened).await
+}
+
+/// Asks each storage once, all at the same time, with connections that are not used again.
+async fn probe_all(plan: &Plan, clock: &Arc<dyn Clock>) -> Result<()> {
+    let storages = open_storages(plan, clock, plan.deadline.min(PROBE_REQUEST_MAX)).await?;
     let deadline = clock.deadline(PROBE_MAX);
     try_join_all(
         storages
@@ -178,9 +195,10 @@ impl Start<'_> {
     /// Builds the rooms and mounts. On failure what was started ends with its last owner.
     fn mount(self, cache_dir: &CacheDir, signals: &mut Signals) -> Result<Daemon> {
         let (store, metadata) = self.open_cache(cache_dir)?;
+        cache_dir.remember();
         self.runtime.block_on(async {
             tokio::select! {
-                probed = probe_all(self.storages, &*self.clock) => probed,
+                probed = probe_all(self.plan, &self.clock) => probed,
                 name = signals.next() => bail!("{name} came before the mount was ready"),
             }
         })?;

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,7 +59,11 @@ pub(crate) fn start(plan: &LogPlan, clock: Arc<dyn Clock>) -> Result<Arc<Faults>
                 .try_init()
         }
         None => registry
-            .with(text::layer().with_writer(io::stderr))
+            .with(
+                text::layer()
+                    .with_ansi(io::stderr().is_terminal())
+                    .with_writer(io::stderr),
+            )
             .try_init(),
     };
     started.context("start the log")?;

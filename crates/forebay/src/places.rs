@@ -4,9 +4,10 @@
 //! Root uses /run, /var/cache and /var/log; other users their XDG directories. What belongs to one
 //! mount point is named after it, so that the same command finds the same cache again.
 
+use std::io::ErrorKind as Io;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 /// Resolves a mount point without asking the file system that may hang or be dead there: its
 /// parent is resolved, its last name is taken as it is unless it is a symbolic link.
@@ -24,11 +25,14 @@ pub(crate) fn mount_point(dir: &Path) -> Result<PathBuf> {
             .with_context(|| format!("path '{}'", dir.display()));
     };
     let parent = path.parent().unwrap_or(Path::new("/"));
-    let parent = parent.canonicalize().with_context(|| {
-        format!(
-            "the directory of mount point '{}' (create it with mkdir -p)",
-            dir.display()
-        )
+    let parent = parent.canonicalize().map_err(|error| {
+        let shown = path.display();
+        match error.kind() {
+            Io::NotFound => {
+                anyhow!("mount point {shown} is missing; make it with 'mkdir -p {shown}'")
+            }
+            _ => anyhow!("mount point {shown} cannot be used: {error}"),
+        }
     })?;
     let resolved = parent.join(name);
     // Reading a link is the one question that the kernel answers without asking a mount's daemon.

@@ -3,7 +3,7 @@
 //!
 //! A record leads the other commands to a daemon's socket. It is never believed on its own: a
 //! daemon is alive when the process of that id started when the record says. Records of daemons
-//! that died are removed by whoever meets them. The directory is private to its user, and one that
+//! that died are removed by whoever meets them, once their mounts are gone too. The directory is private to its user, and one that
 //! somebody else made is refused.
 
 use std::io::ErrorKind as Io;
@@ -35,6 +35,12 @@ impl Record {
     /// Returns whether the daemon still runs.
     pub(crate) fn is_alive(&self) -> bool {
         start_ticks(self.pid).is_some_and(|ticks| ticks == self.start_ticks)
+    }
+
+    /// Returns whether the mount is still there, with nobody behind it. The kernel answers that.
+    fn is_dead_mount(&self) -> bool {
+        let found = rustix::fs::statfs(&self.mount_point);
+        found.is_err_and(|errno| errno == rustix::io::Errno::NOTCONN)
     }
 
     /// Writes the record where the other commands look; whole or not at all.
@@ -93,10 +99,18 @@ pub(crate) fn prepare(run_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns the live daemons below these directories, in order of their mount points, and removes
-/// what dead ones left.
-pub(crate) fn live(run_dirs: &[PathBuf]) -> Result<Vec<Record>> {
-    let mut live = Vec::new();
+/// What the records say, each kind in order of the mount points.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Daemons that run.
+    pub(crate) live: Vec<Record>,
+    /// Daemons that died and left their mount behind.
+    pub(crate) dead: Vec<Record>,
+}
+
+/// Reads the records below these directories, and removes those of which nothing is left.
+pub(crate) fn scan(run_dirs: &[PathBuf]) -> Result<Found> {
+    let mut found = Found::default();
     for dir in run_dirs {
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,
@@ -109,20 +123,24 @@ pub(crate) fn live(run_dirs: &[PathBuf]) -> Result<Vec<Record>> {
                 continue;
             }
             match read(&path) {
-                Some(record) if record.is_alive() => live.push(record),
+                Some(record) if record.is_alive() => found.live.push(record),
+                Some(record) if record.is_dead_mount() => found.dead.push(record),
                 Some(record) => Record::remove(dir, &record.mount_point),
                 // Not a record of ours, or one of a version to come: left alone.
                 None => tracing::debug!("'{}' is not a record", path.display()),
             }
         }
     }
-    live.sort_by(|a, b| a.mount_point.cmp(&b.mount_point));
-    Ok(live)
+    for records in [&mut found.live, &mut found.dead] {
+        records.sort_by(|a, b| a.mount_point.cmp(&b.mount_point));
+    }
+    Ok(found)
 }
 
 /// Returns the live daemon of one mount point.
 pub(crate) fn find(run_dirs: &[PathBuf], mount_point: &Path) -> Result<Option<Record>> {
-    Ok(live(run_dirs)?
+    Ok(scan(run_dirs)?
+        .live
         .into_iter()
         .find(|record| record.mount_point == mount_point))
 }
@@ -178,7 +196,7 @@ mod tests {
         record.write(dir.path()).unwrap();
         std::fs::write(&record.socket, b"").unwrap();
         std::fs::write(dir.path().join("notes.json"), b"{}").unwrap();
-        assert_eq!(live(&[dir.path().to_owned()]).unwrap(), []);
+        assert_eq!(scan(&[dir.path().to_owned()]).unwrap(), Found::default());
         let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
     }

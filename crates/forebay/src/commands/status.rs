@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use futures::future::join_all;
 use gateway::{Client, wire};
 use serde::Serialize;
@@ -15,11 +15,14 @@ use types::ByteSize;
 
 use crate::cli::StatusArgs;
 use crate::places;
-use crate::records::{self, Record};
+use crate::records::{self, Found};
 use crate::values::show_duration;
 
 /// A status is answered from memory; a daemon that takes longer is in trouble.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Columns of a terminal that most people have.
+const WIDTH: u16 = 100;
 
 /// What is printed with `--json`.
 #[derive(Debug, Default, Serialize)]
@@ -27,6 +30,8 @@ struct Report {
     daemons: Vec<wire::Status>,
     /// Daemons that run and do not answer.
     silent: Vec<Silent>,
+    /// Daemons that died and left their mounts behind.
+    dead: Vec<Dead>,
 }
 
 #[derive(Debug, Serialize)]
@@ -36,14 +41,25 @@ struct Silent {
     error: String,
 }
 
+#[derive(Debug, Serialize)]
+struct Dead {
+    mount_point: String,
+    pid: i32,
+}
+
 /// Prints the status; fails when no daemon runs.
 pub(crate) fn run(args: &StatusArgs, run_dir: Option<&Path>) -> Result<()> {
-    let mut records = records::live(&places::run_dirs(run_dir))?;
+    let mut found = records::scan(&places::run_dirs(run_dir))?;
     if let Some(dir) = &args.dir {
         let mount_point = places::mount_point(dir)?;
-        records.retain(|record| record.mount_point == mount_point);
+        found
+            .live
+            .retain(|record| record.mount_point == mount_point);
+        found
+            .dead
+            .retain(|record| record.mount_point == mount_point);
     }
-    let report = ask_all(&records)?;
+    let report = ask_all(&found)?;
     if args.json {
         println!(
             "{}",
@@ -62,26 +78,35 @@ pub(crate) fn run(args: &StatusArgs, run_dir: Option<&Path>) -> Result<()> {
         {
             println!("{mount_point}: the daemon (pid {pid}) does not answer: {error}");
         }
-    }
-    match (&args.dir, records.is_empty()) {
-        (Some(dir), true) => bail!("no daemon of this user serves '{}'", dir.display()),
-        (None, true) => {
-            bail!("no daemon of this user runs; start one with 'forebay mount URI DIR'")
+        for Dead { mount_point, pid } in &report.dead {
+            println!(
+                "{mount_point}: its daemon (pid {pid}) died; 'forebay umount {mount_point}' takes \
+                 the dead mount away, and mounting there again does too"
+            );
         }
-        (_, false) if report.daemons.is_empty() => bail!("no daemon answers"),
-        (_, false) => Ok(()),
+    }
+    match &args.dir {
+        _ if !report.daemons.is_empty() => Ok(()),
+        _ if !report.silent.is_empty() || !report.dead.is_empty() => bail!("no daemon answers"),
+        Some(dir) => bail!("no daemon of this user serves '{}'", dir.display()),
+        None => bail!("no daemon of this user runs; start one with 'forebay mount URI DIR'"),
     }
 }
 
-fn ask_all(records: &[Record]) -> Result<Report> {
+fn ask_all(found: &Found) -> Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let asked = records
+    let asked = found
+        .live
         .iter()
         .map(|record| async move { (record, Client::new(&record.socket).status(PATIENCE).await) });
     let mut report = Report::default();
+    report.dead.extend(found.dead.iter().map(|record| Dead {
+        mount_point: record.mount_point.display().to_string(),
+        pid: record.pid,
+    }));
     for (record, answer) in runtime.block_on(join_all(asked)) {
         match answer {
             Ok(status) => report.daemons.push(status),
@@ -99,6 +124,9 @@ fn ask_all(records: &[Record]) -> Result<Report> {
 fn table(status: &wire::Status) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
+    table
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(WIDTH);
     table.set_header([status.mount_point.clone(), headline(status)]);
     let mut row = |name: &str, value: String| {
         table.add_row([name.to_owned(), value]);

@@ -22,14 +22,20 @@ use crate::records::{self, Record};
 const ANSWER_EXTRA: Duration = Duration::from_secs(15);
 /// Writing what is queued and syncing the index of a large cache.
 const END_MAX: Duration = Duration::from_secs(60);
-/// A daemon that does not answer gets this long to end by itself before it is killed.
-const TERMINATE_MAX: Duration = Duration::from_secs(5);
+/// A daemon answers what it knows at once; one that takes longer hangs.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// A daemon that hangs gets this long to end by itself before it is killed.
+const TERMINATE_MAX: Duration = Duration::from_secs(2);
 
 /// Unmounts; returns when the daemon has ended.
 pub(crate) fn run(args: &UmountArgs, run_dir: Option<&Path>) -> Result<()> {
     let mount_point = places::mount_point(&args.dir)?;
     let Some(record) = records::find(&places::run_dirs(run_dir), &mount_point)? else {
-        return without_daemon(&mount_point, args.force);
+        without_daemon(&mount_point, args.force)?;
+        // With its mount gone, the record of a dead daemon goes too.
+        records::scan(&places::run_dirs(run_dir))?;
+        println!("unmounted {}", mount_point.display());
+        return Ok(());
     };
     let pid = Pid::from_raw(record.pid).context("a record without a process")?;
     // Opened before anything else, so that it is this process that is waited for.
@@ -46,16 +52,12 @@ pub(crate) fn run(args: &UmountArgs, run_dir: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// A mount that no live daemon has a record of: dead, or not ours.
+/// A mount that no live daemon has a record of: dead, or started with another run directory.
 fn without_daemon(mount_point: &Path, force: bool) -> Result<()> {
-    let shown = mount_point.display();
-    if fuse::clean_dead_mount(mount_point)? {
-        println!("took away the dead mount at {shown}");
-        return Ok(());
+    match fuse::clean_dead_mount(mount_point)? {
+        true => Ok(()),
+        false => Ok(fuse::unmount(mount_point, force)?),
     }
-    fuse::unmount(mount_point, force)?;
-    println!("unmounted {shown}");
-    Ok(())
 }
 
 fn ask(record: &Record, args: &UmountArgs, process: &OwnedFd) -> Result<()> {
@@ -71,7 +73,9 @@ fn ask(record: &Record, args: &UmountArgs, process: &OwnedFd) -> Result<()> {
         };
         runtime.block_on(client.unmount(request, timeout + ANSWER_EXTRA))
     };
-    let mut asked = request(Duration::ZERO);
+    // Whether anybody is there is asked first: it is answered sooner than an unmount may be.
+    let answers = runtime.block_on(client.status(SILENCE_MAX));
+    let mut asked = answers.and_then(|_| request(Duration::ZERO));
     if let Err(error) = &asked
         && error.kind() == ErrorKind::Busy
         && !args.timeout.is_zero()
@@ -116,6 +120,9 @@ fn take_down(record: &Record, process: &OwnedFd) -> Result<()> {
         if ends_within(process, patience) {
             break;
         }
+    }
+    if let Some(run_dir) = record.socket.parent() {
+        Record::remove(run_dir, &record.mount_point);
     }
     Ok(())
 }
