@@ -14,9 +14,9 @@
 //! File I/O runs on the runtime's blocking threads, at most `max_connections` at once.
 
 mod beneath;
+mod list;
 mod version;
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -28,21 +28,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream;
-use rustix::fs::{Dir, FileType, OFlags};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
 use types::{
-    ByteRange, Clock, Deadline, Error, ErrorKind, Name, ObjectMeta, ObjectPath, Result, VersionTag,
+    ByteRange, Clock, Deadline, Error, ErrorKind, ObjectMeta, ObjectPath, Result, VersionTag,
 };
 
 use self::version::{is_young, meta_of, tag_of};
 use crate::counters::count;
-use crate::{ByteStream, Counters, ListEntry, ListPage, ListStream, Settings, UnderStorage};
+use crate::{ByteStream, Counters, ListStream, Settings, UnderStorage};
 
 /// Enough to keep a disk busy, little enough to hand on soon.
 const PIECE: u64 = 1 << 20;
-/// Names of one page of a listing.
-const PAGE_NAMES: usize = 1024;
 
 /// Opens a directory.
 pub(crate) async fn open(
@@ -221,7 +219,7 @@ impl UnderStorage for Local {
         let start = Some((Arc::clone(&self.0), dir.clone(), None));
         Box::pin(stream::unfold(start, |state| async move {
             let (inner, path, dir) = state?;
-            match list_page(&inner, &path, dir).await {
+            match list::page(&inner, &path, dir).await {
                 Ok((page, Some(dir))) => Some((Ok(page), Some((inner, path, Some(dir))))),
                 Ok((page, None)) => Some((Ok(page), None)),
                 Err(error) => Some((Err(error), None)),
@@ -368,94 +366,6 @@ fn read_exact(file: &OwnedFd, at: u64, len: u64) -> Result<Bytes> {
         }
     }
     Ok(buffer.into())
-}
-
-/// Returns the next page and, when there may be more, where to go on.
-async fn list_page(
-    inner: &Arc<Inner>,
-    path: &ObjectPath,
-    dir: Option<Dir>,
-) -> Result<(ListPage, Option<Dir>)> {
-    let what = inner.name("list", path);
-    let deadline = inner.clock.deadline(inner.request_timeout);
-    count(&inner.counters.list);
-    let directory = path.clone();
-    let read = move |inner: &Inner| {
-        let mut dir = match dir {
-            Some(dir) => dir,
-            None => {
-                let opened = inner.open(&directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
-                Dir::new(opened).map_err(|errno| io_error("open", errno))?
-            }
-        };
-        let (names, more) = read_names(&mut dir)?;
-        Ok((dir, names, more))
-    };
-    let (dir, names, more) = inner.work(&what, deadline, read).await?;
-    let names = Arc::new(names);
-    let dir = Arc::new(std::sync::Mutex::new(dir));
-    let look = || {
-        let (names, dir, now) = (Arc::clone(&names), Arc::clone(&dir), inner.clock.wall());
-        inner.work(&what, deadline, move |_| {
-            let dir = dir
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            stat_names(&dir, &names, now)
-        })
-    };
-    let (mut page, young) = look().await?;
-    if young {
-        tokio::time::sleep(version::GRAIN).await;
-        page = look().await?.0;
-    }
-    let dir = Arc::into_inner(dir).and_then(|dir| dir.into_inner().ok());
-    let dir = dir.ok_or_else(|| Error::internal("a page still being read").context(&what))?;
-    Ok((page, more.then_some(dir)))
-}
-
-/// Reads up to a page of names; says whether there may be more.
-fn read_names(dir: &mut Dir) -> Result<(Vec<Vec<u8>>, bool)> {
-    let mut names = Vec::new();
-    while names.len() < PAGE_NAMES {
-        let Some(entry) = dir.read() else {
-            return Ok((names, false));
-        };
-        let entry = entry.map_err(|errno| io_error("read", errno))?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(name.to_vec());
-        }
-    }
-    Ok((names, true))
-}
-
-/// Looks at each name; says whether one changed so recently that it must be looked at again.
-fn stat_names(
-    dir: &Dir,
-    names: &[Vec<u8>],
-    now: std::time::SystemTime,
-) -> Result<(ListPage, bool)> {
-    let fd = dir.fd().map_err(|errno| io_error("list", errno))?;
-    let (mut page, mut young) = (ListPage::default(), false);
-    for bytes in names {
-        let Ok(name) = Name::new(bytes) else {
-            page.unshowable += 1;
-            continue;
-        };
-        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-        let stat = match rustix::fs::statat(fd, OsStr::from_bytes(bytes), flags) {
-            Ok(stat) => stat,
-            // Removed since its name was read.
-            Err(Errno::NOENT) => continue,
-            Err(errno) => return Err(io_error("stat", errno).context(name.to_string())),
-        };
-        match meta_of(&stat, now) {
-            Some(meta) => page.entries.push(ListEntry { name, meta }),
-            None => page.unshowable += 1,
-        }
-        young |= is_young(&stat, now);
-    }
-    Ok((page, young))
 }
 
 /// Words an error of the kernel.

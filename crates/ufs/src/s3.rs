@@ -43,6 +43,9 @@ use crate::retry::Retry;
 use crate::uri::S3Location;
 use crate::{ByteStream, Counters, ListStream, Settings, UnderStorage};
 
+/// How often a check tries to connect: once more than a fluke takes.
+const CONNECTS_OF_CHECK: u32 = 3;
+
 /// Opens a bucket. Sends nothing.
 pub(crate) fn open(
     location: S3Location,
@@ -235,6 +238,26 @@ impl UnderStorage for S3 {
             false => {
                 Err(Error::new(ErrorKind::NotFound, "no such object or directory").context(what))
             }
+        }
+    }
+
+    async fn check(&self, deadline: Deadline) -> Result<()> {
+        let inner = &self.0;
+        let (what, mut retry) = (
+            inner.name("list", &ObjectPath::root()),
+            Retry::new(deadline),
+        );
+        let mut refused = 0;
+        loop {
+            let fault = match before(retry.deadline(), inner.any_below(&inner.prefix)).await {
+                Ok(_) => return Ok(()),
+                Err(fault) => fault,
+            };
+            refused += u32::from(matches!(fault, Fault::Unreachable(_)));
+            if refused == CONNECTS_OF_CHECK {
+                return Err(fault.into_error(&what, &inner.place));
+            }
+            inner.pause(&what, &mut retry, fault).await?;
         }
     }
 

@@ -70,7 +70,7 @@ pub trait UnderStorage: Send + Sync + Debug {
     /// Reads `range`, which lies inside the object, of the version `tag`.
     ///
     /// # Errors
-    /// `Stale` when the object is another version now, also in the middle of the stream.
+    /// `Stale` when the object is another version now or gone, also in the middle of the stream.
     async fn read(
         &self,
         path: &ObjectPath,
@@ -85,6 +85,20 @@ pub trait UnderStorage: Send + Sync + Debug {
             ErrorKind::Unsupported,
             format!("read link {path}: {} has no symbolic links", self.uri()),
         ))
+    }
+
+    /// Asks the least that tells whether the storage can be used; see [`probe`].
+    async fn check(&self, deadline: Deadline) -> Result<()> {
+        let mut listing = self.list(&ObjectPath::root());
+        let first = tokio::time::timeout_at(deadline.instant().into(), listing.next()).await;
+        match first {
+            Ok(None) => Ok(()),
+            Ok(Some(page)) => page.map(|_| ()),
+            Err(_) => Err(Error::new(
+                ErrorKind::Timeout,
+                "no answer before the deadline",
+            )),
+        }
     }
 
     /// Returns the counts of requests.
@@ -104,24 +118,13 @@ pub async fn open(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Arc<dyn 
 }
 
 /// Asks the storage once, so that wrong places, credentials and endpoints show before anybody
-/// waits for a file.
+/// waits for a file. An endpoint that takes no connection is not waited for.
 ///
 /// # Errors
 /// One message with the cause and what to do about it.
 pub async fn probe(storage: &dyn UnderStorage, deadline: Deadline) -> Result<()> {
-    let first = tokio::time::timeout_at(
-        deadline.instant().into(),
-        storage.list(&ObjectPath::root()).next(),
-    )
-    .await;
-    let context = || format!("reach {}", storage.uri());
-    match first {
-        Ok(None | Some(Ok(_))) => Ok(()),
-        Ok(Some(Err(error))) => Err(error.context(context())),
-        Err(_) => Err(Error::new(
-            ErrorKind::Timeout,
-            "no answer before the deadline; check the endpoint and the network",
-        )
-        .context(context())),
-    }
+    storage
+        .check(deadline)
+        .await
+        .map_err(|error| error.context(format!("reach {}", storage.uri())))
 }

@@ -239,6 +239,30 @@ async fn what_is_wrong_with_a_mount_is_said_by_the_probe() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_takes_no_connection_is_said_at_once() {
+    let bucket = Bucket::new("").await;
+    bucket.relay.switch_off();
+    for endpoint in [bucket.relay.endpoint(), "http://no-such-host.invalid"] {
+        let storage = open_bucket(&bucket.server, endpoint, "bucket", &[])
+            .await
+            .unwrap();
+        let started = SystemClock.now();
+        let deadline = SystemClock.deadline(Duration::from_secs(60));
+        let error = probe(&*storage, deadline).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("check that {endpoint} is right and up"))
+        );
+        assert!(
+            SystemClock.now() - started < Duration::from_secs(30),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_storage_that_is_off_or_silent_fails_in_time_and_is_used_again_after() {
     let bucket = Bucket::new("").await;
     bucket.put(b"object", b"0123456789").await;
