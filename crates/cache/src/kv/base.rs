@@ -7,6 +7,8 @@
 //! out later, at the next checkpoint. redb may panic on a damaged file; that is caught here and
 //! counts as damage.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -321,6 +323,17 @@ fn caught<T>(work: impl FnOnce() -> Stored<T>) -> std::result::Result<T, Fault> 
 
 fn open_database(path: &Path, cache_bytes: usize) -> std::result::Result<Database, Fault> {
     let opened = catch_unwind(|| {
+        // redb would make it readable for all.
+        let made = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path);
+        if let Err(error) = made
+            && error.kind() != std::io::ErrorKind::AlreadyExists
+        {
+            return Err(StorageError::Io(error).into());
+        }
         let mut builder = Database::builder();
         builder.set_cache_size(cache_bytes);
         builder.create(path)

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cache::{Settings, Store};
-use types::{ByteSize, Error, ErrorKind, PAGE_SIZE, SystemClock};
+use types::{ByteSize, Clock, Error, ErrorKind, PAGE_SIZE, SystemClock};
 
 use crate::support::*;
 
@@ -237,4 +237,21 @@ fn a_smaller_capacity_evicts_at_the_open() {
     assert!(store.stats().used <= 64 * MIB);
     assert!(store.stats().objects >= 40);
     assert!(disk_usage(dir.path()) <= 64 * MIB);
+}
+
+#[test]
+fn a_hundred_thousand_objects_open_in_well_under_a_second() {
+    let dir = temp();
+    let store = open_with(dir.path(), 1 << 30);
+    for n in 0..100_000 {
+        fill(&store, n, 0);
+    }
+    drop(store);
+    let clock = SystemClock;
+    let started = clock.now();
+    let store = open_with(dir.path(), 1 << 30);
+    let took = clock.now().duration_since(started);
+    assert!(took.as_millis() < 1000, "{took:?}");
+    assert_eq!(store.stats().objects, 100_000);
+    assert!(hits(&store, 77_777, whole(0)));
 }
