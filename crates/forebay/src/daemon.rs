@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use cache::kv::Kv;
 use futures::future::try_join_all;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use types::{ByteSize, Clock, ErrorKind, ObjectPath, SystemClock};
@@ -40,6 +41,8 @@ const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(15);
 /// Requests under way at a time, for each storage: 64 hide 15 ms at 200 MB/s even for objects of
 /// 50 KB.
 const CONNECTIONS_MAX: usize = 64;
+/// Threads for what blocks: local storages read on them, and a disk gains nothing from more.
+const BLOCKING_THREADS_MAX: usize = 32;
 /// How long readers have to close their files after SIGTERM.
 const SIGNAL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the kernel door may take to end once the mount is gone.
@@ -71,6 +74,7 @@ pub(crate) fn run(
     on_ready: impl FnOnce(&Ready) -> Result<()>,
 ) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    raise_open_files();
     let runtime = runtime()?;
     let mut signals = runtime.block_on(async { Signals::watch() })?;
     let mut notices = Vec::new();
@@ -119,11 +123,25 @@ pub(crate) fn run(
     outcome
 }
 
+/// Takes all open files that this process may have: the usual soft limit of 1,024 is for programs
+/// that use `select`, and every file that the kernel reads itself costs one.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("raise the limit of open files: {error}");
+    }
+}
+
 fn runtime() -> Result<Runtime> {
     let threads = std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 4));
     Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("forebay-io")
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()
         .context("start the runtime")
@@ -345,20 +363,12 @@ impl Daemon {
     }
 
     fn write_record(&self, storages: &[Arc<dyn UnderStorage>]) -> Result<()> {
-        let pid = rustix::process::getpid().as_raw_pid();
-        let record = Record {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid,
-            start_ticks: records::start_ticks(pid).context("read /proc/self/stat")?,
-            mount_point: self.plan.mount_point.clone(),
-            uris: storages
-                .iter()
-                .map(|storage| storage.uri().to_owned())
-                .collect(),
-            socket: records::socket_path(&self.plan.run_dir, &self.plan.mount_point),
-            log: self.plan.log.file.clone(),
-        };
-        record.write(&self.plan.run_dir)
+        let uris = storages
+            .iter()
+            .map(|storage| storage.uri().to_owned())
+            .collect();
+        let (run_dir, log) = (&self.plan.run_dir, self.plan.log.file.clone());
+        Record::of_self(run_dir, &self.plan.mount_point, uris, log)?.write(run_dir)
     }
 
     /// Resolves when the mount is gone: by the admin API, by `umount`, or after a signal.

@@ -19,6 +19,7 @@ mod daemon;
 mod demo;
 mod launch;
 mod logging;
+mod memory;
 mod node;
 mod places;
 mod plan;
@@ -38,6 +39,7 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    memory::bound_arenas();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -6,7 +6,7 @@
 //! that died are removed by whoever meets them, once their mounts are gone too. The directory is private to its user, and one that
 //! somebody else made is refused.
 
-use std::io::ErrorKind as Io;
+use std::io::{ErrorKind as Io, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,8 @@ use crate::places;
 
 /// The kernel's limit of a socket's address, less the byte that ends it.
 const SOCKET_PATH_MAX: usize = 107;
+/// A record with a thousand mounts is 100 KB.
+const RECORD_MAX_BYTES: u64 = 1 << 20;
 
 /// A running daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,16 +31,44 @@ pub(crate) struct Record {
     pub(crate) uris: Vec<String>,
     pub(crate) socket: PathBuf,
     pub(crate) log: Option<PathBuf>,
+    /// Who wrote the record. Root reads those of all users, and must not be led to a process or a
+    /// file of somebody else by what they say.
+    #[serde(skip)]
+    owner: u32,
 }
 
 impl Record {
-    /// Returns whether the daemon still runs.
-    pub(crate) fn is_alive(&self) -> bool {
-        start_ticks(self.pid).is_some_and(|ticks| ticks == self.start_ticks)
+    /// Makes the record of this process.
+    pub(crate) fn of_self(
+        run_dir: &Path,
+        mount_point: &Path,
+        uris: Vec<String>,
+        log: Option<PathBuf>,
+    ) -> Result<Record> {
+        let pid = rustix::process::getpid().as_raw_pid();
+        Ok(Record {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid,
+            start_ticks: start_ticks(pid).context("read /proc/self/stat")?,
+            mount_point: mount_point.to_owned(),
+            uris,
+            socket: socket_path(run_dir, mount_point),
+            log,
+            owner: own_uid(),
+        })
     }
 
-    /// Returns whether the mount is still there, with nobody behind it. The kernel answers that.
+    /// Returns whether the daemon still runs, as a process of whoever wrote the record.
+    pub(crate) fn is_alive(&self) -> bool {
+        start_ticks(self.pid) == Some(self.start_ticks) && process_uid(self.pid) == Some(self.owner)
+    }
+
+    /// Returns whether the mount is still there, with nobody behind it. The kernel answers that; a
+    /// mount of another user is not asked, because it may be made to hang.
     fn is_dead_mount(&self) -> bool {
+        if self.owner != own_uid() {
+            return false;
+        }
         let found = rustix::fs::statfs(&self.mount_point);
         found.is_err_and(|errno| errno == rustix::io::Errno::NOTCONN)
     }
@@ -146,7 +176,24 @@ pub(crate) fn find(run_dirs: &[PathBuf], mount_point: &Path) -> Result<Option<Re
 }
 
 fn read(path: &Path) -> Option<Record> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    let file = std::fs::File::open(path).ok()?;
+    let mut text = Vec::new();
+    (&file).take(RECORD_MAX_BYTES).read_to_end(&mut text).ok()?;
+    let mut record: Record = serde_json::from_slice(&text).ok()?;
+    record.owner = file.metadata().ok()?.uid();
+    record.socket = socket_path(path.parent()?, &record.mount_point);
+    Some(record)
+}
+
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Returns the effective user of a process.
+fn process_uid(pid: i32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    ids.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Returns when a process started, in ticks since boot; none when it is gone or only a zombie.
@@ -166,16 +213,16 @@ mod tests {
     use super::*;
 
     fn own_record(dir: &Path) -> Record {
-        let pid = rustix::process::getpid().as_raw_pid();
-        Record {
-            version: "1".into(),
-            pid,
-            start_ticks: start_ticks(pid).unwrap(),
-            mount_point: "/mnt/data".into(),
-            uris: vec!["s3://b".into()],
-            socket: socket_path(dir, Path::new("/mnt/data")),
-            log: None,
-        }
+        Record::of_self(dir, Path::new("/mnt/data"), vec!["s3://b".into()], None).unwrap()
+    }
+
+    #[test]
+    fn a_record_does_not_lead_to_a_process_of_another_user() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut record = own_record(dir.path());
+        assert!(record.is_alive());
+        record.owner += 1;
+        assert!(!record.is_alive());
     }
 
     #[test]
