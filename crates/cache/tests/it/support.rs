@@ -154,3 +154,10 @@ pub(crate) fn bytes_of(file: &File) -> Vec<u8> {
     file.read_exact_at(&mut bytes, 0).unwrap();
     bytes
 }
+
+/// Returns how long this thread has run, in milliseconds: unlike the time that passes, it does not
+/// depend on what else the machine does.
+pub(crate) fn cpu_ms() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split(' ').next().unwrap().parse::<u64>().unwrap() / 1_000_000
+}
