@@ -77,8 +77,8 @@ pub(crate) fn run(
     raise_open_files();
     let runtime = runtime()?;
     let mut signals = runtime.block_on(async { Signals::watch() })?;
-    let mut notices = Vec::new();
-    check_places(plan, &mut notices)?;
+    let run_dir = records::prepare(&plan.run_dir)?;
+    let notices = check_mount_point(&plan.mount_point)?;
     let patience = plan.deadline.min(REQUEST_TIMEOUT_MAX);
     let storages = runtime.block_on(open_storages(plan, &clock, patience))?;
     let cache_dir = CacheDir::prepare(&plan.cache)?;
@@ -94,6 +94,7 @@ pub(crate) fn run(
         Record::remove(&plan.run_dir, &plan.mount_point);
         cache_dir.undo();
     })?;
+    run_dir.keep();
     let ready = Ready {
         pid: std::process::id(),
         mount_point: plan.mount_point.clone(),
@@ -147,15 +148,16 @@ fn runtime() -> Result<Runtime> {
         .context("start the runtime")
 }
 
-fn check_places(plan: &Plan, notices: &mut Vec<String>) -> Result<()> {
-    records::prepare(&plan.run_dir)?;
-    if fuse::clean_dead_mount(&plan.mount_point)? {
+/// Checks that something can be mounted there. Returns what to tell the user.
+fn check_mount_point(mount_point: &Path) -> Result<Vec<String>> {
+    let mut notices = Vec::new();
+    if fuse::clean_dead_mount(mount_point)? {
         let text = "took away the dead mount that a daemon left there when it was killed";
         notices.push(text.to_owned());
-        tracing::warn!("mount point '{}': {text}", plan.mount_point.display());
+        tracing::warn!("mount point '{}': {text}", mount_point.display());
     }
-    fuse::check_mount_point(&plan.mount_point)?;
-    Ok(())
+    fuse::check_mount_point(mount_point)?;
+    Ok(notices)
 }
 
 /// Reads the URI and the options of a mount; sends nothing.

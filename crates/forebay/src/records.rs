@@ -7,7 +7,7 @@
 //! somebody else made is refused.
 
 use std::io::{ErrorKind as Io, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -107,13 +107,32 @@ fn record_path(run_dir: &Path, mount_point: &Path) -> PathBuf {
     run_dir.join(format!("{}.json", places::key(mount_point)))
 }
 
-/// Makes the run directory, or checks that the one there is private to this user.
-pub(crate) fn prepare(run_dir: &Path) -> Result<()> {
+/// A run directory that was made for a daemon that has not started yet; goes with it.
+#[derive(Debug)]
+pub(crate) struct NewRunDir(Option<PathBuf>);
+
+impl NewRunDir {
+    /// Keeps the directory: the daemon has started.
+    pub(crate) fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for NewRunDir {
+    fn drop(&mut self) {
+        // Fails, as it should, when another daemon has begun to use it.
+        self.0.take().map(std::fs::remove_dir);
+    }
+}
+
+/// Makes the run directory, or checks that only this user writes into the one there.
+pub(crate) fn prepare(run_dir: &Path) -> Result<NewRunDir> {
     let what = || format!("run directory '{}'", run_dir.display());
     let fix = "set XDG_RUNTIME_DIR or FOREBAY_RUN_DIR to a directory of your own";
     if run_dir.as_os_str().len() + "/0123456789abcdef.sock".len() > SOCKET_PATH_MAX {
         bail!("{}: its name is too long for a socket; {fix}", what());
     }
+    let made = matches!(run_dir.try_exists(), Ok(false)).then(|| run_dir.to_owned());
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -123,10 +142,10 @@ pub(crate) fn prepare(run_dir: &Path) -> Result<()> {
     if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
         bail!("{}: belongs to somebody else; {fix}", what());
     }
-    if found.mode() & 0o077 != 0 {
-        std::fs::set_permissions(run_dir, PermissionsExt::from_mode(0o700)).with_context(what)?;
+    if found.mode() & 0o022 != 0 {
+        bail!("{}: others may write into it; {fix}", what());
     }
-    Ok(())
+    Ok(NewRunDir(made))
 }
 
 /// What the records say, each kind in order of the mount points.
@@ -210,6 +229,8 @@ pub(crate) fn start_ticks(pid: i32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn own_record(dir: &Path) -> Record {
@@ -252,11 +273,19 @@ mod tests {
     fn the_run_directory_is_private_and_not_somebody_elses() {
         let dir = tempfile::tempdir().unwrap();
         let run = dir.path().join("a/run");
-        prepare(&run).unwrap();
+        drop(prepare(&run).unwrap());
+        assert!(!run.try_exists().unwrap(), "the daemon did not start");
+        prepare(&run).unwrap().keep();
         assert_eq!(run.metadata().unwrap().mode() & 0o777, 0o700);
-        std::fs::set_permissions(&run, PermissionsExt::from_mode(0o755)).unwrap();
-        prepare(&run).unwrap();
-        assert_eq!(run.metadata().unwrap().mode() & 0o777, 0o700);
+        drop(prepare(&run).unwrap());
+        assert!(run.try_exists().unwrap(), "it was there before");
+        std::fs::set_permissions(&run, PermissionsExt::from_mode(0o1777)).unwrap();
+        assert!(
+            prepare(&run)
+                .unwrap_err()
+                .to_string()
+                .contains("others may write")
+        );
         std::fs::write(dir.path().join("file"), b"").unwrap();
         assert!(prepare(&dir.path().join("file")).is_err());
         std::os::unix::fs::symlink(&run, dir.path().join("link")).unwrap();
