@@ -28,4 +28,4 @@ lint: ## Format check and lints only
 fmt: ## Format Rust and Python sources
 	@scripts/setup lint
 	cargo fmt --all
-	@scripts/tool ruff format bench scripts tests
+	@scripts/tool ruff format tests
