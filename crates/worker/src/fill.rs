@@ -179,16 +179,17 @@ impl Shared {
         job.piece.settle();
         if self.budget.is_wanted() {
             self.flights.remove(job.id, &job.piece);
-        } else {
-            let Job {
-                id, size, piece, ..
-            } = job;
-            self.flights.keep_loose(Loose {
-                id,
-                size,
-                piece,
-                for_cache,
-            });
+            return;
         }
+        let Job {
+            id, size, piece, ..
+        } = job;
+        let loose = Loose {
+            id,
+            size,
+            piece,
+            for_cache,
+        };
+        self.flights.keep_loose(loose, || self.budget.is_wanted());
     }
 }

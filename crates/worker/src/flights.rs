@@ -101,6 +101,15 @@ pub(crate) struct Flights {
     loose: Mutex<VecDeque<Loose>>,
 }
 
+/// The pieces of a range of pages, both in order.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    /// Those that the caller has to fetch.
+    pub(crate) own: Vec<Arc<Piece>>,
+    /// All of them. Pages between them were in the cache.
+    pub(crate) all: Vec<Arc<Piece>>,
+}
+
 /// A landed piece that is only in memory.
 #[derive(Debug)]
 pub(crate) struct Loose {
@@ -150,6 +159,41 @@ impl Flights {
     ) -> Vec<Arc<Piece>> {
         let mut table = self.table.lock();
         let gaps = gaps(table.get(&id), pages, is_cached(pages));
+        self.claim_gaps(&mut table, id, gaps, (cut, bytes_max))
+    }
+
+    /// Makes pieces for all pages that nobody fetches yet. Says in bytes how many these are, and
+    /// makes none, when they are more than `bytes_max`.
+    pub(crate) fn claim_all(
+        &self,
+        id: VersionId,
+        pages: PageRange,
+        bytes_max: u64,
+        is_cached: impl FnOnce(PageRange) -> Vec<bool>,
+    ) -> std::result::Result<Claimed, u64> {
+        let mut table = self.table.lock();
+        let gaps = gaps(table.get(&id), pages, is_cached(pages));
+        let missing = gaps.iter().map(|gap| gap.count() * PAGE_SIZE).sum();
+        if missing > bytes_max {
+            return Err(missing);
+        }
+        let own = self.claim_gaps(&mut table, id, gaps, (pages.end, missing));
+        let all = table
+            .get(&id)
+            .map(|pieces| overlapping(pieces, pages).cloned().collect());
+        Ok(Claimed {
+            own,
+            all: all.unwrap_or_default(),
+        })
+    }
+
+    fn claim_gaps(
+        &self,
+        table: &mut HashMap<VersionId, BTreeMap<u64, Arc<Piece>>>,
+        id: VersionId,
+        gaps: Vec<PageRange>,
+        (cut, bytes_max): (u64, u64),
+    ) -> Vec<Arc<Piece>> {
         let mut left = bytes_max / PAGE_SIZE;
         let mut claimed = Vec::new();
         for gap in gaps {
@@ -196,9 +240,13 @@ impl Flights {
         }
     }
 
-    /// Keeps a landed piece that no cache took until memory is wanted.
-    pub(crate) fn keep_loose(&self, loose: Loose) {
+    /// Keeps a landed piece that no cache took until memory is wanted. The oldest one makes way at
+    /// once when memory `is_wanted` already: who waits for it has seen none to drop.
+    pub(crate) fn keep_loose(&self, loose: Loose, is_wanted: impl FnOnce() -> bool) {
         self.loose.lock().push_back(loose);
+        if is_wanted() {
+            self.drop_loose();
+        }
     }
 
     /// Drops the oldest loose piece; says whether there was one.
@@ -340,6 +388,21 @@ mod tests {
     }
 
     #[test]
+    fn all_of_a_range_is_claimed_or_nothing() {
+        let flights = Flights::default();
+        let claim = |first, end, pages: u64| {
+            let range = PageRange { first, end };
+            flights.claim_all(ID, range, pages * PAGE_SIZE, nothing_cached)
+        };
+        assert_eq!(shape(&claim(2, 4, 2).unwrap().all), [(2, 4)]);
+        assert_eq!(claim(0, 9, 6).unwrap_err(), 7 * PAGE_SIZE);
+        let claimed = claim(0, 9, 7).unwrap();
+        assert_eq!(shape(&claimed.own), [(0, 2), (4, 8), (8, 9)]);
+        assert_eq!(shape(&claimed.all), [(0, 2), (2, 4), (4, 8), (8, 9)]);
+        assert_eq!(shape(&claim(0, 9, 0).unwrap().own), []);
+    }
+
+    #[test]
     fn loose_pieces_go_oldest_first() {
         let flights = Flights::default();
         for piece in flights.claim(
@@ -351,12 +414,13 @@ mod tests {
         ) {
             piece.land(Ok(Bytes::new()));
             let for_cache = piece.pages.first > 0;
-            flights.keep_loose(Loose {
+            let loose = Loose {
                 id: ID,
                 size: 0,
                 piece,
                 for_cache,
-            });
+            };
+            flights.keep_loose(loose, || false);
         }
         assert_eq!(flights.take_for_cache().unwrap().piece.pages.first, 8);
         assert!(flights.take_for_cache().is_none());

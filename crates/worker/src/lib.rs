@@ -5,6 +5,7 @@
 //!
 //! - [`settings`]: what a worker is told.
 //! - `pages`: the entry: a hit is a copy, a miss joins or starts a flight.
+//! - `whole`: small objects are fetched whole; what is cached whole is a file.
 //! - `flights`: which pieces of which object versions are under way or still in memory.
 //! - `fetch`: carries a flight out: one ranged GET, its bytes cut into pieces.
 //! - `schedule`: whose turn it is to send a request, demand before readahead.
@@ -27,6 +28,7 @@ mod schedule;
 pub mod settings;
 mod single_flight;
 mod stats;
+mod whole;
 mod worker;
 
 pub use cache::LocalFile;

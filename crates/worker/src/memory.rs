@@ -89,10 +89,20 @@ impl Budget {
         self.try_take(bytes)
     }
 
+    /// Tells until it is dropped that somebody wants memory.
+    pub(crate) fn want(&self) -> Wanting<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Wanting(&self.waiting)
+    }
+
     /// Waits for a share. Dropping the future takes nothing.
     pub(crate) async fn take(&self, bytes: u64, deadline: Deadline) -> Result<Share> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(&self.waiting);
+        if units(bytes) as usize > self.total {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("{bytes} bytes at once are more than all memory for data"),
+            ));
+        }
         let acquire = Arc::clone(&self.units).acquire_many_owned(units(bytes));
         match tokio::time::timeout_at(deadline.instant().into(), acquire).await {
             Ok(Ok(permit)) => Ok(Share(permit)),
@@ -124,9 +134,10 @@ impl Budget {
     }
 }
 
-struct Waiting<'a>(&'a AtomicUsize);
+/// Somebody wants memory.
+pub(crate) struct Wanting<'a>(&'a AtomicUsize);
 
-impl Drop for Waiting<'_> {
+impl Drop for Wanting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -17,19 +17,19 @@ use types::{
 use crate::flights::{Loose, Piece};
 use crate::memory::Share;
 use crate::schedule::Class;
+use crate::settings::REQUEST_MAX;
 use crate::worker::Worker;
-use crate::{LocalFile, settings::REQUEST_MAX};
 
 /// Tries of one read: its own, one after a flight of somebody else failed, and one that does not
 /// trust the cache, after a page that was there a moment ago could not be read.
-const TRIES: usize = 3;
+pub(crate) const TRIES: usize = 3;
 
 /// What a read waits for.
-struct Claim {
-    /// Whether it started a flight itself.
-    own: bool,
+pub(crate) struct Claim {
+    /// Whether it started all flights itself.
+    pub(crate) own: bool,
     /// The pieces of the range that are not in the cache, held so that none can vanish meanwhile.
-    pieces: Vec<Arc<Piece>>,
+    pub(crate) pieces: Vec<Arc<Piece>>,
 }
 
 impl Worker {
@@ -91,8 +91,7 @@ impl Worker {
                 };
                 let again = match error.kind() {
                     ErrorKind::Corrupt => trust_cache,
-                    ErrorKind::Stale | ErrorKind::NotFound | ErrorKind::PermissionDenied => false,
-                    _ => !own && worker.clock.now() < deadline.instant(),
+                    _ => !own && worker.may_try_again(&error, deadline),
                 };
                 if !again || tries == TRIES {
                     return Err(error);
@@ -134,44 +133,6 @@ impl Worker {
         }
     }
 
-    /// Fetches a small object whole. Resolves when it is in the cache or known not to fit there.
-    ///
-    /// # Errors
-    /// As [`Worker::read`].
-    pub fn fetch_whole(
-        self: &Arc<Self>,
-        object: ObjectRef,
-        deadline: Deadline,
-    ) -> BoxFuture<'static, Result<()>> {
-        let worker = Arc::clone(self);
-        async move {
-            let whole = ByteRange::new(0, object.size());
-            let claim = worker.claim(&object, whole, whole, true, deadline).await?;
-            for piece in claim.pieces {
-                piece.wait(deadline).await?;
-                piece.wait_settled(deadline).await?;
-            }
-            Ok(())
-        }
-        .boxed()
-    }
-
-    /// Returns the cache file of an object that is cached whole and verified.
-    pub fn local_file(&self, object: &ObjectRef) -> Option<LocalFile> {
-        self.cache.as_ref()?.local_file(object.id)
-    }
-
-    /// Counts an open that was answered from the cache, or that had to wait for the storage.
-    pub fn count_open(&self, from_cache: bool) {
-        let counters = &self.counters;
-        if from_cache {
-            &counters.hits
-        } else {
-            &counters.misses
-        }
-        .add(1);
-    }
-
     /// Sends a landed piece to its readers and on to the cache.
     pub(crate) fn landed(&self, object: &ObjectRef, piece: &Arc<Piece>, bytes: Bytes) {
         piece.land(Ok(bytes.clone()));
@@ -180,12 +141,13 @@ impl Worker {
             None => {
                 piece.settle();
                 let (id, size, piece) = (object.id, object.size(), Arc::clone(piece));
-                self.flights.keep_loose(Loose {
+                let loose = Loose {
                     id,
                     size,
                     piece,
                     for_cache: false,
-                });
+                };
+                self.flights.keep_loose(loose, || self.budget.is_wanted());
             }
         }
     }
@@ -197,8 +159,15 @@ impl Worker {
         }
     }
 
+    /// Says whether a reader whose flight somebody else started should start one itself.
+    pub(crate) fn may_try_again(&self, error: &Error, deadline: Deadline) -> bool {
+        use ErrorKind::{NotFound, PermissionDenied, Stale};
+        !matches!(error.kind(), Stale | NotFound | PermissionDenied)
+            && self.clock.now() < deadline.instant()
+    }
+
     /// Starts flights for what is missing of `range`, and of `window` while memory is free.
-    async fn claim(
+    pub(crate) async fn claim(
         self: &Arc<Self>,
         object: &ObjectRef,
         range: ByteRange,
@@ -211,41 +180,50 @@ impl Worker {
             false => vec![false; in_memory(pages.count())],
         };
         let demand = range.pages();
-        let missing = self.flights.missing(object.id, demand, is_cached);
-        if missing == 0 {
-            return Ok(Claim {
-                own: false,
-                pieces: self.flights.covering(object.id, demand),
-            });
-        }
-        let mut share = self.take(missing, deadline).await?;
-        let mut pieces = self
-            .flights
-            .claim(object.id, demand, demand.end, missing, is_cached);
-        let own = !pieces.is_empty();
-        let wanted = self.flights.covering(object.id, demand);
-        // The window rides along only behind a request that is sent anyway.
-        let ahead = PageRange {
-            first: demand.end,
-            end: window.clamp(object.size()).pages().end,
-        };
-        if own && ahead.first < ahead.end {
-            let missing = self.flights.missing(object.id, ahead, is_cached);
-            if let Some((bytes, more)) = self.take_some_ahead(missing) {
-                share.merge(more);
-                let cut = ahead.first;
-                pieces.extend(self.flights.claim(object.id, ahead, cut, bytes, is_cached));
+        let mut memory: Option<(u64, Share)> = None;
+        // More may be missing after the wait for memory: a loose piece of this very range made way.
+        // What was taken goes back before more is, so that nobody waits while holding some.
+        let claimed = loop {
+            let have = memory.as_ref().map_or(0, |(bytes, _)| *bytes);
+            match self.flights.claim_all(object.id, demand, have, is_cached) {
+                Ok(claimed) => break claimed,
+                Err(missing) => {
+                    drop(memory.take());
+                    memory = Some((missing, self.take(missing, deadline).await?));
+                }
             }
+        };
+        let own = claimed.own.len() == claimed.all.len();
+        if let Some((_, mut share)) = memory.filter(|_| !claimed.own.is_empty()) {
+            let mut pieces = claimed.own;
+            // The window rides along only behind a request that is sent anyway.
+            let ahead = PageRange {
+                first: demand.end,
+                end: window.clamp(object.size()).pages().end,
+            };
+            if ahead.first < ahead.end {
+                let missing = self.flights.missing(object.id, ahead, is_cached);
+                if let Some((bytes, more)) = self.take_some_ahead(missing) {
+                    share.merge(more);
+                    let cut = ahead.first;
+                    pieces.extend(self.flights.claim(object.id, ahead, cut, bytes, is_cached));
+                }
+            }
+            self.launch(object, pieces, &mut share, Class::Demand, deadline);
         }
-        self.launch(object, pieces, &mut share, Class::Demand, deadline);
         Ok(Claim {
             own,
-            pieces: wanted,
+            pieces: claimed.all,
         })
     }
 
-    /// Takes memory for demand: loose pieces make way first.
+    /// Takes memory for demand: loose pieces make way first, also those that turn loose while it
+    /// waits.
     async fn take(&self, bytes: u64, deadline: Deadline) -> Result<Share> {
+        if let Some(share) = self.budget.try_take(bytes) {
+            return Ok(share);
+        }
+        let _wanting = self.budget.want();
         loop {
             if let Some(share) = self.budget.try_take(bytes) {
                 return Ok(share);

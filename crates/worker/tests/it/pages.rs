@@ -247,3 +247,85 @@ async fn without_a_cache_memory_serves_and_makes_way() {
     );
     assert!(rig.worker.stats().memory_used <= MEMORY);
 }
+
+/// Takes all permits: requests are counted and then wait.
+async fn hold_back(rig: &Rig) {
+    let permits = rig.storage.gate.available_permits() as u32;
+    let all = rig.storage.gate.acquire_many(permits).await;
+    all.unwrap().forget();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_memory_gets_it_when_others_are_served_from_memory_only() {
+    let rig = Rig::without_cache();
+    hold_back(&rig).await;
+    let objects: Vec<_> = (0..64)
+        .map(|index| {
+            let name = format!("{index}");
+            rig.storage.put_noise(rig.mount, &name, MIB as usize).1
+        })
+        .collect();
+    let whole = ByteRange::new(0, MIB);
+    let read = |object: &types::ObjectRef| rig.worker.read(object.clone(), whole, whole, soon());
+    let reads: Vec<_> = objects.iter().map(|o| tokio::spawn(read(o))).collect();
+    let in_flight = (MEMORY / MIB) as usize;
+    until("memory to be used up", || {
+        rig.storage.read_count() == in_flight
+    })
+    .await;
+    rig.storage.gate.add_permits(64);
+    for read in reads {
+        assert_eq!(read.await.unwrap().unwrap().len(), MIB as usize);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_whose_own_pages_make_way_for_it_fetches_them_again() {
+    let rig = Rig::without_cache();
+    let (bytes, object) = rig.storage.put_noise(rig.mount, "a", MIB as usize);
+    for page in 0..7 {
+        let range = ByteRange::new(page * PAGE_SIZE, 1);
+        let read = rig.worker.read(object.clone(), range, range, soon());
+        read.await.unwrap();
+    }
+    let (_, other) = rig.storage.put_noise(rig.mount, "b", MEMORY as usize);
+    let mut at = 0;
+    while rig.worker.stats().memory_used < MEMORY {
+        let range = ByteRange::new(at, 1);
+        let read = rig.worker.read(other.clone(), range, range, soon());
+        read.await.unwrap();
+        at += PAGE_SIZE;
+    }
+    let whole = ByteRange::new(0, MIB);
+    let read = rig.worker.read(object.clone(), whole, whole, soon());
+    assert_eq!(read.await.unwrap(), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_all_memory_is_refused_and_not_waited_for() {
+    let rig = Rig::new();
+    let (_, object) = rig.storage.put_noise(rig.mount, "a", 20 << 20);
+    let whole = ByteRange::new(0, 20 << 20);
+    let read = rig.worker.read(object, whole, whole, soon());
+    assert_eq!(read.await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_joined_for_a_part_only_tries_again_as_well() {
+    let rig = Rig::new();
+    let (bytes, object) = rig.storage.put_noise(rig.mount, "a", MIB as usize);
+    rig.storage.reads_to_fail.store(1, Ordering::SeqCst);
+    hold_back(&rig).await;
+    let page = ByteRange::new(0, PAGE_SIZE);
+    let first = tokio::spawn(rig.worker.read(object.clone(), page, page, soon()));
+    until("the first request", || rig.storage.read_count() == 1).await;
+    let whole = ByteRange::new(0, MIB);
+    let second = tokio::spawn(rig.worker.read(object.clone(), whole, whole, soon()));
+    let third = tokio::spawn(rig.worker.fetch_whole(object.clone(), soon()));
+    until("the second request", || rig.storage.read_count() == 2).await;
+    rig.storage.gate.add_permits(1);
+    assert!(first.await.unwrap().is_err());
+    rig.storage.gate.add_permits(100);
+    assert_eq!(second.await.unwrap().unwrap(), bytes);
+    third.await.unwrap().unwrap();
+}
