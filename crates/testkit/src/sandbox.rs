@@ -97,7 +97,7 @@ impl Sandbox {
             binary: binary("forebay"),
             environment: storage.environment(),
         };
-        for dir in ["home", "run", "mnt"] {
+        for dir in ["home", "mnt"] {
             fs::create_dir(sandbox.dir.path().join(dir)).expect("directory of the sandbox");
         }
         sandbox

@@ -160,23 +160,30 @@ fn a_configuration_is_checked_whole_and_its_example_passes() {
     );
     let settled = example
         .lines()
-        .filter(|line| !line.starts_with("credentials"));
+        .filter(|line| !line.starts_with("credentials"))
+        .map(|line| line.replace("/srv/datasets", storage.root().to_str().unwrap()));
     fs::write(&file, settled.collect::<Vec<_>>().join("\n")).unwrap();
     check().success();
 
-    let faulty = format!(
-        "mount_point = '{}'\n[cache]\nsizes = '1GiB'\n[[mount]]\nat = '/a'\nuri = 'gopher://x'\n",
-        sandbox.point().display()
-    );
-    fs::write(&file, faulty).unwrap();
-    let answer = check();
-    assert!(!answer.status.success());
-    for word in ["sizes", "size", "gopher"] {
-        assert!(
-            answer.stderr.contains(word),
-            "no {word} in: {}",
-            answer.stderr
-        );
+    let faulty = |cache: &str, memory: &str, uri: &str| {
+        format!(
+            "mount_point = '{}'\nmemory = '{memory}'\n[cache]\n{cache} = '1GiB'\n\
+             [[mount]]\nat = '/a'\nuri = '{uri}'\n",
+            sandbox.point().display()
+        )
+    };
+    for (text, words) in [
+        (
+            faulty("sizes", "lots", "nowhere"),
+            &["sizes", "'size'", "lots", "nowhere"][..],
+        ),
+        (faulty("size", "200MiB", "gopher://x"), &["gopher", "s3"]),
+    ] {
+        fs::write(&file, text).unwrap();
+        let message = check().refusal();
+        for word in words {
+            assert!(message.contains(word), "no {word} in: {message}");
+        }
     }
 }
 
@@ -276,7 +283,7 @@ fn secrets_are_in_no_argument_list_log_status_or_cache() {
 
 #[test]
 fn what_a_daemon_leaves_on_disk_is_for_its_owner_only() {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
     let storage = Storage::local();
     storage.put("file", 1, 100_000);
     let sandbox = Sandbox::new(&storage);
@@ -293,13 +300,18 @@ fn what_a_daemon_leaves_on_disk_is_for_its_owner_only() {
     );
     let run = sandbox.dir().join("run");
     let mode = fs::metadata(&run).unwrap().permissions().mode();
+    assert_eq!(
+        mode & 0o077,
+        0,
+        "the run directory is open to others: {mode:o}"
+    );
     let sockets = fs::read_dir(&run).unwrap().flatten();
-    for entry in sockets {
-        let own = entry.metadata().unwrap().permissions().mode();
-        assert!(
-            own & 0o077 == 0 || mode & 0o077 == 0,
-            "{:?} is open to others",
-            entry.path()
-        );
-    }
+    let sockets: Vec<_> = sockets
+        .filter(|entry| entry.file_type().unwrap().is_socket())
+        .collect();
+    assert_eq!(sockets.len(), 1);
+    let mode = sockets[0].metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o177, 0, "the socket is open to others: {mode:o}");
+    let mode = fs::metadata(sandbox.log()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o037, 0, "the log is open to others: {mode:o}");
 }
