@@ -14,6 +14,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use types::{Error, Result};
 
 type Answer<V> = Shared<BoxFuture<'static, Result<V>>>;
@@ -71,17 +72,22 @@ where
             key: key.clone(),
             flights: Arc::clone(&self.flights),
         };
-        let work = work();
-        let task = runtime.spawn(async move {
-            // Dropped before the answer is seen, also when the work panics.
-            let _landed = landed;
-            work.await
-        });
-        let answer = task
-            .map(|joined| joined.unwrap_or_else(|_| Err(Error::internal("a flight was aborted"))))
+        let (give, given) = oneshot::channel();
+        let answer = given
+            .map(|given| given.unwrap_or_else(|_| Err(Error::internal("a flight was aborted"))))
             .boxed()
             .shared();
         flights.insert(key, answer.clone());
+        // A runtime that has ended drops the task right here, which takes the lock.
+        drop(flights);
+        let work = work();
+        runtime.spawn(async move {
+            let landed = landed;
+            let done = work.await;
+            // Before the answer is seen.
+            drop(landed);
+            give.send(done).ok();
+        });
         answer.boxed()
     }
 }
@@ -91,6 +97,18 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::sync::Notify;
+
+    #[test]
+    fn a_runtime_that_has_ended_aborts_the_flight_and_blocks_nobody() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let handle = runtime.handle().clone();
+        runtime.shutdown_background();
+        let flights: SingleFlight<u8, u8> = SingleFlight::default();
+        let answer = flights.run(&handle, 1, || async { Ok(1) });
+        let other = tokio::runtime::Runtime::new().unwrap();
+        assert!(other.block_on(answer).is_err());
+        assert!(flights.flights.lock().is_empty());
+    }
 
     #[tokio::test]
     async fn callers_share_a_flight_and_the_next_one_starts_anew() {
