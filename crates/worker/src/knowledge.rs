@@ -3,77 +3,96 @@
 //! listings used last.
 //!
 //! It says what was learnt and when, never whether that is still fresh enough: `meta` decides. A
-//! map that cannot be read or written is as if it were empty.
+//! map that cannot be read or written is as if it were empty, and never proves an absence: that
+//! takes a listing in memory, all rows of which were there when it was read back.
+//!
+//! What was asked for later counts: a name that was asked for alone while its directory was being
+//! listed is newer than the listing, however long that takes to come in.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry as Slot;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cache::kv::Kv;
 use parking_lot::Mutex;
-use types::{MountId, Name, ObjectMeta, ObjectPath};
+use types::{MountId, Name, ObjectMeta, ObjectPath, Result};
 use ufs::ListEntry;
 
+use crate::ledger::Ledger;
 use crate::meta::{Learnt, Listing};
+use crate::recent::Recent;
 use crate::records::{self, DirectoryRecord, Moment};
 use crate::single_flight::SingleFlight;
 
-/// Names in listings kept in memory: at about 150 bytes each, 10 MiB.
-const RECENT_NAMES_MAX: usize = 64 * 1024;
+/// A directory of at most this many names is read back from the map on the spot, and listed again
+/// as a whole when it is too old: one or two requests that answer for every name in it.
+pub(crate) const SMALL_DIRECTORY: u64 = 2000;
+
+/// How long a reading thread waits for what is on its way into the map.
+const QUEUE_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a listing that is written down does.
+const WRITER_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) type Place = (MountId, ObjectPath);
+
+/// When something was learnt, and what: `None` is absence.
+pub(crate) type Found = (Moment, Option<ObjectMeta>);
 
 /// What this node knows of names.
 #[derive(Debug)]
 pub(crate) struct Knowledge {
-    map: Option<Arc<Kv>>,
-    recent: Mutex<VecDeque<(Place, Moment, Listing)>>,
+    ledger: Option<Ledger>,
+    recent: Recent,
+    /// By directory being listed: the names in it that were asked for alone meanwhile, or proved
+    /// stale. Held while something is learnt, so that each change is in order with the listings.
+    under_way: Arc<Mutex<UnderWayMap>>,
     pub(crate) listings: SingleFlight<Place, Learnt<Listing>>,
     pub(crate) stats: SingleFlight<Place, Learnt<ObjectMeta>>,
+    pub(crate) recalls: SingleFlight<Place, Option<(Moment, Listing)>>,
+}
+
+/// What became known of a name while its directory was being listed.
+#[derive(Debug, Clone)]
+enum Asked {
+    Found(Moment, ObjectMeta),
+    Absent,
+    /// What was known proved wrong.
+    InDoubt,
+}
+
+type News = BTreeMap<Name, Asked>;
+type UnderWayMap = HashMap<Place, News>;
+
+/// A listing under way or being written down; ends when dropped.
+pub(crate) struct UnderWay {
+    all: Arc<Mutex<UnderWayMap>>,
+    place: Place,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.place);
+    }
 }
 
 impl Knowledge {
-    pub(crate) fn new(map: Option<Arc<Kv>>) -> Self {
-        Knowledge {
-            map,
-            recent: Mutex::default(),
+    /// Starts with what `map` holds; keeps listings of up to `names_max` names in memory.
+    pub(crate) fn new(map: Option<Arc<Kv>>, names_max: usize) -> Result<Self> {
+        Ok(Knowledge {
+            ledger: map.map(Ledger::start).transpose()?,
+            recent: Recent::new(names_max),
+            under_way: Arc::default(),
             listings: SingleFlight::default(),
             stats: SingleFlight::default(),
-        }
-    }
-
-    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.map.as_ref()?.get(key).unwrap_or_else(|error| {
-            tracing::debug!(%error, "the metadata map could not be read");
-            None
+            recalls: SingleFlight::default(),
         })
     }
 
-    fn write(&self, batch: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
-        let Some(map) = self.map.as_ref().filter(|_| !batch.is_empty()) else {
-            return;
-        };
-        if let Err(error) = map.write(batch) {
-            tracing::debug!(%error, "the metadata map could not be written");
-        }
-    }
-
-    fn recent(&self, mount: MountId, dir: &ObjectPath) -> Option<(Moment, Listing)> {
-        let recent = self.recent.lock();
-        let found = recent
-            .iter()
-            .find(|(place, ..)| place.0 == mount && place.1 == *dir);
-        found.map(|(_, learnt, listing)| (*learnt, Arc::clone(listing)))
-    }
-
-    fn keep_recent(&self, mount: MountId, dir: &ObjectPath, learnt: Moment, listing: &Listing) {
-        let mut recent = self.recent.lock();
-        recent.retain(|(place, ..)| place.0 != mount || place.1 != *dir);
-        recent.push_back(((mount, dir.clone()), learnt, Arc::clone(listing)));
-        let mut names: usize = recent.iter().map(|(.., listing)| listing.len() + 1).sum();
-        while names > RECENT_NAMES_MAX
-            && let Some((.., listing)) = recent.pop_front()
-        {
-            names -= listing.len() + 1;
+    /// Writes what is on its way into the map.
+    pub(crate) fn close(&self) {
+        if let Some(ledger) = &self.ledger {
+            ledger.close();
         }
     }
 
@@ -85,97 +104,147 @@ impl Knowledge {
         dir: &ObjectPath,
         name: &Name,
         fresh: impl Fn(Moment) -> bool,
-    ) -> Option<(Moment, Option<ObjectMeta>)> {
-        let listing = self.recent(mount, dir).map(|(learnt, listing)| {
-            let found = listing.binary_search_by(|entry| entry.name.cmp(name));
-            (learnt, found.ok().map(|index| listing[index].meta.clone()))
-        });
+    ) -> Option<Found> {
+        let listing = self.recent.get(&(mount, dir.clone()));
+        let listing = listing.map(|(learnt, listing)| (learnt, find(&listing, name).cloned()));
         if listing
             .as_ref()
             .is_some_and(|(learnt, meta)| meta.is_some() && fresh(*learnt))
         {
             return listing;
         }
-        let own = self.get(&records::entry_key(mount, dir, name));
-        let own = own.and_then(|bytes| records::read_entry(&bytes));
+        // The directory before the name: a listing that is written down meanwhile must not make a
+        // name that was looked for too early seem absent from it.
         let listed = match &listing {
             Some((learnt, _)) => Some(*learnt),
             None => self.directory(mount, dir).map(|record| record.learnt),
         };
-        match own {
-            Some(own) => Some((
-                listed.map_or(own.learnt, |at| at.max(own.learnt)),
-                Some(own.meta),
-            )),
-            None => listing.or(listed.map(|learnt| (learnt, None))),
+        let Some(ledger) = &self.ledger else {
+            return listing;
+        };
+        match ledger.get(&records::entry_key(mount, dir, name)) {
+            Some(Some(bytes)) => {
+                // A record that does not parse is one in doubt.
+                let own = records::read_entry(&bytes)?;
+                // The map may have missed what is in memory.
+                if let Some(listing) = listing.filter(|(learnt, _)| *learnt >= own.learnt) {
+                    return Some(listing);
+                }
+                let learnt = listed.map_or(own.learnt, |at| at.max(own.learnt));
+                Some((learnt, Some(own.meta)))
+            }
+            Some(None) => listing.or_else(|| self.absence(mount, dir, name)),
+            None => listing,
         }
     }
 
+    /// Looks for a name in the listing of a small directory that has to be read back first.
+    fn absence(&self, mount: MountId, dir: &ObjectPath, name: &Name) -> Option<Found> {
+        let (learnt, listing) = self.small_listing(mount, dir)?;
+        Some((learnt, find(&listing, name).cloned()))
+    }
+
+    /// Returns what is written down of a directory as a whole.
     pub(crate) fn directory(&self, mount: MountId, dir: &ObjectPath) -> Option<DirectoryRecord> {
-        records::read_directory(&self.get(&records::directory_key(mount, dir))?)
+        let ledger = self.ledger.as_ref()?;
+        records::read_directory(&ledger.get(&records::directory_key(mount, dir))??)
     }
 
-    /// Returns a directory's names, however old.
-    pub(crate) fn listing(&self, mount: MountId, dir: &ObjectPath) -> Option<(Moment, Listing)> {
-        if let Some(found) = self.recent(mount, dir) {
-            return Some(found);
-        }
-        let record = self.directory(mount, dir)?;
-        let (from, to) = records::entry_keys(mount, dir);
-        let rows = self.map.as_ref()?.scan(&from, &to).ok()?;
-        let listing: Listing = rows
-            .iter()
-            .filter_map(|(key, value)| {
-                let name = records::name_of_key(key, from.len())?;
-                Some(ListEntry {
-                    name,
-                    meta: records::read_entry(value)?.meta,
-                })
-            })
-            .collect();
-        // Fewer rows than were listed: some could not be read, so the rest proves no absence.
-        if (listing.len() as u64) < record.entries {
-            return None;
-        }
-        self.keep_recent(mount, dir, record.learnt, &listing);
-        Some((record.learnt, listing))
-    }
-
-    /// Writes a directory down: only the names that changed, and those that went.
-    pub(crate) fn learn_listing(
+    /// Returns a directory's names, however old, if that costs little.
+    pub(crate) fn small_listing(
         &self,
         mount: MountId,
         dir: &ObjectPath,
-        learnt: Moment,
-        listing: &Listing,
-    ) {
-        self.keep_recent(mount, dir, learnt, listing);
-        let Some(map) = &self.map else { return };
-        let (from, to) = records::entry_keys(mount, dir);
-        let old = map.scan(&from, &to).unwrap_or_default();
-        let mut old = old.into_iter().peekable();
-        let mut batch = Vec::new();
-        for entry in listing.iter() {
-            let key = records::entry_key(mount, dir, &entry.name);
-            while let Some((gone, _)) = old.next_if(|(found, _)| *found < key) {
-                batch.push((gone, None));
-            }
-            let known = old.next_if(|(found, _)| *found == key);
-            let known = known.and_then(|(_, value)| records::read_entry(&value));
-            if known.is_none_or(|record| record.meta != entry.meta) {
-                batch.push((key, Some(records::write_entry(learnt, &entry.meta))));
+    ) -> Option<(Moment, Listing)> {
+        let place = (mount, dir.clone());
+        self.recent.get(&place).or_else(|| {
+            let record = self.directory(mount, dir)?;
+            (record.entries <= SMALL_DIRECTORY).then(|| self.read_back(&place, record))?
+        })
+    }
+
+    /// Returns a directory's names, however old. May take a while.
+    pub(crate) fn listing(&self, place: &Place) -> Option<(Moment, Listing)> {
+        self.recent
+            .get(place)
+            .or_else(|| self.read_back(place, self.directory(place.0, &place.1)?))
+    }
+
+    fn read_back(&self, place: &Place, record: DirectoryRecord) -> Option<(Moment, Listing)> {
+        let (from, to) = records::entry_keys(place.0, &place.1);
+        let ledger = self.ledger.as_ref()?;
+        let rows = ledger.scan((&from, &to), QUEUE_PATIENCE)?;
+        let entries = rows.iter().map(|(key, value)| {
+            let name = records::name_of_key(key, from.len())?;
+            let meta = records::read_entry(value)?.meta;
+            Some(ListEntry { name, meta })
+        });
+        let listing: Listing = entries.collect::<Option<_>>()?;
+        // Others than were listed: some could not be read, so the rest proves no absence.
+        if listing.len() as u64 != record.entries {
+            return None;
+        }
+        let under_way = self.under_way.lock();
+        if self.directory(place.0, &place.1) != Some(record) {
+            return None;
+        }
+        self.recent.keep(place, record.learnt, &listing);
+        drop(under_way);
+        Some((record.learnt, listing))
+    }
+
+    /// Tells that a directory is about to be listed, until what is returned is dropped; `None`
+    /// while an earlier listing of it is still being written down.
+    pub(crate) fn list_begins(&self, place: &Place) -> Option<UnderWay> {
+        match self.under_way.lock().entry(place.clone()) {
+            Slot::Occupied(_) => None,
+            Slot::Vacant(slot) => {
+                slot.insert(News::new());
+                Some(UnderWay {
+                    all: Arc::clone(&self.under_way),
+                    place: place.clone(),
+                })
             }
         }
-        batch.extend(old.map(|(gone, _)| (gone, None)));
-        let record = DirectoryRecord {
-            learnt,
-            entries: listing.len() as u64,
+    }
+
+    /// Keeps a listing in memory; returns it with what became known since it began.
+    pub(crate) fn keep_listing(&self, place: &Place, learnt: Moment, listing: Listing) -> Listing {
+        let under_way = self.under_way.lock();
+        let Some(news) = under_way.get(place).filter(|news| !news.is_empty()) else {
+            self.recent.keep(place, learnt, &listing);
+            return listing;
         };
-        batch.push((
-            records::directory_key(mount, dir),
-            Some(records::write_directory(record)),
-        ));
-        self.write(batch);
+        let listing = with_news(&listing, news);
+        if news.values().any(|asked| matches!(asked, Asked::InDoubt)) {
+            self.recent.drop_unless(place, |_| false);
+        } else {
+            self.recent.keep(place, learnt, &listing);
+        }
+        listing
+    }
+
+    /// Writes a kept listing down: only the names that changed, and those that went. Takes as long
+    /// as the disk does.
+    pub(crate) fn write_listing(&self, place: &Place, learnt: Moment, listing: &Listing) {
+        let Some(ledger) = &self.ledger else { return };
+        if !write_rows(ledger, place, learnt, listing) {
+            return;
+        }
+        let mut under_way = self.under_way.lock();
+        let news = under_way.get_mut(place).map(std::mem::take);
+        let mut entries = listing.len() as u64;
+        for (name, asked) in news.unwrap_or_default() {
+            let row = row_of(&asked);
+            match (find(listing, &name).is_some(), row.is_some()) {
+                (true, false) => entries -= 1,
+                (false, true) => entries += 1,
+                _ => {}
+            }
+            ledger.put([(records::entry_key(place.0, &place.1, &name), row)]);
+        }
+        let record = records::write_directory(DirectoryRecord { learnt, entries });
+        ledger.put([(records::directory_key(place.0, &place.1), Some(record))]);
     }
 
     /// Writes one name down, or that it is gone.
@@ -183,24 +252,108 @@ impl Knowledge {
         let Some((dir, name)) = place.1.split() else {
             return;
         };
-        // A listing in memory that says otherwise is no longer true.
-        self.recent.lock().retain(|((mount, listed), _, listing)| {
-            *mount != place.0 || *listed != dir || {
-                let found = listing.binary_search_by(|entry| entry.name.cmp(&name));
-                found.ok().map(|index| &listing[index].meta) == meta
-            }
-        });
-        let value = meta.map(|meta| records::write_entry(learnt, meta));
-        self.write(vec![(records::entry_key(place.0, &dir, &name), value)]);
+        let dir = (place.0, dir);
+        let mut under_way = self.under_way.lock();
+        let record = self.directory(dir.0, &dir.1);
+        let listed = self.recent.get(&dir).map(|(learnt, _)| learnt);
+        let listed = listed.max(record.map(|record| record.learnt));
+        if listed.is_some_and(|at| at > learnt) {
+            return;
+        }
+        if let Some(news) = under_way.get_mut(&dir) {
+            let asked = meta.map_or(Asked::Absent, |meta| Asked::Found(learnt, meta.clone()));
+            news.insert(name.clone(), asked);
+        }
+        self.recent
+            .drop_unless(&dir, |listing| find(listing, &name) == meta);
+        let Some(ledger) = &self.ledger else { return };
+        let key = records::entry_key(dir.0, &dir.1, &name);
+        // The rows of a directory are counted, so that a lost one is missed.
+        let was_there = ledger.get(&key).is_some_and(|value| value.is_some());
+        if let Some(mut record) = record.filter(|_| was_there != meta.is_some()) {
+            record.entries = match was_there {
+                true => record.entries.saturating_sub(1),
+                false => record.entries + 1,
+            };
+            let counted = records::write_directory(record);
+            ledger.put([(records::directory_key(dir.0, &dir.1), Some(counted))]);
+        }
+        ledger.put([(key, meta.map(|meta| records::write_entry(learnt, meta)))]);
     }
 
+    /// Puts a name in doubt: what is known of it proved wrong.
     pub(crate) fn forget(&self, mount: MountId, dir: &ObjectPath, name: &Name) {
-        self.recent
-            .lock()
-            .retain(|(place, ..)| place.0 != mount || place.1 != *dir);
-        self.write(vec![
-            (records::entry_key(mount, dir, name), None),
-            (records::directory_key(mount, dir), None),
-        ]);
+        let place = (mount, dir.clone());
+        let mut under_way = self.under_way.lock();
+        if let Some(news) = under_way.get_mut(&place) {
+            news.insert(name.clone(), Asked::InDoubt);
+        }
+        self.recent.drop_unless(&place, |_| false);
+        if let Some(ledger) = &self.ledger {
+            let key = records::entry_key(mount, dir, name);
+            ledger.put([(key, row_of(&Asked::InDoubt))]);
+        }
     }
+}
+
+/// Brings the rows of a directory in line with its listing; says whether they are.
+fn write_rows(ledger: &Ledger, place: &Place, learnt: Moment, listing: &Listing) -> bool {
+    let (mount, dir) = (place.0, &place.1);
+    let (from, to) = records::entry_keys(mount, dir);
+    let Some(old) = ledger.scan((&from, &to), WRITER_PATIENCE) else {
+        return false;
+    };
+    let mut old = old.into_iter().peekable();
+    let mut batch = Vec::new();
+    for entry in listing.iter() {
+        let key = records::entry_key(mount, dir, &entry.name);
+        while let Some((gone, _)) = old.next_if(|(found, _)| *found < key) {
+            batch.push((gone, None));
+        }
+        let known = old.next_if(|(found, _)| *found == key);
+        let known = known.and_then(|(_, value)| records::read_entry(&value));
+        if known.is_none_or(|record| record.meta != entry.meta) {
+            batch.push((key, Some(records::write_entry(learnt, &entry.meta))));
+        }
+    }
+    batch.extend(old.map(|(gone, _)| (gone, None)));
+    ledger.write_all(batch)
+}
+
+fn find<'a>(listing: &'a Listing, name: &Name) -> Option<&'a ObjectMeta> {
+    let index = listing
+        .binary_search_by(|entry| entry.name.cmp(name))
+        .ok()?;
+    Some(&listing[index].meta)
+}
+
+fn row_of(asked: &Asked) -> Option<Vec<u8>> {
+    match asked {
+        Asked::Found(learnt, meta) => Some(records::write_entry(*learnt, meta)),
+        Asked::Absent => None,
+        Asked::InDoubt => Some(records::in_doubt()),
+    }
+}
+
+/// Lays what became known since a listing began over it. A name in doubt stays as listed.
+fn with_news(listing: &Listing, news: &News) -> Listing {
+    let mut entries: BTreeMap<Name, ObjectMeta> = listing
+        .iter()
+        .map(|entry| (entry.name.clone(), entry.meta.clone()))
+        .collect();
+    for (name, asked) in news {
+        match asked {
+            Asked::Found(_, meta) => {
+                entries.insert(name.clone(), meta.clone());
+            }
+            Asked::Absent => {
+                entries.remove(name);
+            }
+            Asked::InDoubt => {}
+        }
+    }
+    entries
+        .into_iter()
+        .map(|(name, meta)| ListEntry { name, meta })
+        .collect()
 }

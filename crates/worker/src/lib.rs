@@ -11,18 +11,21 @@
 //! - `schedule`: whose turn it is to send a request, demand before readahead.
 //! - `memory`: the one budget of bytes that all pieces live in.
 //! - `fill`: writes arrived pieces into the cache, behind the reader.
-//! - `meta`: what a name is, from fresh knowledge or from the storage; `knowledge` keeps it and
-//!   `records` is how it is written down.
+//! - `meta`: what a name is, from fresh knowledge or from the storage, which `ask` asks.
+//! - `knowledge`: keeps what was learnt, in memory (`recent`) and on disk (`ledger`, `records`).
 //!
 //! A worker knows object paths below a mount, never the paths a user types, and knows no kernel.
 
+mod ask;
 mod fetch;
 mod fill;
 mod flights;
 mod knowledge;
+mod ledger;
 mod memory;
 mod meta;
 mod pages;
+mod recent;
 mod records;
 mod schedule;
 pub mod settings;

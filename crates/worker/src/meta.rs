@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is known of names, for how long, and how it is learnt.
+//! What is known of names, and for how long.
 //!
 //! A known name costs no request; in a directory not known yet the first name costs one listing,
 //! which then answers for all others. In a large directory a name is asked for by itself while its
-//! listing is still coming in. Knowledge (`knowledge`) outlives the process.
+//! listing is still coming in. Knowledge (`knowledge`)
+//! outlives the process; `ask` is how it is learnt.
 //!
 //! Only what the storage said is remembered: a failure never becomes "not found". When a storage
 //! does not answer, a mount with a maximum age serves what it knew before (counted) and lets the
@@ -12,11 +13,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, Either};
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use types::{Deadline, Error, ErrorKind, Freshness, MountId, ObjectMeta, ObjectPath, Result};
 use ufs::ListEntry;
 
+use crate::knowledge::{Place, SMALL_DIRECTORY};
 use crate::records::Moment;
 use crate::settings::REST_AFTER_FAILURE;
 use crate::worker::{Mount, Worker};
@@ -33,33 +35,17 @@ pub struct Learnt<T> {
     pub age: Duration,
 }
 
-impl<T> Learnt<T> {
-    fn map<U>(self, f: impl FnOnce(T) -> U) -> Learnt<U> {
-        Learnt {
-            value: f(self.value),
-            age: self.age,
-        }
-    }
-}
-
-/// A directory of at most this many names is listed again as a whole when it is too old: one or
-/// two requests that answer for every name in it.
-const SMALL_DIRECTORY: u64 = 2000;
-
-/// How long a look-up waits for the listing of its directory before it also asks by itself.
-const LISTING_PATIENCE: Duration = Duration::from_millis(200);
-
 /// With old knowledge at hand, how long the storage has to confirm it.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
 
-fn absent(path: &ObjectPath) -> Error {
+pub(crate) fn absent(path: &ObjectPath) -> Error {
     Error::new(
         ErrorKind::NotFound,
         format!("'{path}' does not exist in the storage"),
     )
 }
 
-fn is_outage(error: &Error) -> bool {
+pub(crate) fn is_outage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
 }
 
@@ -86,13 +72,7 @@ impl Worker {
         let now = self.moment();
         let fresh = |learnt: Moment| freshness.left(learnt.age(now)).is_some();
         let (learnt, meta) = self.knowledge.entry(mount, &dir, &name, fresh)?;
-        let age = learnt.age(now);
-        if freshness.left(age).is_none() {
-            if !self.rests(mount) {
-                return None;
-            }
-            self.counters.stale_served.add(1);
-        }
+        let age = self.usable(mount, freshness, learnt)?;
         Some(
             meta.map(|value| Learnt { value, age })
                 .ok_or_else(|| absent(path)),
@@ -117,15 +97,18 @@ impl Worker {
         let Some((dir, name)) = path.split() else {
             return futures::future::ready(Err(Error::internal("a root is always known"))).boxed();
         };
-        let large = self
-            .knowledge
-            .directory(mount, &dir)
-            .is_some_and(|record| record.entries > SMALL_DIRECTORY);
-        let old = self.knowledge.entry(mount, &dir, &name, |_| false);
         let worker = Arc::clone(self);
+        if freshness == Freshness::Always {
+            return async move { worker.ask_now(mount, &path, deadline).await }.boxed();
+        }
         async move {
+            let large = worker
+                .knowledge
+                .directory(mount, &dir)
+                .is_some_and(|record| record.entries > SMALL_DIRECTORY);
+            let old = worker.knowledge.entry(mount, &dir, &name, |_| false);
             let limit = worker.confirm_deadline(freshness, old.is_some(), deadline);
-            let asked = if freshness == Freshness::Always || large {
+            let asked = if large {
                 worker.ask_entry(mount, &path, limit).await
             } else {
                 worker
@@ -146,7 +129,7 @@ impl Worker {
         .boxed()
     }
 
-    /// Returns a directory's names when they are known and fresh; makes no request.
+    /// Returns a directory's names when they are known, fresh and quickly at hand; makes no request.
     pub fn known_list(
         &self,
         mount: MountId,
@@ -156,14 +139,8 @@ impl Worker {
         if freshness == Freshness::Always {
             return None;
         }
-        let (learnt, value) = self.knowledge.listing(mount, dir)?;
-        let age = learnt.age(self.moment());
-        if freshness.left(age).is_none() {
-            if !self.rests(mount) {
-                return None;
-            }
-            self.counters.stale_served.add(1);
-        }
+        let (learnt, value) = self.knowledge.small_listing(mount, dir)?;
+        let age = self.usable(mount, freshness, learnt)?;
         Some(Learnt { value, age })
     }
 
@@ -183,9 +160,18 @@ impl Worker {
         if let Some(known) = self.known_list(mount, &dir, freshness) {
             return futures::future::ready(Ok(known)).boxed();
         }
-        let old = self.knowledge.listing(mount, &dir);
         let worker = Arc::clone(self);
+        if freshness == Freshness::Always {
+            return async move { worker.list_now(mount, &dir).await }.boxed();
+        }
         async move {
+            let old = worker.recall((mount, dir.clone()), deadline).await;
+            if let Some((learnt, value)) = &old
+                && let Some(age) = worker.usable(mount, freshness, *learnt)
+            {
+                let value = Listing::clone(value);
+                return Ok(Learnt { value, age });
+            }
             let asked = match worker.confirm_deadline(freshness, old.is_some(), deadline) {
                 // A listing has no deadline as a whole, unless old knowledge can stand in for it.
                 limit if limit < deadline => timed(limit, worker.ask_listing(mount, dir)).await,
@@ -234,8 +220,45 @@ impl Worker {
         }
     }
 
-    fn moment(&self) -> Moment {
-        Moment::of(self.clock.wall())
+    /// Returns the time by which knowledge ages: that of the wall, which counts over restarts, but
+    /// never less than has passed since the start, should somebody set the clock back.
+    pub(crate) fn moment(&self) -> Moment {
+        let (started, wall) = self.started;
+        let passed = self.clock.now().saturating_duration_since(started);
+        Moment::of(self.clock.wall().max(wall + passed))
+    }
+
+    /// Returns the age of what was learnt then if it may be used: it is fresh, or the storage rests.
+    fn usable(&self, mount: MountId, freshness: Freshness, learnt: Moment) -> Option<Duration> {
+        let age = learnt.age(self.moment());
+        if freshness.left(age).is_none() {
+            if !self.rests(mount) {
+                return None;
+            }
+            self.counters.stale_served.add(1);
+        }
+        Some(age)
+    }
+
+    /// Returns a directory's names as they were last known, if that does not take long.
+    async fn recall(
+        self: &Arc<Self>,
+        place: Place,
+        deadline: Deadline,
+    ) -> Option<(Moment, Listing)> {
+        let patience = deadline.min(self.clock.deadline(CONFIRM_WITHIN));
+        let recalled = self
+            .knowledge
+            .recalls
+            .run(&self.runtime, place.clone(), || {
+                let worker = Arc::clone(self);
+                let read = tokio::task::spawn_blocking(move || worker.knowledge.listing(&place));
+                async {
+                    read.await
+                        .map_err(|_| Error::internal("a look at the map was aborted"))
+                }
+            });
+        timed(patience, recalled).await.ok()?
     }
 
     fn rests(&self, mount: MountId) -> bool {
@@ -273,106 +296,19 @@ impl Worker {
         true
     }
 
-    /// Lists the directory; when that takes long, asks for the entry alone meanwhile.
-    async fn ask_directory_or_entry(
-        self: &Arc<Self>,
-        mount: MountId,
-        dir: &ObjectPath,
-        path: &ObjectPath,
-        freshness: Freshness,
-        deadline: Deadline,
-    ) -> Result<Learnt<ObjectMeta>> {
-        let mut listing = self.ask_listing(mount, dir.clone());
-        let patience = self.clock.deadline(LISTING_PATIENCE).min(deadline);
-        let listed = match tokio::time::timeout_at(patience.instant().into(), &mut listing).await {
-            Ok(listed) => listed,
-            Err(_) => match futures::future::select(listing, self.ask_entry(mount, path, deadline))
-                .await
-            {
-                Either::Left((listed, _)) => listed,
-                Either::Right((entry, _)) => return entry,
-            },
-        };
-        match listed {
-            Ok(listed) => find(&listed, path),
-            // The parent may be an object, or be readable but not listable: ask for the entry.
-            Err(error) if is_outage(&error) => Err(error),
-            Err(_) => match self.known(mount, path, freshness) {
-                Some(known) => known,
-                None => self.ask_entry(mount, path, deadline).await,
-            },
-        }
-    }
-
-    fn ask_entry(
-        self: &Arc<Self>,
-        mount: MountId,
-        path: &ObjectPath,
-        deadline: Deadline,
-    ) -> BoxFuture<'static, Result<Learnt<ObjectMeta>>> {
-        let place = (mount, path.clone());
-        self.knowledge.stats.run(&self.runtime, place.clone(), || {
-            let worker = Arc::clone(self);
-            async move {
-                let mount = worker.mount(place.0)?;
-                let learnt = worker.moment();
-                let answer = mount.storage.stat(&place.1, deadline).await;
-                worker.awake(&mount, answer.as_ref().err());
-                match &answer {
-                    Ok(meta) => worker.knowledge.learn_entry(&place, learnt, Some(meta)),
-                    Err(error) if error.kind() == ErrorKind::NotFound => {
-                        worker.knowledge.learn_entry(&place, learnt, None);
-                    }
-                    Err(_) => {}
-                }
-                answer.map(|value| Learnt {
-                    value,
-                    age: learnt.age(worker.moment()),
-                })
-            }
-        })
-    }
-
-    fn ask_listing(
-        self: &Arc<Self>,
-        mount: MountId,
-        dir: ObjectPath,
-    ) -> BoxFuture<'static, Result<Learnt<Listing>>> {
-        let place = (mount, dir);
-        self.knowledge
-            .listings
-            .run(&self.runtime, place.clone(), || {
-                let worker = Arc::clone(self);
-                async move {
-                    let mount = worker.mount(place.0)?;
-                    let learnt = worker.moment();
-                    let listed = collect(&mount, &place.1).await;
-                    worker.awake(&mount, listed.as_ref().err());
-                    let value = listed?;
-                    let keeper = (Arc::clone(&worker), place, Arc::clone(&value));
-                    let kept = worker.runtime.spawn_blocking(move || {
-                        let (worker, (mount, dir), value) = keeper;
-                        worker.knowledge.learn_listing(mount, &dir, learnt, &value);
-                    });
-                    kept.await
-                        .map_err(|_| Error::internal("a listing could not be kept"))?;
-                    Ok(Learnt {
-                        value,
-                        age: learnt.age(worker.moment()),
-                    })
-                }
-            })
-    }
-
     /// A storage that answered, whatever it said, need not rest any longer.
-    fn awake(&self, mount: &Mount, error: Option<&Error>) {
+    pub(crate) fn awake(&self, mount: &Mount, error: Option<&Error>) {
         if !error.is_some_and(is_outage) {
             *mount.rests_until.lock() = None;
         }
     }
 }
 
-async fn timed<T>(deadline: Deadline, work: impl Future<Output = Result<T>>) -> Result<T> {
+/// Waits for work until a deadline.
+pub(crate) async fn timed<T>(
+    deadline: Deadline,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
     match tokio::time::timeout_at(deadline.instant().into(), work).await {
         Ok(done) => done,
         Err(_) => Err(Error::new(
@@ -380,34 +316,4 @@ async fn timed<T>(deadline: Deadline, work: impl Future<Output = Result<T>>) -> 
             "the storage did not answer in time",
         )),
     }
-}
-
-fn find(listed: &Learnt<Listing>, path: &ObjectPath) -> Result<Learnt<ObjectMeta>> {
-    let found = path.split().and_then(|(_, name)| {
-        let index = listed
-            .value
-            .binary_search_by(|entry| entry.name.cmp(&name))
-            .ok()?;
-        Some(listed.value[index].meta.clone())
-    });
-    match found {
-        Some(meta) => Ok(listed.clone().map(|_| meta)),
-        None => Err(absent(path)),
-    }
-}
-
-/// Takes in all pages of a listing, sorted. Of an object and a directory of one name the
-/// directory is shown, since only so can what lies below be reached.
-async fn collect(mount: &Mount, dir: &ObjectPath) -> Result<Listing> {
-    let mut pages = mount.storage.list(dir);
-    let mut entries: Vec<ListEntry> = Vec::new();
-    while let Some(page) = pages.next().await {
-        entries.extend(page?.entries);
-    }
-    entries.sort_by(|a, b| {
-        let is_file = |entry: &ListEntry| entry.meta.kind != types::NodeKind::Directory;
-        a.name.cmp(&b.name).then(is_file(a).cmp(&is_file(b)))
-    });
-    entries.dedup_by(|next, kept| next.name == kept.name);
-    Ok(entries.into())
 }

@@ -3,20 +3,24 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use types::{Clock, Deadline, Error, MountId, Result};
+use types::{Clock, Deadline, Error, MountId, Result, in_memory};
 use ufs::UnderStorage;
 
 use crate::fill::Fill;
 use crate::flights::Flights;
 use crate::knowledge::Knowledge;
 use crate::memory::Budget;
-
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 use crate::stats::{Counters, Stats};
+
+/// Listings kept in memory may hold one name for each so many bytes of the memory for data: at about
+/// 170 bytes a name they then take a third as much.
+const BYTES_PER_KEPT_NAME: u64 = 512;
 
 /// Serves the pages and the names of this node.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub struct Worker {
     pub(crate) counters: Arc<Counters>,
     pub(crate) runtime: Handle,
     pub(crate) clock: Arc<dyn Clock>,
+    /// The same moment by both clocks.
+    pub(crate) started: (Instant, SystemTime),
     mounts: RwLock<HashMap<MountId, Arc<Mount>>>,
 }
 
@@ -67,15 +73,17 @@ impl Worker {
             )?),
             None => None,
         };
+        let names_max = in_memory(settings.memory.0 / BYTES_PER_KEPT_NAME);
         Ok(Arc::new(Worker {
             settings,
             cache,
             budget,
             flights,
             fill,
-            knowledge: Knowledge::new(metadata),
+            knowledge: Knowledge::new(metadata, names_max)?,
             counters,
             runtime,
+            started: (clock.now(), clock.wall()),
             clock,
             mounts: RwLock::default(),
         }))
@@ -129,11 +137,13 @@ impl Worker {
         }
     }
 
-    /// Finishes what is on its way into the cache. Reads go on to work; nothing more is cached.
+    /// Finishes what is on its way into the cache and into the map of names. Reads go on to work;
+    /// nothing more is cached.
     /// Blocks for as long as the queue's bytes take to be written.
     pub fn close(&self) {
         if let Some(fill) = &self.fill {
             fill.close();
         }
+        self.knowledge.close();
     }
 }

@@ -86,3 +86,12 @@ impl Rig {
 fn soon() -> Deadline {
     SystemClock.deadline(Duration::from_secs(20))
 }
+
+/// Waits for what happens behind the readers.
+async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let give_up = soon().instant();
+    while !is_true() {
+        assert!(give_up.elapsed().is_zero(), "waited for: {what}");
+        tokio::task::yield_now().await;
+    }
+}

@@ -2,11 +2,16 @@
 //! Names: what a look-up costs, how long it stays true, and what an outage does to it.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
-use types::{ErrorKind, Freshness, ObjectMeta, ObjectPath, Result};
+use types::{
+    Clock, ErrorKind, Freshness, ManualClock, MountId, ObjectMeta, ObjectPath, Result, SystemClock,
+};
+use worker::{Settings, Worker};
 
-use crate::{Rig, soon};
+use crate::scripted::{ScriptedStorage, close};
+use crate::{Rig, soon, until};
 
 const MINUTE: Freshness = Freshness::MaxAge(Duration::from_secs(60));
 
@@ -172,4 +177,189 @@ async fn a_forgotten_path_is_asked_for_again() {
             .size,
         2
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn always_takes_no_answer_that_was_asked_for_before() {
+    let rig = Rig::new();
+    rig.storage.put("d/a", "1");
+    close(&rig.storage.stat_gate).await;
+    close(&rig.storage.list_gate).await;
+    let ask = || {
+        let (worker, mount) = (Arc::clone(&rig.worker), rig.mount);
+        let stat = worker.stat(mount, path("d/a"), Freshness::Always, soon());
+        let list = worker.list(mount, path("d"), Freshness::Always, soon());
+        (tokio::spawn(stat), tokio::spawn(list))
+    };
+    let (early_stat, early_list) = ask();
+    until("the first questions", || rig.storage.asked() == (1, 1)).await;
+    rig.storage.put("d/a", "22");
+    rig.storage.put("d/b", "1");
+    let (late_stat, late_list) = ask();
+    until("the second questions", || rig.storage.asked() == (2, 2)).await;
+    rig.storage.stat_gate.add_permits(2);
+    rig.storage.list_gate.add_permits(2);
+    assert_eq!(early_stat.await.unwrap().unwrap().value.tag.size, 1);
+    assert_eq!(early_list.await.unwrap().unwrap().value.len(), 1);
+    assert_eq!(late_stat.await.unwrap().unwrap().value.tag.size, 2);
+    assert_eq!(late_list.await.unwrap().unwrap().value.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_asked_for_alone_is_newer_than_the_listing_that_was_under_way() {
+    let rig = Rig::new();
+    for name in ["d/changed", "d/gone", "d/same"] {
+        rig.storage.put(name, "1");
+    }
+    close(&rig.storage.list_gate).await;
+    let listing = rig.worker.list(rig.mount, path("d"), MINUTE, soon());
+    let listing = tokio::spawn(listing);
+    until("the listing", || rig.storage.asked().0 == 1).await;
+    rig.storage.put("d/changed", "22");
+    rig.storage.put("d/new", "22");
+    rig.storage.delete("d/gone");
+    let check = async |rig: &Rig| {
+        for (name, size) in [("d/changed", 2), ("d/new", 2), ("d/same", 1)] {
+            assert_eq!(
+                stat(rig, name, MINUTE).await.unwrap().tag.size,
+                size,
+                "{name}"
+            );
+        }
+        let gone = stat(rig, "d/gone", MINUTE).await.unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::NotFound);
+    };
+    check(&rig).await;
+    assert_eq!(rig.storage.asked(), (1, 4));
+    rig.storage.list_gate.add_permits(1);
+    assert_eq!(listing.await.unwrap().unwrap().value.len(), 3);
+    check(&rig).await;
+    assert_eq!(names(&rig, "d").await, ["changed", "new", "same"]);
+    let rig = rig.restart();
+    check(&rig).await;
+    assert_eq!(names(&rig, "d").await, ["changed", "new", "same"]);
+    assert_eq!(rig.storage.asked(), (1, 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_the_map_lost_is_not_absent() {
+    for count in [3, 2500] {
+        let rig = Rig::new();
+        for index in 0..count {
+            rig.storage
+                .put(&format!("d/some-name-{index}-of-many"), "1");
+        }
+        let lost = "d/some-name-1-of-many";
+        stat(&rig, lost, Freshness::Immutable).await.unwrap();
+        let Rig {
+            worker,
+            storage,
+            dir,
+            ..
+        } = rig;
+        worker.close();
+        drop(worker);
+        let map = dir.path().join("names");
+        cache::kv::Kv::open(&map, 1 << 20)
+            .unwrap()
+            .checkpoint()
+            .unwrap();
+        let file = dir.path().join("names.redb");
+        let mut bytes = std::fs::read(&file).unwrap();
+        let name = &lost.as_bytes()[2..];
+        let found: Vec<usize> = bytes
+            .windows(name.len())
+            .enumerate()
+            .filter_map(|(at, window)| (window == name).then_some(at))
+            .collect();
+        assert!(!found.is_empty());
+        for at in found {
+            bytes[at + 12] = b'x';
+        }
+        std::fs::write(&file, bytes).unwrap();
+        let rig = Rig::over(storage, dir, true);
+        let asked = rig.storage.asked();
+        stat(&rig, lost, Freshness::Immutable).await.unwrap();
+        assert_ne!(rig.storage.asked(), asked);
+        assert_eq!(names(&rig, "d").await.len(), count);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_directory_is_known_after_a_restart_and_not_read_back_on_the_spot() {
+    let rig = Rig::new();
+    for index in 0..2100 {
+        rig.storage.put(&format!("d/{index}"), "1");
+    }
+    assert_eq!(names(&rig, "d").await.len(), 2100);
+    let rig = rig.restart();
+    assert!(
+        rig.worker
+            .known_list(rig.mount, &path("d"), MINUTE)
+            .is_none()
+    );
+    assert_eq!(names(&rig, "d").await.len(), 2100);
+    assert!(
+        rig.worker
+            .known_list(rig.mount, &path("d"), MINUTE)
+            .is_some()
+    );
+    assert_eq!(rig.storage.asked(), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_joined_a_question_that_ran_out_of_time_asks_again() {
+    let (worker, storage, mount) = bare(Arc::new(SystemClock));
+    storage.put("d/a", "1");
+    close(&storage.list_gate).await;
+    close(&storage.stat_gate).await;
+    let ask = |deadline| tokio::spawn(worker.stat(mount, path("d/a"), MINUTE, deadline));
+    let first = ask(SystemClock.deadline(Duration::from_millis(600)));
+    until("the first question", || storage.asked() == (1, 1)).await;
+    let second = ask(soon());
+    let error = first.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    until("the second question", || storage.asked() == (1, 2)).await;
+    storage.stat_gate.add_permits(1);
+    assert_eq!(second.await.unwrap().unwrap().value.tag.size, 1);
+}
+
+/// A worker with neither cache nor map.
+fn bare(clock: Arc<dyn Clock>) -> (Arc<Worker>, Arc<ScriptedStorage>, MountId) {
+    let (settings, runtime) = (Settings::default(), tokio::runtime::Handle::current());
+    let worker = Worker::new(settings, None, None, runtime, clock).unwrap();
+    let storage = Arc::new(ScriptedStorage::default());
+    let mount = worker.add_storage(Arc::clone(&storage) as Arc<dyn ufs::UnderStorage>);
+    (worker, storage, mount)
+}
+
+/// A clock whose wall can be set back.
+#[derive(Debug, Default)]
+struct SetBack {
+    clock: ManualClock,
+    by: Mutex<Duration>,
+}
+
+impl Clock for SetBack {
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.clock.wall() - *self.by.lock().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_set_back_makes_no_name_younger() {
+    let clock = Arc::new(SetBack::default());
+    let (worker, storage, mount) = bare(Arc::clone(&clock) as Arc<dyn Clock>);
+    storage.put("d/a", "1");
+    clock.clock.advance(Duration::from_secs(100));
+    let first = worker.stat(mount, path("d/a"), MINUTE, soon()).await;
+    assert_eq!(first.unwrap().value.tag.size, 1);
+    clock.clock.advance(Duration::from_secs(50));
+    *clock.by.lock().unwrap() = Duration::from_secs(45);
+    clock.clock.advance(Duration::from_secs(11));
+    assert!(worker.known(mount, &path("d/a"), MINUTE).is_none());
 }

@@ -6,18 +6,10 @@ use std::sync::atomic::Ordering;
 
 use types::{ByteRange, ErrorKind, PAGE_SIZE};
 
-use crate::{MEMORY, Rig, soon};
+use crate::scripted::close;
+use crate::{MEMORY, Rig, soon, until};
 
 const MIB: u64 = 1 << 20;
-
-/// Waits until the object is in the cache: fills run behind the readers.
-async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let give_up = soon().instant();
-    while !is_true() {
-        assert!(give_up.elapsed().is_zero(), "waited for: {what}");
-        tokio::task::yield_now().await;
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_of_one_range_share_one_request() {
@@ -171,13 +163,7 @@ async fn who_joined_a_flight_that_failed_tries_again() {
     let (bytes, object) = rig.storage.put_noise(rig.mount, "a", 1000);
     let whole = ByteRange::new(0, 1000);
     rig.storage.reads_to_fail.store(1, Ordering::SeqCst);
-    let permits = rig.storage.gate.available_permits() as u32;
-    rig.storage
-        .gate
-        .acquire_many(permits)
-        .await
-        .unwrap()
-        .forget();
+    close(&rig.storage.gate).await;
     let first = tokio::spawn(rig.worker.read(object.clone(), whole, whole, soon()));
     until("the first request", || rig.storage.read_count() == 1).await;
     let mut second = rig.worker.read(object.clone(), whole, whole, soon());
@@ -206,13 +192,7 @@ async fn another_version_is_stale_and_never_mixed() {
 async fn a_read_ends_at_its_deadline() {
     let rig = Rig::new();
     let (_, object) = rig.storage.put_noise(rig.mount, "a", 1000);
-    let permits = rig.storage.gate.available_permits() as u32;
-    rig.storage
-        .gate
-        .acquire_many(permits)
-        .await
-        .unwrap()
-        .forget();
+    close(&rig.storage.gate).await;
     let whole = ByteRange::new(0, 1000);
     let short = types::Clock::deadline(&types::SystemClock, std::time::Duration::from_millis(50));
     let error = rig
@@ -248,17 +228,10 @@ async fn without_a_cache_memory_serves_and_makes_way() {
     assert!(rig.worker.stats().memory_used <= MEMORY);
 }
 
-/// Takes all permits: requests are counted and then wait.
-async fn hold_back(rig: &Rig) {
-    let permits = rig.storage.gate.available_permits() as u32;
-    let all = rig.storage.gate.acquire_many(permits).await;
-    all.unwrap().forget();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_memory_gets_it_when_others_are_served_from_memory_only() {
     let rig = Rig::without_cache();
-    hold_back(&rig).await;
+    close(&rig.storage.gate).await;
     let objects: Vec<_> = (0..64)
         .map(|index| {
             let name = format!("{index}");
@@ -266,8 +239,14 @@ async fn who_waits_for_memory_gets_it_when_others_are_served_from_memory_only() 
         })
         .collect();
     let whole = ByteRange::new(0, MIB);
-    let read = |object: &types::ObjectRef| rig.worker.read(object.clone(), whole, whole, soon());
-    let reads: Vec<_> = objects.iter().map(|o| tokio::spawn(read(o))).collect();
+    let reads: Vec<_> = objects
+        .iter()
+        .map(|object| {
+            let read = rig.worker.read(object.clone(), whole, whole, soon());
+            // The bytes are let go at once, whenever the test looks at the outcome.
+            tokio::spawn(async { read.await.map(|bytes| bytes.len()) })
+        })
+        .collect();
     let in_flight = (MEMORY / MIB) as usize;
     until("memory to be used up", || {
         rig.storage.read_count() == in_flight
@@ -275,7 +254,7 @@ async fn who_waits_for_memory_gets_it_when_others_are_served_from_memory_only() 
     .await;
     rig.storage.gate.add_permits(64);
     for read in reads {
-        assert_eq!(read.await.unwrap().unwrap().len(), MIB as usize);
+        assert_eq!(read.await.unwrap().unwrap(), MIB as usize);
     }
 }
 
@@ -315,7 +294,7 @@ async fn who_joined_for_a_part_only_tries_again_as_well() {
     let rig = Rig::new();
     let (bytes, object) = rig.storage.put_noise(rig.mount, "a", MIB as usize);
     rig.storage.reads_to_fail.store(1, Ordering::SeqCst);
-    hold_back(&rig).await;
+    close(&rig.storage.gate).await;
     let page = ByteRange::new(0, PAGE_SIZE);
     let first = tokio::spawn(rig.worker.read(object.clone(), page, page, soon()));
     until("the first request", || rig.storage.read_count() == 1).await;

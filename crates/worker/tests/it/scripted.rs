@@ -26,6 +26,16 @@ pub(crate) struct ScriptedStorage {
     pub(crate) reads_to_fail: AtomicUsize,
     /// Reads wait for a permit each; plenty unless a test takes them.
     pub(crate) gate: Arc<Semaphore>,
+    /// Answers about one name do, on their way back: they tell what was true when it was asked.
+    pub(crate) stat_gate: Arc<Semaphore>,
+    /// And listings.
+    pub(crate) list_gate: Arc<Semaphore>,
+}
+
+/// Takes all permits of a gate: what comes is counted and then waits.
+pub(crate) async fn close(gate: &Semaphore) {
+    let permits = gate.available_permits() as u32;
+    gate.acquire_many(permits).await.unwrap().forget();
 }
 
 impl Default for ScriptedStorage {
@@ -38,6 +48,8 @@ impl Default for ScriptedStorage {
             is_off: AtomicBool::new(false),
             reads_to_fail: AtomicUsize::new(0),
             gate: Arc::new(Semaphore::new(1_000_000)),
+            stat_gate: Arc::new(Semaphore::new(1_000_000)),
+            list_gate: Arc::new(Semaphore::new(1_000_000)),
         }
     }
 }
@@ -118,16 +130,21 @@ impl UnderStorage for ScriptedStorage {
         "scripted://"
     }
 
-    async fn stat(&self, path: &ObjectPath, _deadline: Deadline) -> Result<ObjectMeta> {
+    async fn stat(&self, path: &ObjectPath, deadline: Deadline) -> Result<ObjectMeta> {
+        let meta = self.meta(path.as_bytes());
         self.counters.head.fetch_add(1, Ordering::SeqCst);
         self.check()?;
-        let meta = self.meta(path.as_bytes());
+        let passes = tokio::time::timeout_at(deadline.instant().into(), self.stat_gate.acquire());
+        match passes.await {
+            Ok(permit) => permit.unwrap().forget(),
+            Err(_) => return Err(Error::new(ErrorKind::Timeout, "held back")),
+        }
         meta.ok_or_else(|| Error::new(ErrorKind::NotFound, "no such object"))
     }
 
     fn list(&self, dir: &ObjectPath) -> ListStream {
-        self.counters.list.fetch_add(1, Ordering::SeqCst);
         if let Err(error) = self.check() {
+            self.counters.list.fetch_add(1, Ordering::SeqCst);
             return stream::iter([Err(error)]).boxed();
         }
         let prefix = match dir.is_root() {
@@ -156,10 +173,15 @@ impl UnderStorage for ScriptedStorage {
                 meta,
             })
             .collect();
-        stream::iter([Ok(ListPage {
-            entries,
-            unshowable: 0,
-        })])
+        self.counters.list.fetch_add(1, Ordering::SeqCst);
+        let gate = Arc::clone(&self.list_gate);
+        stream::once(async move {
+            gate.acquire().await.unwrap().forget();
+            Ok(ListPage {
+                entries,
+                unshowable: 0,
+            })
+        })
         .boxed()
     }
 

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Asking the storage for names, and taking note of what it says.
+//!
+//! Callers who ask the same at the same time share one question, except where each answer must be
+//! younger than its question: there an answer that is already under way is too old.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, Either};
+use futures::{FutureExt, StreamExt};
+use tokio::sync::oneshot;
+use types::{Deadline, Error, ErrorKind, Freshness, MountId, ObjectMeta, ObjectPath, Result};
+use ufs::ListEntry;
+
+use crate::knowledge::{Place, UnderWay};
+use crate::meta::{Learnt, Listing, absent, is_outage};
+use crate::records::Moment;
+use crate::worker::{Mount, Worker};
+
+/// How long a look-up waits for the listing of its directory before it also asks by itself.
+const LISTING_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long the answer to a listing waits for it to be written down.
+const WRITE_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Worker {
+    /// Lists the directory; when that takes long, asks for the entry alone meanwhile.
+    pub(crate) async fn ask_directory_or_entry(
+        self: &Arc<Self>,
+        mount: MountId,
+        dir: &ObjectPath,
+        path: &ObjectPath,
+        freshness: Freshness,
+        deadline: Deadline,
+    ) -> Result<Learnt<ObjectMeta>> {
+        let mut listing = self.ask_listing(mount, dir.clone());
+        let patience = self.clock.deadline(LISTING_PATIENCE).min(deadline);
+        let listed = match tokio::time::timeout_at(patience.instant().into(), &mut listing).await {
+            Ok(listed) => listed,
+            Err(_) => match futures::future::select(listing, self.ask_entry(mount, path, deadline))
+                .await
+            {
+                Either::Left((listed, _)) => listed,
+                Either::Right((entry, _)) => return entry,
+            },
+        };
+        match listed {
+            Ok(listed) => find(&listed, path),
+            // The parent may be an object, or be readable but not listable: ask for the entry.
+            Err(error) if is_outage(&error) => Err(error),
+            Err(_) => match self.known(mount, path, freshness) {
+                Some(known) => known,
+                None => self.ask_entry(mount, path, deadline).await,
+            },
+        }
+    }
+
+    /// Asks what a path is, once for all who ask at once. A question that was put by somebody with
+    /// less time left and ended with it is put again.
+    pub(crate) fn ask_entry(
+        self: &Arc<Self>,
+        mount: MountId,
+        path: &ObjectPath,
+        deadline: Deadline,
+    ) -> BoxFuture<'static, Result<Learnt<ObjectMeta>>> {
+        let (worker, place) = (Arc::clone(self), (mount, path.clone()));
+        async move {
+            match worker.put_question(place.clone(), deadline).await {
+                Err(error)
+                    if error.kind() == ErrorKind::Timeout
+                        && worker.clock.now() < deadline.instant() =>
+                {
+                    worker.put_question(place, deadline).await
+                }
+                answer => answer,
+            }
+        }
+        .boxed()
+    }
+
+    fn put_question(
+        self: &Arc<Self>,
+        place: Place,
+        deadline: Deadline,
+    ) -> BoxFuture<'static, Result<Learnt<ObjectMeta>>> {
+        self.knowledge.stats.run(&self.runtime, place.clone(), || {
+            let worker = Arc::clone(self);
+            async move {
+                let mount = worker.mount(place.0)?;
+                let learnt = worker.moment();
+                let answer = mount.storage.stat(&place.1, deadline).await;
+                worker.awake(&mount, answer.as_ref().err());
+                match &answer {
+                    Ok(meta) => worker.knowledge.learn_entry(&place, learnt, Some(meta)),
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        worker.knowledge.learn_entry(&place, learnt, None);
+                    }
+                    Err(_) => {}
+                }
+                answer.map(|value| Learnt {
+                    value,
+                    age: learnt.age(worker.moment()),
+                })
+            }
+        })
+    }
+
+    /// Asks what a path is, whoever else asks; nothing is kept of the answer.
+    pub(crate) async fn ask_now(
+        &self,
+        mount: MountId,
+        path: &ObjectPath,
+        deadline: Deadline,
+    ) -> Result<Learnt<ObjectMeta>> {
+        let mount = self.mount(mount)?;
+        let value = mount.storage.stat(path, deadline).await?;
+        let age = Duration::ZERO;
+        Ok(Learnt { value, age })
+    }
+
+    /// Lists a directory, whoever else does; nothing is kept of the answer.
+    pub(crate) async fn list_now(
+        &self,
+        mount: MountId,
+        dir: &ObjectPath,
+    ) -> Result<Learnt<Listing>> {
+        let value = collect(&*self.mount(mount)?, dir).await?;
+        let age = Duration::ZERO;
+        Ok(Learnt { value, age })
+    }
+
+    /// Lists a directory, once for all who ask at once. The answer does not wait for a disk that
+    /// cannot follow.
+    pub(crate) fn ask_listing(
+        self: &Arc<Self>,
+        mount: MountId,
+        dir: ObjectPath,
+    ) -> BoxFuture<'static, Result<Learnt<Listing>>> {
+        let place = (mount, dir);
+        self.knowledge
+            .listings
+            .run(&self.runtime, place.clone(), || {
+                let worker = Arc::clone(self);
+                async move {
+                    let mount = worker.mount(place.0)?;
+                    let under_way = worker.knowledge.list_begins(&place);
+                    let learnt = worker.moment();
+                    let listed = collect(&mount, &place.1).await;
+                    worker.awake(&mount, listed.as_ref().err());
+                    let mut value = listed?;
+                    if let Some(under_way) = under_way {
+                        value = worker.keep(under_way, place, learnt, value).await?;
+                    }
+                    let age = learnt.age(worker.moment());
+                    Ok(Learnt { value, age })
+                }
+            })
+    }
+
+    async fn keep(
+        self: &Arc<Self>,
+        under_way: UnderWay,
+        place: Place,
+        learnt: Moment,
+        listing: Listing,
+    ) -> Result<Listing> {
+        let (give, given) = oneshot::channel();
+        let worker = Arc::clone(self);
+        let written = self.runtime.spawn_blocking(move || {
+            let listing = worker.knowledge.keep_listing(&place, learnt, listing);
+            give.send(Listing::clone(&listing)).ok();
+            worker.knowledge.write_listing(&place, learnt, &listing);
+            drop(under_way);
+        });
+        let aborted = |_| Error::internal("a listing could not be kept");
+        let listing = given.await.map_err(aborted)?;
+        tokio::time::timeout(WRITE_PATIENCE, written).await.ok();
+        Ok(listing)
+    }
+}
+
+fn find(listed: &Learnt<Listing>, path: &ObjectPath) -> Result<Learnt<ObjectMeta>> {
+    let found = path.split().and_then(|(_, name)| {
+        let index = listed
+            .value
+            .binary_search_by(|entry| entry.name.cmp(&name))
+            .ok()?;
+        Some(listed.value[index].meta.clone())
+    });
+    match found {
+        Some(value) => Ok(Learnt {
+            value,
+            age: listed.age,
+        }),
+        None => Err(absent(path)),
+    }
+}
+
+/// Takes in all pages of a listing, sorted. Of an object and a directory of one name the
+/// directory is shown, since only so can what lies below be reached.
+async fn collect(mount: &Mount, dir: &ObjectPath) -> Result<Listing> {
+    let mut pages = mount.storage.list(dir);
+    let mut entries: Vec<ListEntry> = Vec::new();
+    while let Some(page) = pages.next().await {
+        entries.extend(page?.entries);
+    }
+    entries.sort_by(|a, b| {
+        let is_file = |entry: &ListEntry| entry.meta.kind != types::NodeKind::Directory;
+        a.name.cmp(&b.name).then(is_file(a).cmp(&is_file(b)))
+    });
+    entries.dedup_by(|next, kept| next.name == kept.name);
+    Ok(entries.into())
+}
