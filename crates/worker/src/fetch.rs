@@ -9,12 +9,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::future::{Either, select, select_all};
+use futures::{FutureExt, StreamExt};
 use types::{Deadline, Error, ErrorKind, ObjectRef, PAGE_SIZE, PageRange, Result, in_memory};
 
 use crate::flights::Piece;
 use crate::memory::{Budget, Share};
-use crate::schedule::Class;
+use crate::schedule::{Class, Schedule, Turn};
 use crate::settings::REQUEST_MAX;
 use crate::worker::Worker;
 
@@ -88,7 +89,10 @@ impl Worker {
 impl Flight {
     async fn fly(&mut self, class: Class, deadline: Deadline) -> Result<()> {
         let mount = self.worker.mount(self.object.mount)?;
-        let _turn = mount.schedule.turn(class, deadline).await?;
+        let _turn = match class {
+            Class::Demand => mount.schedule.turn(class, deadline).await?,
+            Class::Ahead => self.turn_of_guess(&mount.schedule, deadline).await?,
+        };
         let (first, last) = match (self.pieces.front(), self.pieces.back()) {
             (Some((first, _)), Some((last, _))) => (first.pages.first, last.pages.end),
             _ => return Ok(()),
@@ -108,6 +112,20 @@ impl Flight {
                 ErrorKind::Unavailable,
                 "the storage sent fewer bytes than asked",
             )),
+        }
+    }
+
+    /// Waits for a turn as readahead does, and as demand from when a reader waits for a piece.
+    async fn turn_of_guess(&self, schedule: &Arc<Schedule>, deadline: Deadline) -> Result<Turn> {
+        let turn = schedule.turn(Class::Ahead, deadline).boxed();
+        let wanted = self.pieces.iter();
+        let wanted = wanted.map(|(piece, _)| piece.wait_wanted(deadline).boxed());
+        match select(turn, select_all(wanted)).await {
+            Either::Left((turn, _)) => turn,
+            Either::Right((_, guess)) => {
+                drop(guess);
+                schedule.turn(Class::Demand, deadline).await
+            }
         }
     }
 

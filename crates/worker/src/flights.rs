@@ -25,6 +25,7 @@ pub(crate) struct Piece {
     pub(crate) pages: PageRange,
     landed: OnceLock<Result<Bytes>>,
     settled: OnceLock<()>,
+    wanted: OnceLock<()>,
     changed: Notify,
 }
 
@@ -34,6 +35,7 @@ impl Piece {
             pages,
             landed: OnceLock::new(),
             settled: OnceLock::new(),
+            wanted: OnceLock::new(),
             changed: Notify::new(),
         })
     }
@@ -57,14 +59,22 @@ impl Piece {
         self.landed.get().and_then(|outcome| outcome.as_ref().ok())
     }
 
-    /// Waits for the bytes.
+    /// Waits for the bytes, which are no guess from now on.
     pub(crate) async fn wait(&self, deadline: Deadline) -> Result<Bytes> {
+        if self.wanted.set(()).is_ok() {
+            self.changed.notify_waiters();
+        }
         self.wait_for(&self.landed, deadline).await?.clone()
     }
 
     /// Waits until the bytes are in the cache, or will not be.
     pub(crate) async fn wait_settled(&self, deadline: Deadline) -> Result<()> {
         self.wait_for(&self.settled, deadline).await.copied()
+    }
+
+    /// Waits until somebody waits for the bytes.
+    pub(crate) async fn wait_wanted(&self, deadline: Deadline) -> Result<()> {
+        self.wait_for(&self.wanted, deadline).await.copied()
     }
 
     async fn wait_for<'a, T>(&self, cell: &'a OnceLock<T>, deadline: Deadline) -> Result<&'a T> {

@@ -16,6 +16,7 @@ use types::{
 
 use crate::flights::{Loose, Piece};
 use crate::memory::Share;
+use crate::meta::timed;
 use crate::schedule::Class;
 use crate::settings::REQUEST_MAX;
 use crate::worker::Worker;
@@ -267,31 +268,38 @@ impl Worker {
         pieces: Vec<Arc<Piece>>,
         deadline: Deadline,
     ) -> Result<Bytes> {
+        let mut covered = range.offset;
         for piece in &pieces {
             let bytes = piece.wait(deadline).await?;
             let have = piece.range(object.size());
+            if have.offset <= covered {
+                covered = covered.max(have.end());
+            }
             if have.offset <= range.offset && range.end() <= have.end() {
                 let start = in_memory(range.offset - have.offset);
                 let len = in_memory(range.len);
                 return Ok(bytes.slice(start..start + len));
             }
         }
+        let is_covered = covered >= range.end();
         let (worker, object) = (Arc::clone(self), object.clone());
-        // Cached parts are read from the disk, which may take a while.
-        let assembled = self.runtime.spawn_blocking(move || {
+        let read = move || {
             let mut buf = Vec::with_capacity(in_memory(range.len));
-            worker
-                .read_mixed(&object, range, &pieces, &mut buf)
-                .then_some(buf)
-        });
-        match assembled.await {
-            Ok(Some(buf)) => Ok(Bytes::from(buf)),
-            Ok(None) => Err(Error::new(
-                ErrorKind::Corrupt,
-                "a cached page could not be read",
-            )),
-            Err(_) => Err(Error::internal("a read was aborted")),
-        }
+            let all = worker.read_mixed(&object, range, &pieces, &mut buf);
+            all.then_some(buf)
+        };
+        let read = if is_covered {
+            read()
+        } else {
+            // Cached parts are read from the disk, which may take a while.
+            let reading = timed(deadline, async {
+                let read = self.runtime.spawn_blocking(read).await;
+                read.map_err(|_| Error::internal("a read was aborted"))
+            });
+            reading.await?
+        };
+        read.map(Bytes::from)
+            .ok_or_else(|| Error::new(ErrorKind::Corrupt, "a cached page could not be read"))
     }
 
     /// Appends `range` from landed pieces and, between them, from the cache.

@@ -308,3 +308,62 @@ async fn who_joined_for_a_part_only_tries_again_as_well() {
     assert_eq!(second.await.unwrap().unwrap(), bytes);
     third.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_guess_that_a_reader_waits_for_is_demand() {
+    let rig = Rig::new();
+    let put = |name: String| rig.storage.put_noise(rig.mount, &name, MIB as usize).1;
+    let settle = async || {
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let demand = |object: &types::ObjectRef, len| {
+        let range = ByteRange::new(0, len);
+        tokio::spawn(rig.worker.read(object.clone(), range, range, soon()))
+    };
+    close(&rig.storage.gate).await;
+    let objects: Vec<_> = (0..74).map(|index| put(format!("{index}"))).collect();
+    let mut reads: Vec<_> = objects[..64].iter().map(|o| demand(o, 1)).collect();
+    until("all requests", || rig.storage.read_count() == 64).await;
+    let guessed = put("guessed".into());
+    rig.worker.read_ahead(&guessed, ByteRange::new(0, MIB));
+    settle().await;
+    reads.push(demand(&guessed, 1));
+    settle().await;
+    reads.extend(objects[64..].iter().map(|o| demand(o, 1)));
+    settle().await;
+    rig.storage.gate.add_permits(1);
+    until("the next request", || rig.storage.read_count() == 65).await;
+    assert_eq!(rig.storage.reads.lock().unwrap()[64].len, MIB);
+    rig.storage.gate.add_permits(100);
+    for read in reads {
+        read.await.unwrap().unwrap();
+    }
+}
+
+#[test]
+fn a_read_from_a_disk_that_hangs_ends_at_its_deadline() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.max_blocking_threads(1).enable_all().build();
+    let runtime = runtime.unwrap();
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    runtime.block_on(async {
+        let rig = Rig::new();
+        let (_, object) = rig.storage.put_noise(rig.mount, "a", MIB as usize);
+        let cached = ByteRange::new(0, PAGE_SIZE);
+        let read = rig.worker.read(object.clone(), cached, cached, soon());
+        read.await.unwrap();
+        rig.worker.close();
+        // The one thread that may read from a disk is busy for good.
+        tokio::task::spawn_blocking(move || held.recv().ok());
+        let deadline =
+            types::Clock::deadline(&types::SystemClock, std::time::Duration::from_millis(300));
+        let whole = ByteRange::new(0, MIB);
+        let read = rig.worker.read(object, whole, whole, deadline);
+        let read = tokio::time::timeout(std::time::Duration::from_secs(20), read);
+        let error = read.await.expect("the read ends").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+    });
+    drop(let_go);
+}
