@@ -213,6 +213,12 @@ impl Store {
                 .unwrap_or(false)
     }
 
+    /// Returns how many bytes can be filled before something must be evicted; none when the
+    /// directory is out of use.
+    pub fn free(&self) -> u64 {
+        self.inner.free()
+    }
+
     /// Throws an object away. Its blocks stay allocated while somebody has it open.
     pub fn remove(&self, id: VersionId) {
         self.inner.remove(id);

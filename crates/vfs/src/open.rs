@@ -41,11 +41,11 @@ impl Vfs {
     /// has to be looked up again); else what the storage said.
     pub fn open(self: &Arc<Self>, ino: Ino) -> Reply<Opened> {
         let object = self.node(ino).and_then(|node| match node.meta.kind {
-            NodeKind::File => self.object(&node),
+            NodeKind::File => Ok((self.object(&node)?, self.freshness(node.place.mount))),
             NodeKind::Directory => Err(Error::new(ErrorKind::IsADirectory, "open as a file")),
             NodeKind::Symlink => Err(Error::new(ErrorKind::Invalid, "open a symbolic link")),
         });
-        let object = match object {
+        let (object, freshness) = match object {
             Ok(object) => object,
             Err(error) => return Reply::Ready(Err(error)),
         };
@@ -58,13 +58,13 @@ impl Vfs {
             return Reply::Ready(self.opened(ino, object, None));
         }
         if let Some(local_file) = self.worker.local_file(&object) {
-            self.worker.count_open(true);
+            self.worker.opened(&object, true, freshness);
             return Reply::Ready(self.opened(ino, object, Some(local_file)));
         }
         if object.size() > WHOLE_MAX {
             return Reply::Ready(self.opened(ino, object, None));
         }
-        self.worker.count_open(false);
+        self.worker.opened(&object, false, freshness);
         let fetched = self.worker.fetch_whole(object.clone(), self.deadline());
         let vfs = Arc::clone(self);
         Reply::Pending(

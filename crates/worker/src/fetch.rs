@@ -77,8 +77,8 @@ impl Worker {
         self.runtime.spawn(async move {
             if let Err(error) = flight.fly(class, deadline).await {
                 let error = error.context(format!("read '{}'", flight.object.path));
-                if class == Class::Ahead {
-                    tracing::debug!(%error, "readahead failed");
+                if class != Class::Demand {
+                    tracing::debug!(%error, "a guess failed");
                 }
                 flight.fail(&error);
             }
@@ -91,7 +91,9 @@ impl Flight {
         let mount = self.worker.mount(self.object.mount)?;
         let _turn = match class {
             Class::Demand => mount.schedule.turn(class, deadline).await?,
-            Class::Ahead => self.turn_of_guess(&mount.schedule, deadline).await?,
+            Class::Ahead | Class::Neighbour => {
+                self.turn_of_guess(&mount.schedule, class, deadline).await?
+            }
         };
         let (first, last) = match (self.pieces.front(), self.pieces.back()) {
             (Some((first, _)), Some((last, _))) => (first.pages.first, last.pages.end),
@@ -115,9 +117,14 @@ impl Flight {
         }
     }
 
-    /// Waits for a turn as readahead does, and as demand from when a reader waits for a piece.
-    async fn turn_of_guess(&self, schedule: &Arc<Schedule>, deadline: Deadline) -> Result<Turn> {
-        let turn = schedule.turn(Class::Ahead, deadline).boxed();
+    /// Waits for a turn as a guess does, and as demand from when a reader waits for a piece.
+    async fn turn_of_guess(
+        &self,
+        schedule: &Arc<Schedule>,
+        class: Class,
+        deadline: Deadline,
+    ) -> Result<Turn> {
+        let turn = schedule.turn(class, deadline).boxed();
         let wanted = self.pieces.iter();
         let wanted = wanted.map(|(piece, _)| piece.wait_wanted(deadline).boxed());
         match select(turn, select_all(wanted)).await {

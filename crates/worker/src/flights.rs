@@ -72,6 +72,14 @@ impl Piece {
         self.wait_for(&self.settled, deadline).await.copied()
     }
 
+    /// Waits for the bytes as who guesses that they will be wanted.
+    pub(crate) async fn wait_landed(&self, deadline: Deadline) -> Result<()> {
+        self.wait_for(&self.landed, deadline)
+            .await?
+            .clone()
+            .map(|_| ())
+    }
+
     /// Waits until somebody waits for the bytes.
     pub(crate) async fn wait_wanted(&self, deadline: Deadline) -> Result<()> {
         self.wait_for(&self.wanted, deadline).await.copied()

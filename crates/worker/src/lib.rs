@@ -5,10 +5,11 @@
 //!
 //! - [`settings`]: what a worker is told.
 //! - `pages`: the entry: a hit is a copy, a miss joins or starts a flight.
+//! - `neighbours`: sees that a job reads a tree of small files, and fetches the rest of it.
 //! - `whole`: small objects are fetched whole; what is cached whole is a file.
 //! - `flights`: which pieces of which object versions are under way or still in memory.
 //! - `fetch`: carries a flight out: one ranged GET, its bytes cut into pieces.
-//! - `schedule`: whose turn it is to send a request, demand before readahead.
+//! - `schedule`: whose turn it is to send a request, demand before guesses.
 //! - `memory`: the one budget of bytes that all pieces live in.
 //! - `fill`: writes arrived pieces into the cache, behind the reader.
 //! - `meta`: what a name is, from fresh knowledge or from the storage, which `ask` asks.
@@ -24,6 +25,7 @@ mod knowledge;
 mod ledger;
 mod memory;
 mod meta;
+mod neighbours;
 mod pages;
 mod recent;
 mod records;
@@ -36,6 +38,7 @@ mod worker;
 
 pub use cache::LocalFile;
 pub use meta::{Learnt, Listing};
+pub use neighbours::TreeAhead;
 pub use settings::Settings;
 pub use stats::Stats;
 pub use ufs::ListEntry;

@@ -235,7 +235,8 @@ impl Worker {
         }
     }
 
-    fn take_ahead(&self, bytes: u64) -> Option<Share> {
+    /// Takes memory for a guess, if it is free or held by loose pieces only.
+    pub(crate) fn take_ahead(&self, bytes: u64) -> Option<Share> {
         loop {
             if let Some(share) = self.budget.try_take_ahead(bytes) {
                 return Some(share);

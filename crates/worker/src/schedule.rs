@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whose turn it is to send a request to a mount's storage.
 //!
-//! A bounded number of requests is under way; those that wait are served by class, demand before
-//! readahead, and within a class in the order they came. Listings and stats do not queue here:
+//! A bounded number of requests is under way; those that wait are served by class (demand,
+//! readahead, neighbours), and within a class in the order they came. Listings and stats do not queue here:
 //! they are small, and a reader that opens a file must not wait behind its neighbours' data.
 
 use std::collections::VecDeque;
@@ -17,8 +17,10 @@ use types::{Deadline, Error, ErrorKind, Result};
 pub(crate) enum Class {
     /// A reader waits for it.
     Demand,
-    /// It is a guess.
+    /// A reader is expected to come to it next.
     Ahead,
+    /// A job that reads the files around it is expected to come to it.
+    Neighbour,
 }
 
 /// A bounded number of turns.
@@ -32,6 +34,18 @@ struct Queue {
     free: usize,
     demand: VecDeque<oneshot::Sender<Turn>>,
     ahead: VecDeque<oneshot::Sender<Turn>>,
+    neighbours: VecDeque<oneshot::Sender<Turn>>,
+}
+
+impl Queue {
+    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
+        let guess = || {
+            self.ahead
+                .pop_front()
+                .or_else(|| self.neighbours.pop_front())
+        };
+        self.demand.pop_front().or_else(guess)
+    }
 }
 
 /// The right to have one request under way; passes to the next in line when dropped.
@@ -52,6 +66,7 @@ impl Schedule {
             free: width.max(1),
             demand: VecDeque::new(),
             ahead: VecDeque::new(),
+            neighbours: VecDeque::new(),
         };
         Arc::new(Schedule {
             queue: Mutex::new(queue),
@@ -70,6 +85,7 @@ impl Schedule {
             match class {
                 Class::Demand => queue.demand.push_back(sender),
                 Class::Ahead => queue.ahead.push_back(sender),
+                Class::Neighbour => queue.neighbours.push_back(sender),
             }
             receiver
         };
@@ -85,7 +101,7 @@ impl Schedule {
 
     fn hand_on(self: &Arc<Self>) {
         let mut queue = self.queue.lock();
-        while let Some(next) = queue.demand.pop_front().or_else(|| queue.ahead.pop_front()) {
+        while let Some(next) = queue.next() {
             match next.send(Turn(Some(Arc::clone(self)))) {
                 Ok(()) => return,
                 // The waiter gave up: its turn must not come back here through Drop.

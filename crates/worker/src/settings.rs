@@ -28,6 +28,8 @@ pub struct Settings {
     pub width: usize,
     /// How long a background request (readahead, a listing nobody waits for) may take.
     pub background_deadline: Duration,
+    /// Whether the rest of a tree is fetched when a job reads its small files one after the other.
+    pub neighbours: bool,
 }
 
 impl Default for Settings {
@@ -36,6 +38,7 @@ impl Default for Settings {
             memory: ByteSize(96 << 20),
             width: 64,
             background_deadline: Duration::from_secs(60),
+            neighbours: true,
         }
     }
 }

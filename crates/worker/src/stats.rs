@@ -28,6 +28,7 @@ pub(crate) struct Counters {
     pub(crate) fills_dropped: Counter,
     pub(crate) fills_late: Counter,
     pub(crate) stale_served: Counter,
+    pub(crate) neighbours: Counter,
 }
 
 /// A snapshot of the counters, since the worker was made.
@@ -51,6 +52,8 @@ pub struct Stats {
     pub fills_late: u64,
     /// Answers about names given from old knowledge because the storage did not answer.
     pub stale_served: u64,
+    /// Files fetched ahead of a job that reads the files around them.
+    pub neighbours: u64,
     /// Bytes of the memory budget in use.
     pub memory_used: u64,
     /// The memory budget.

@@ -64,17 +64,6 @@ impl Worker {
     pub fn local_file(&self, object: &ObjectRef) -> Option<LocalFile> {
         self.cache.as_ref()?.local_file(object.id)
     }
-
-    /// Counts an open that was answered from the cache, or that had to wait for the storage.
-    pub fn count_open(&self, from_cache: bool) {
-        let counters = &self.counters;
-        if from_cache {
-            &counters.hits
-        } else {
-            &counters.misses
-        }
-        .add(1);
-    }
 }
 
 async fn arrived(pieces: &[Arc<Piece>], deadline: Deadline) -> Result<()> {

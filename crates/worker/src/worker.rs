@@ -14,6 +14,7 @@ use crate::fill::Fill;
 use crate::flights::Flights;
 use crate::knowledge::Knowledge;
 use crate::memory::Budget;
+use crate::neighbours::Neighbours;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 use crate::stats::{Counters, Stats};
@@ -31,6 +32,7 @@ pub struct Worker {
     pub(crate) flights: Arc<Flights>,
     pub(crate) fill: Option<Fill>,
     pub(crate) knowledge: Knowledge,
+    pub(crate) neighbours: Mutex<Neighbours>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) runtime: Handle,
     pub(crate) clock: Arc<dyn Clock>,
@@ -81,6 +83,7 @@ impl Worker {
             flights,
             fill,
             knowledge: Knowledge::new(metadata, names_max)?,
+            neighbours: Mutex::default(),
             counters,
             runtime,
             started: (clock.now(), clock.wall()),
@@ -132,6 +135,7 @@ impl Worker {
             fills_dropped: counters.fills_dropped.get(),
             fills_late: counters.fills_late.get(),
             stale_served: counters.stale_served.get(),
+            neighbours: counters.neighbours.get(),
             memory_used,
             memory_total,
         }

@@ -358,6 +358,18 @@ impl Inner {
         full("the cache is full")
     }
 
+    /// Returns how many bytes can be filled before something must be evicted.
+    pub(super) fn free(&self) -> u64 {
+        if self.is_out_of_service() {
+            return 0;
+        }
+        let room = self.room_for_objects().saturating_sub(self.space.used());
+        match self.files.free() {
+            Ok((free, size)) => room.min(free.saturating_sub(margin(size))),
+            Err(_) => 0,
+        }
+    }
+
     /// Returns what the index leaves of the capacity.
     pub(super) fn room_for_objects(&self) -> u64 {
         let growth = INDEX_GROWTH_JOURNALS * super::recover::rotate_bytes(self.capacity);
@@ -366,10 +378,7 @@ impl Inner {
 
     fn disk_has_room(&self, bytes: u64) -> Result<bool> {
         match self.files.free() {
-            Ok((free, size)) => {
-                let margin = (size / FREE_PART).clamp(FREE_MIN, FREE_MAX);
-                Ok(free >= bytes.saturating_add(margin))
-            }
+            Ok((free, size)) => Ok(free >= bytes.saturating_add(margin(size))),
             Err(error) => Err(self.note_write_fault(Fault::Write(error))),
         }
     }
@@ -507,6 +516,11 @@ enum Fault {
 }
 
 /// Returns the pages that a fill covers, if it covers whole ones.
+/// Returns what of a disk of `size` bytes is left to others.
+fn margin(size: u64) -> u64 {
+    (size / FREE_PART).clamp(FREE_MIN, FREE_MAX)
+}
+
 fn covered_pages(size: u64, first: u64, len: u64) -> Result<PageRange> {
     let start = first.checked_mul(PAGE_SIZE).filter(|start| *start <= size);
     let end = start

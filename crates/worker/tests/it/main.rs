@@ -9,6 +9,7 @@
 )]
 
 mod names;
+mod neighbours;
 mod pages;
 mod scripted;
 
@@ -29,6 +30,7 @@ struct Rig {
 }
 
 const MEMORY: u64 = 16 << 20;
+const CAPACITY: u64 = 1 << 30;
 
 impl Rig {
     fn new() -> Self {
@@ -40,21 +42,34 @@ impl Rig {
     }
 
     fn over(storage: Arc<ScriptedStorage>, dir: tempfile::TempDir, cached: bool) -> Self {
+        Rig::with(
+            storage,
+            dir,
+            cached.then_some(CAPACITY),
+            Settings::default(),
+        )
+    }
+
+    /// A rig with a cache of `capacity` bytes, and with settings of its own but for the memory.
+    fn with(
+        storage: Arc<ScriptedStorage>,
+        dir: tempfile::TempDir,
+        capacity: Option<u64>,
+        settings: Settings,
+    ) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let settings = cache::Settings {
-            dir: dir.path().join("cache"),
-            capacity: ByteSize(1 << 30),
-        };
-        let (cache, metadata) = match cached {
-            true => (
-                Some(cache::Store::open(&settings, Arc::clone(&clock) as Arc<dyn Clock>).unwrap()),
-                Some(cache::kv::Kv::open(&dir.path().join("names"), 1 << 20).unwrap()),
-            ),
-            false => (None, None),
-        };
+        let cache = capacity.map(|capacity| {
+            let settings = cache::Settings {
+                dir: dir.path().join("cache"),
+                capacity: ByteSize(capacity),
+            };
+            cache::Store::open(&settings, Arc::clone(&clock) as Arc<dyn Clock>).unwrap()
+        });
+        let names = dir.path().join("names");
+        let metadata = capacity.map(|_| cache::kv::Kv::open(&names, 1 << 20).unwrap());
         let settings = Settings {
             memory: ByteSize(MEMORY),
-            ..Settings::default()
+            ..settings
         };
         let runtime = tokio::runtime::Handle::current();
         let clock_seam = Arc::clone(&clock) as Arc<dyn Clock>;

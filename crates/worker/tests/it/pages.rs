@@ -354,6 +354,10 @@ fn a_read_from_a_disk_that_hangs_ends_at_its_deadline() {
         let cached = ByteRange::new(0, PAGE_SIZE);
         let read = rig.worker.read(object.clone(), cached, cached, soon());
         read.await.unwrap();
+        until("it is in the cache only", || {
+            rig.worker.stats().memory_used == 0
+        })
+        .await;
         rig.worker.close();
         // The one thread that may read from a disk is busy for good.
         tokio::task::spawn_blocking(move || held.recv().ok());

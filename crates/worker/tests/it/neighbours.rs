@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A tree that a job reads file by file is fetched ahead of it, and only as far as that is free.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use types::{Freshness, ObjectRef};
+use worker::Settings;
+
+use crate::scripted::close;
+use crate::{CAPACITY, Rig, soon, until};
+
+/// Files in ten classes.
+const FILES: usize = 200;
+const LEN: usize = 40_000;
+
+/// Puts a tree of small files into the storage.
+fn tree(rig: &Rig) -> Vec<ObjectRef> {
+    let name = |index: usize| format!("train/{:02}/{index:04}", index % 10);
+    let put = |index| rig.storage.put_noise(rig.mount, &name(index), LEN).1;
+    (0..FILES).map(put).collect()
+}
+
+/// Opens files as a data loader does, one after the other.
+async fn open(rig: &Rig, files: &[ObjectRef]) {
+    for object in files {
+        let cached = rig.worker.local_file(object).is_some();
+        rig.worker.opened(object, cached, Freshness::Immutable);
+        if !cached {
+            let fetched = rig.worker.fetch_whole(object.clone(), soon());
+            fetched.await.unwrap();
+        }
+    }
+}
+
+fn cached(rig: &Rig, files: &[ObjectRef]) -> usize {
+    let is_cached = |object: &&ObjectRef| rig.worker.local_file(object).is_some();
+    files.iter().filter(is_cached).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rest_of_a_tree_comes_by_itself_with_one_request_a_file() {
+    let rig = Rig::new();
+    let files = tree(&rig);
+    open(&rig, &files[..20]).await;
+    until("all are cached", || cached(&rig, &files) == FILES).await;
+    until("the tree has ended", || rig.worker.trees_ahead().is_empty()).await;
+    assert_eq!(rig.storage.read_count(), FILES);
+    assert!(rig.worker.stats().neighbours >= 150);
+    // The tree, and its classes: each listed once.
+    assert_eq!(rig.storage.asked(), (11, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_few_files_bring_no_others() {
+    let rig = Rig::new();
+    let files = tree(&rig);
+    open(&rig, &files[..15]).await;
+    assert_eq!(rig.storage.asked(), (0, 0));
+    assert_eq!(rig.storage.read_count(), 15);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_can_be_switched_off() {
+    let settings = Settings {
+        neighbours: false,
+        ..Settings::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::with(Arc::default(), dir, Some(CAPACITY), settings);
+    let files = tree(&rig);
+    open(&rig, &files[..100]).await;
+    assert_eq!(rig.storage.asked(), (0, 0));
+    assert_eq!(rig.storage.read_count(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_cache_is_not_emptied_for_guesses() {
+    let dir = tempfile::tempdir().unwrap();
+    let capacity = 64 << 20;
+    let rig = Rig::with(Arc::default(), dir, Some(capacity), Settings::default());
+    let kept: Vec<_> = (0..18)
+        .map(|index| {
+            rig.storage
+                .put_noise(rig.mount, &format!("kept/{index}"), 3 << 20)
+                .1
+        })
+        .collect();
+    for object in &kept {
+        let fetched = rig.worker.fetch_whole(object.clone(), soon());
+        fetched.await.unwrap();
+    }
+    let files = tree(&rig);
+    open(&rig, &files[..60]).await;
+    until("the tree has ended", || rig.worker.trees_ahead().is_empty()).await;
+    assert!(cached(&rig, &files) < FILES);
+    assert_eq!(cached(&rig, &kept), kept.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_whose_readers_have_gone_is_left_alone() {
+    let rig = Rig::new();
+    let files = tree(&rig);
+    open(&rig, &files[..15]).await;
+    close(&rig.storage.list_gate).await;
+    rig.worker.opened(&files[15], false, Freshness::Immutable);
+    until("it is listed", || rig.storage.asked().0 == 1).await;
+    rig.clock.advance(Duration::from_secs(11));
+    rig.storage.list_gate.add_permits(100);
+    until("the tree has ended", || rig.worker.trees_ahead().is_empty()).await;
+    assert_eq!(rig.storage.read_count(), 15);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_that_fails_ends_it_and_no_reader_fails_for_it() {
+    let rig = Rig::new();
+    let files = tree(&rig);
+    open(&rig, &files[..15]).await;
+    rig.storage.reads_to_fail.store(8, Ordering::SeqCst);
+    rig.worker.opened(&files[15], false, Freshness::Immutable);
+    until("the failures", || {
+        rig.storage.reads_to_fail.load(Ordering::SeqCst) == 0
+    })
+    .await;
+    until("the tree has ended", || rig.worker.trees_ahead().is_empty()).await;
+    open(&rig, &files).await;
+    assert_eq!(cached(&rig, &files), FILES);
+}
+
+#[tokio::test]
+async fn a_reader_goes_before_its_neighbours() {
+    let settings = Settings {
+        width: 1,
+        ..Settings::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::with(Arc::default(), dir, Some(CAPACITY), settings);
+    let files = tree(&rig);
+    open(&rig, &files[..15]).await;
+    let (_, wanted) = rig.storage.put_noise(rig.mount, "elsewhere", 5_000);
+    close(&rig.storage.gate).await;
+    rig.worker.opened(&files[15], false, Freshness::Immutable);
+    until("the first neighbour", || rig.storage.read_count() == 16).await;
+    until("more neighbours wait", || {
+        rig.worker.stats().neighbours > 10
+    })
+    .await;
+    let fetched = tokio::spawn(rig.worker.fetch_whole(wanted, soon()));
+    // On this one thread that is time enough for it to queue.
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    rig.storage.gate.add_permits(1);
+    until("the next request", || rig.storage.read_count() == 17).await;
+    assert_eq!(rig.storage.reads.lock().unwrap()[16].len, 5_000);
+    rig.storage.gate.add_permits(1000);
+    fetched.await.unwrap().unwrap();
+}
