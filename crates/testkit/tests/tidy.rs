@@ -220,6 +220,33 @@ fn the_architecture_names_every_crate() {
 }
 
 #[test]
+fn every_promise_names_tests_that_exist() {
+    let tests = rust_files()
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect::<String>();
+    let promises = fs::read_to_string(root().join("docs/SEMANTICS.md")).unwrap();
+    let mut faults = Vec::new();
+    let mut number = None;
+    for line in promises.lines().chain(["end. "]) {
+        let starts = line.split_once(". ").map(|(start, _)| start);
+        if let Some(next) = starts.filter(|start| *start == "end" || start.parse::<u32>().is_ok()) {
+            if let Some(number) = number.replace(next.to_owned()) {
+                faults.push(format!("SEMANTICS.md, {number}: no tests are named"));
+            }
+        }
+        let Some((_, names)) = line.split_once("Tests: ") else {
+            continue;
+        };
+        number = None;
+        let names = names.split('`').skip(1).step_by(2);
+        let missing = names.filter(|name| !tests.contains(&format!("fn {name}()")));
+        faults.extend(missing.map(|name| format!("SEMANTICS.md: there is no test '{name}'")));
+    }
+    none(faults);
+}
+
+#[test]
 fn versions_of_dependencies_stand_in_one_place() {
     let mut faults = Vec::new();
     for (name, _) in EDGES {
