@@ -14,6 +14,7 @@
 //! logged; the map then has fewer keys, and that is all that its users must cope with.
 
 mod base;
+mod guard;
 mod journal;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use types::{Error, ErrorKind, Result};
 
 use base::Base;
+pub use guard::catches_panics;
 use journal::Journal;
 
 /// How often the journal goes into redb: what a power cut may lose.

@@ -3,7 +3,8 @@
 //!
 //! The file is renamed to `.1` at 16 MiB and begun anew, so two of them at most lie on the disk.
 //! Warnings and errors are also kept in a short ring for `forebay status`. A panic in any thread is
-//! logged and ends the process: a daemon that lost a thread would leave its mount half alive.
+//! logged and ends the process: a daemon that lost a thread would leave its mount half alive. Only the
+//! panics that `cache` catches over a damaged file pass.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -16,6 +17,7 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result};
 use gateway::wire;
+use rustix::fs::{FlockOperation, flock};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context as LayerContext, Layer, SubscriberExt};
@@ -72,6 +74,10 @@ pub(crate) fn start(plan: &LogPlan, clock: Arc<dyn Clock>) -> Result<Arc<Faults>
             .name()
             .unwrap_or("without a name")
             .to_owned();
+        if cache::kv::catches_panics() {
+            tracing::warn!("thread {thread} panicked over a damaged file, and goes on: {panic}");
+            return;
+        }
         let trace = std::backtrace::Backtrace::force_capture();
         tracing::error!("thread {thread} panicked, the daemon ends: {panic}\n{trace}");
         std::process::abort();
@@ -138,11 +144,14 @@ impl Write for LogFile {
 }
 
 fn open_append(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o600)
-        .open(path)
+        .open(path)?;
+    // Tells a start that failed whether somebody else uses the file; without locks it may not know.
+    flock(&file, FlockOperation::NonBlockingLockShared).ok();
+    Ok(file)
 }
 
 /// The latest warnings and errors.

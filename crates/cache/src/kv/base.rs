@@ -9,7 +9,6 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +19,7 @@ use redb::{
 };
 use types::{Error, ErrorKind, Result};
 
+use super::guard::guarded;
 use super::{Changes, Pair};
 
 const VALUES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("values");
@@ -121,6 +121,8 @@ impl Base {
         let mut bad = 0;
         let read = snapshot.0.and_then(|transaction| {
             caught(|| {
+                // Its end is redb's work, too.
+                let transaction = transaction;
                 let Some(table) = values(&transaction)? else {
                     return Ok(());
                 };
@@ -175,7 +177,7 @@ impl Base {
         let mut database = self.database.write();
         // Dropping may panic on a broken file, too; its lock goes with the file descriptor.
         let old = database.take();
-        catch_unwind(AssertUnwindSafe(move || drop(old))).ok();
+        guarded(move || drop(old));
         let opened = match need {
             Mend::Replace => Err(Fault::Damage(String::new())),
             Mend::Nothing | Mend::Reopen => open_database(&self.path, self.cache_bytes),
@@ -266,6 +268,14 @@ impl Base {
     }
 }
 
+impl Drop for Base {
+    fn drop(&mut self) {
+        // redb writes at its end, too.
+        let database = self.database.get_mut().take();
+        guarded(move || drop(database));
+    }
+}
+
 /// What can be wrong with the file.
 enum Fault {
     /// Its bytes: it can be replaced.
@@ -315,14 +325,14 @@ impl From<redb::Error> for Fault {
 }
 
 fn caught<T>(work: impl FnOnce() -> Stored<T>) -> std::result::Result<T, Fault> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(Fault::from),
-        Err(_) => Err(Fault::Damage("redb panicked on it".into())),
+    match guarded(work) {
+        Some(result) => result.map_err(Fault::from),
+        None => Err(Fault::Damage("redb panicked on it".into())),
     }
 }
 
 fn open_database(path: &Path, cache_bytes: usize) -> std::result::Result<Database, Fault> {
-    let opened = catch_unwind(|| {
+    let opened = guarded(|| {
         // redb would make it readable for all.
         let made = OpenOptions::new()
             .write(true)
@@ -340,18 +350,18 @@ fn open_database(path: &Path, cache_bytes: usize) -> std::result::Result<Databas
     });
     let context = || format!("open {}", path.display());
     match opened {
-        Ok(Ok(database)) => Ok(database),
-        Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(Fault::Outside(
+        Some(Ok(database)) => Ok(database),
+        Some(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(Fault::Outside(
             Error::new(ErrorKind::Busy, "another process has it open").context(context()),
         )),
-        Ok(Err(DatabaseError::Storage(StorageError::Io(io)))) => {
+        Some(Err(DatabaseError::Storage(StorageError::Io(io)))) => {
             Err(match Fault::from(redb::Error::Io(io)) {
                 Fault::Outside(error) => Fault::Outside(error.context(context())),
                 damage => damage,
             })
         }
-        Ok(Err(other)) => Err(Fault::Damage(other.to_string())),
-        Err(_) => Err(Fault::Damage("redb panicked on it".into())),
+        Some(Err(other)) => Err(Fault::Damage(other.to_string())),
+        None => Err(Fault::Damage("redb panicked on it".into())),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use cache::kv::Kv;
 use types::ErrorKind;
@@ -223,6 +223,7 @@ fn any_byte_of_the_redb_file_may_flip() {
     kv.checkpoint().unwrap();
     drop(kv);
     let good = std::fs::read(dir.path().join("map.redb")).unwrap();
+    UNANNOUNCED.get_or_init(watch_panics);
     let used: Vec<usize> = (0..good.len()).filter(|at| good[*at] != 0).collect();
     for at in used.iter().step_by(used.len() / 200) {
         let dir = temp();
@@ -244,6 +245,26 @@ fn any_byte_of_the_redb_file_may_flip() {
         kv.checkpoint().unwrap();
         assert_eq!(get(&kv, "new").as_deref(), Some("1"), "byte {at}");
     }
+    let unannounced = UNANNOUNCED.get().unwrap().lock().unwrap();
+    assert_eq!(*unannounced, Vec::<String>::new(), "a program would end");
+}
+
+/// Panics of redb that no panic hook could have known to be caught.
+static UNANNOUNCED: OnceLock<Arc<Mutex<Vec<String>>>> = OnceLock::new();
+
+fn watch_panics() -> Arc<Mutex<Vec<String>>> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (hook, list) = (std::panic::take_hook(), Arc::clone(&seen));
+    std::panic::set_hook(Box::new(move |panic| {
+        let at = panic.location().map(ToString::to_string);
+        let of_redb = at.filter(|at| at.contains("/redb-"));
+        match of_redb {
+            None => hook(panic),
+            Some(_) if cache::kv::catches_panics() => {}
+            Some(at) => list.lock().unwrap().push(at),
+        }
+    }));
+    seen
 }
 
 #[test]
