@@ -169,7 +169,8 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_ref().map(|source| &**source as _)
+        // The source itself is part of the message already.
+        self.0.source.as_ref().and_then(|source| source.source())
     }
 }
 
@@ -187,6 +188,7 @@ mod tests {
             error.to_string(),
             "peer w3: read page 3: open: Permission denied (os error 13)"
         );
+        assert!(std::error::Error::source(&error).is_none(), "told twice");
         assert!(!error.is_retryable());
         assert!(error.retryable().is_retryable());
     }
