@@ -7,7 +7,8 @@
 //! for byte.
 //!
 //! What S3 leaves open is decided so: a name that is an object and a prefix is a directory in
-//! listings; a look at one name costs one HEAD if it is an object, which then answers for it.
+//! listings. A look at one name costs one HEAD if it is an object that is not empty, which then
+//! answers for it, even if there are names below: only a second request could tell, each time.
 
 mod answer;
 mod config;
@@ -15,6 +16,7 @@ mod credentials;
 mod fault;
 mod http;
 mod list;
+mod profile;
 mod read;
 mod tls;
 
@@ -221,12 +223,15 @@ impl UnderStorage for S3 {
             let (inner, key) = (Arc::clone(inner), Arc::clone(&key));
             Box::pin(async move { inner.head(&key).await })
         };
-        if let Some(tag) = inner.until_done(&what, &mut retry, head).await? {
-            return Ok(ObjectMeta {
-                kind: NodeKind::File,
-                tag,
-                owner: None,
-            });
+        let file = inner.until_done(&what, &mut retry, head).await?;
+        let file = file.map(|tag| ObjectMeta {
+            kind: NodeKind::File,
+            tag,
+            owner: None,
+        });
+        // An empty object may be one that tools put where a directory is.
+        if let Some(file) = file.as_ref().filter(|file| file.tag.size > 0) {
+            return Ok(file.clone());
         }
         let dir: Arc<str> = inner.prefix_of(path)?.into();
         let any = || -> BoxFuture<'static, _> {
@@ -235,9 +240,9 @@ impl UnderStorage for S3 {
         };
         match inner.until_done(&what, &mut retry, any).await? {
             true => Ok(ObjectMeta::implied_directory()),
-            false => {
-                Err(Error::new(ErrorKind::NotFound, "no such object or directory").context(what))
-            }
+            false => file.ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, "no such object or directory").context(what)
+            }),
         }
     }
 

@@ -57,7 +57,7 @@ pub trait UnderStorage: Send + Sync + Debug {
     /// endpoint.
     fn identity(&self) -> &str;
 
-    /// Asks what `path` is. Costs one request when it is a file.
+    /// Asks what `path` is. Costs one request when it is a file with bytes in it.
     ///
     /// # Errors
     /// `NotFound` only if the storage said so.

@@ -2,12 +2,14 @@
 //! What the options and the environment say about an S3 storage.
 //!
 //! Options win over the environment (`AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, `AWS_REGION`,
-//! `AWS_DEFAULT_REGION`, `AWS_CA_BUNDLE`). Credentials without options come from the usual chain.
+//! `AWS_DEFAULT_REGION`, `AWS_CA_BUNDLE`), which wins over the region of the profile. Credentials
+//! without options come from the usual chain.
 
 use std::path::PathBuf;
 
 use types::{Error, ErrorKind, Result};
 
+use super::profile;
 use crate::Settings;
 use crate::uri::S3Location;
 
@@ -70,9 +72,10 @@ impl Config {
             .map(|endpoint| check_endpoint(&endpoint, &location.bucket))
             .transpose()?;
         let region = first("region", &["AWS_REGION", "AWS_DEFAULT_REGION"])
+            .or_else(|| profile::region(settings.text("profile"), &env))
             .or_else(|| custom.as_ref().map(|_| "us-east-1".into()))
             .ok_or_else(|| {
-                invalid("the region is not known; set the option 'region' or AWS_REGION, or an endpoint")
+                invalid("the region is not known; set the option 'region', AWS_REGION or the region of a profile, or give an endpoint")
             })?;
         if !region
             .chars()

@@ -44,11 +44,16 @@ impl Signature {
         clients: Clients,
         counters: Arc<Counters>,
     ) -> Self {
-        let secrets = credentials.secrets();
         let context = Context::new()
             .with_env(OsEnv)
             .with_file_read(Files)
             .with_http_send(CredentialHttp { clients, counters });
+        Signature::within(context, credentials, region)
+    }
+
+    /// As [`Signature::new`], with another environment, files and network.
+    fn within(context: Context, credentials: Credentials, region: &str) -> Self {
+        let secrets = credentials.secrets();
         let request = RequestSigner::new("s3", region);
         let signer = match credentials {
             Credentials::Anonymous => None,
@@ -161,4 +166,87 @@ async fn exchange(
         }
     }
     Ok(response.map(|_| body.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use reqsign_core::StaticEnv;
+
+    use super::*;
+
+    const NO_METADATA: (&str, &str) = ("AWS_EC2_METADATA_DISABLED", "true");
+
+    /// Signs a request with what the chain finds; returns the headers that say who asks.
+    async fn sign(profile: Option<&str>, envs: &[(&str, &str)]) -> Result<[String; 2], Fault> {
+        let envs = envs.iter().chain([&NO_METADATA]);
+        let env = StaticEnv {
+            home_dir: None,
+            envs: HashMap::from_iter(envs.map(|(k, v)| ((*k).into(), (*v).into()))),
+        };
+        let context = Context::new().with_env(env).with_file_read(Files);
+        let profile = profile.map(String::from);
+        let signature = Signature::within(context, Credentials::Chain { profile }, "r-1");
+        let request = Request::get("http://h/b/k").body(()).unwrap();
+        let (mut parts, ()) = request.into_parts();
+        signature.sign(&mut parts).await?;
+        let header = |name| {
+            let value = parts.headers.get(name).map(|value| value.to_str().unwrap());
+            value.unwrap_or_default().to_owned()
+        };
+        Ok([header("authorization"), header("x-amz-security-token")])
+    }
+
+    #[tokio::test]
+    async fn keys_of_the_environment_sign_with_their_token() {
+        let envs = [
+            ("AWS_ACCESS_KEY_ID", "ENVKEY"),
+            ("AWS_SECRET_ACCESS_KEY", "hush"),
+            ("AWS_SESSION_TOKEN", "passing"),
+        ];
+        let [who, token] = sign(None, &envs).await.unwrap();
+        assert!(
+            who.contains("Credential=ENVKEY/") && who.contains("/r-1/s3/"),
+            "{who}"
+        );
+        assert_eq!(token, "passing");
+    }
+
+    #[tokio::test]
+    async fn keys_of_a_profile_are_found_in_both_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let credentials = dir.path().join("credentials");
+        let keys = |id| format!("aws_access_key_id = {id}\naws_secret_access_key = hush\n");
+        let text = format!("[default]\n{}[lab]\n{}", keys("DEFAULTKEY"), keys("LABKEY"));
+        std::fs::write(&credentials, text).unwrap();
+        let config = dir.path().join("config");
+        std::fs::write(&config, format!("[profile old]\n{}", keys("OLDKEY"))).unwrap();
+        let files = [
+            ("AWS_SHARED_CREDENTIALS_FILE", credentials.to_str().unwrap()),
+            ("AWS_CONFIG_FILE", config.to_str().unwrap()),
+        ];
+        let lab = [files[0], files[1], ("AWS_PROFILE", "lab")];
+        for (profile, envs, id) in [
+            (None, &files[..], "DEFAULTKEY"),
+            (None, &lab, "LABKEY"),
+            (Some("default"), &lab, "DEFAULTKEY"),
+            (Some("old"), &files, "OLDKEY"),
+        ] {
+            let [who, _] = sign(profile, envs).await.unwrap();
+            assert!(
+                who.contains(&format!("Credential={id}/")),
+                "{profile:?}: {who}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn without_credentials_the_message_says_how_to_give_some() {
+        let error = sign(None, &[]).await.unwrap_err().to_string();
+        assert!(
+            error.contains("AWS_ACCESS_KEY_ID") && error.contains("anonymous=true"),
+            "{error}"
+        );
+    }
 }

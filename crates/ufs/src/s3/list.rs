@@ -30,6 +30,8 @@ pub(super) fn stream(inner: Arc<Inner>, dir: ObjectPath) -> ListStream {
         inner,
         dir,
         token: None,
+        pages: 0,
+        landmark: None,
         held: BTreeMap::new(),
     });
     Box::pin(stream::unfold(start, |listing| async move {
@@ -47,6 +49,9 @@ struct Listing {
     inner: Arc<Inner>,
     dir: ObjectPath,
     token: Option<String>,
+    pages: u64,
+    /// The token that came with the latest page whose number is a power of two.
+    landmark: Option<String>,
     /// Objects of whose name a directory may still come.
     held: BTreeMap<Name, ObjectMeta>,
 }
@@ -65,11 +70,16 @@ impl Listing {
                 Err(fault) => self.inner.pause(&what, &mut retry, fault).await?,
             }
         };
-        if page.next.is_some() && page.next == self.token {
+        if page.next.is_some() && (page.next == self.token || page.next == self.landmark) {
             let message = "the storage gave the same page of a listing again";
             return Err(Error::new(ErrorKind::Unavailable, message).context(what));
         }
         self.token = page.next.clone();
+        // However long a circle of pages is, a landmark lies in it at last (Brent's algorithm).
+        self.pages += 1;
+        if self.pages.is_power_of_two() {
+            self.landmark = page.next.clone();
+        }
         let more = self.token.is_some();
         let shown = arrange(page, &prefix, &mut self.held)
             .map_err(|fault| fault.into_error(&what, &self.inner.place))?;

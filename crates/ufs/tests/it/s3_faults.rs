@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use types::{ByteRange, Clock, ErrorKind, ObjectPath, Result, SystemClock};
+use types::{ByteRange, Clock, ErrorKind, NodeKind, ObjectPath, Result, SystemClock};
 use ufs::UnderStorage;
 use ufs::conformance::{list, read, stat};
 
@@ -333,19 +333,6 @@ async fn a_listing_that_is_cut_is_asked_again_and_never_shown() {
 }
 
 #[tokio::test]
-async fn a_listing_that_goes_in_circles_ends() {
-    let liar = Liar::start(|_, _| {
-        let page = "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t\
-                    </NextContinuationToken></ListBucketResult>";
-        told("200 OK", &[], page.as_bytes())
-    });
-    let liar = liar.await;
-    let error = list(&*liar.open().await, b"").await.unwrap_err();
-    assert!(error.to_string().contains("same page"), "{error}");
-    assert_eq!(liar.asked().len(), 2);
-}
-
-#[tokio::test]
 async fn a_dropped_read_gives_its_connection_back() {
     let liar = Liar::start(|_, asked| broken(honest(asked, CONTENT, "v1"), 20, End::Silence));
     let liar = liar.await;
@@ -361,4 +348,55 @@ async fn a_dropped_read_gives_its_connection_back() {
         assert_eq!(stream.next().await.unwrap().unwrap().len(), 16);
     }
     assert_eq!(liar.asked().len(), 6);
+}
+
+#[tokio::test]
+async fn a_listing_that_goes_in_circles_ends_with_an_error() {
+    for period in [1, 2, 3, 7] {
+        let liar = Liar::start(move |index, _| {
+            let page = format!(
+                "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>{}\
+                 </NextContinuationToken></ListBucketResult>",
+                // A few pages lead into the circle.
+                if index < 3 {
+                    index + 100
+                } else {
+                    index % period
+                }
+            );
+            told("200 OK", &[], page.as_bytes())
+        });
+        let liar = liar.await;
+        let error = list(&*liar.open().await, b"dir").await.unwrap_err();
+        assert!(error.to_string().contains("same page"), "{error}");
+        assert!(liar.asked().len() < 40, "{period}: {}", liar.asked().len());
+    }
+}
+
+#[tokio::test]
+async fn an_empty_object_at_the_place_of_a_directory_is_that_directory() {
+    for (size, below, kind, requests) in [
+        (0, true, NodeKind::Directory, 2),
+        (0, false, NodeKind::File, 2),
+        (5, true, NodeKind::File, 1),
+    ] {
+        let liar = Liar::start(move |_, asked| match (asked.method.as_str(), below) {
+            ("HEAD", _) => {
+                let size = size.to_string();
+                let headers = [("ETag", "\"v1\""), ("Content-Length", size.as_str())];
+                told("200 OK", &headers, b"")
+            }
+            (_, true) => told(
+                "200 OK",
+                &[],
+                b"<ListBucketResult><Contents><Key>k/x</Key><Size>1</Size></Contents>\
+                  </ListBucketResult>",
+            ),
+            (_, false) => told("200 OK", &[], b"<ListBucketResult></ListBucketResult>"),
+        });
+        let liar = liar.await;
+        let found = stat(&*liar.open().await, b"k").await.unwrap();
+        assert_eq!(found.kind, kind, "{size} {below}");
+        assert_eq!(liar.asked().len(), requests, "{size} {below}");
+    }
 }
