@@ -5,10 +5,11 @@
 //! remembered in the directory, so that a full cache does not shrink at every restart.
 
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use crate::places;
 use crate::plan::CachePlan;
 
 /// Room for others on the disk: a cache of the whole of it would be in everybody's way.
@@ -34,7 +35,7 @@ impl CacheDir {
             let dir = plan.dir.display();
             format!("cache directory '{dir}': choose another with --cache-dir, or fix its owner")
         };
-        let made = topmost_missing(&plan.dir);
+        let made = places::topmost_missing(&plan.dir);
         let mut builder = std::fs::DirBuilder::new();
         builder
             .recursive(true)
@@ -84,15 +85,6 @@ impl CacheDir {
         let disk = rustix::fs::statvfs(&self.path).context("ask for the free room")?;
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize) / 100 * SHARE_PERCENT)
     }
-}
-
-/// Returns the topmost directory on the way to `path` that is not there yet.
-fn topmost_missing(path: &Path) -> Option<PathBuf> {
-    let missing = |dir: &&Path| matches!(dir.try_exists(), Ok(false));
-    path.ancestors()
-        .take_while(missing)
-        .last()
-        .map(Path::to_owned)
 }
 
 #[cfg(test)]

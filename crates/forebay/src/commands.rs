@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The verbs of the command line, one file each.
+//! The verbs of the command line, one file each, and how they answer.
 
 pub(crate) mod config;
 pub(crate) mod daemon;
@@ -7,3 +7,45 @@ pub(crate) mod mount;
 pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod umount;
+
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
+
+use anyhow::{Context, Result};
+
+/// Prints an answer.
+pub(crate) fn answer(text: impl Display) -> Result<()> {
+    write_answer(&mut std::io::stdout().lock(), text)
+}
+
+/// Prints what was done. It stays done when nobody can be told, and a daemon must not end for it.
+pub(crate) fn tell(text: impl Display) {
+    answer(text).ok();
+}
+
+/// A reader that has seen enough, as in `forebay status | head -1`, is no fault.
+fn write_answer(out: &mut impl Write, text: impl Display) -> Result<()> {
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("write the answer")
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn a_reader_that_left_is_no_fault_and_a_full_disk_is_one() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        drop(reader);
+        write_answer(&mut writer, "x").unwrap();
+        let mut full = File::options().write(true).open("/dev/full").unwrap();
+        let error = write_answer(&mut full, "x").unwrap_err();
+        assert_eq!(error.to_string(), "write the answer");
+    }
+}

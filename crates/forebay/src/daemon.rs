@@ -78,22 +78,29 @@ pub(crate) fn run(
     let runtime = runtime()?;
     let mut signals = runtime.block_on(async { Signals::watch() })?;
     let run_dir = records::prepare(&plan.run_dir)?;
-    let notices = check_mount_point(&plan.mount_point)?;
+    let (claim, notices) = claim_mount_point(&plan.mount_point)?;
     let patience = plan.deadline.min(REQUEST_TIMEOUT_MAX);
     let storages = runtime.block_on(open_storages(plan, &clock, patience))?;
     let cache_dir = CacheDir::prepare(&plan.cache)?;
-    let started = Start {
+    let start = Start {
         plan,
         runtime: &runtime,
         storages: &storages,
         clock,
         faults,
-    }
-    .mount(&cache_dir, &mut signals);
-    let daemon = started.inspect_err(|_| {
-        Record::remove(&plan.run_dir, &plan.mount_point);
+    };
+    let cache = start.open_cache(&cache_dir).inspect_err(|error| {
+        // While another daemon holds the directory it is not ours, whoever made it.
+        if error.kind() != ErrorKind::Busy {
+            cache_dir.undo();
+        }
+    })?;
+    cache_dir.remember();
+    let daemon = start.mount(cache, &mut signals).inspect_err(|_| {
+        Record::remove_own(&plan.run_dir, &plan.mount_point);
         cache_dir.undo();
     })?;
+    drop(claim);
     run_dir.keep();
     let ready = Ready {
         pid: std::process::id(),
@@ -148,16 +155,16 @@ fn runtime() -> Result<Runtime> {
         .context("start the runtime")
 }
 
-/// Checks that something can be mounted there. Returns what to tell the user.
-fn check_mount_point(mount_point: &Path) -> Result<Vec<String>> {
+/// Checks that something can be mounted there and keeps others from it. Also returns what to tell
+/// the user.
+fn claim_mount_point(mount_point: &Path) -> Result<(fuse::Claim, Vec<String>)> {
     let mut notices = Vec::new();
     if fuse::clean_dead_mount(mount_point)? {
         let text = "took away the dead mount that a daemon left there when it was killed";
         notices.push(text.to_owned());
         tracing::warn!("mount point '{}': {text}", mount_point.display());
     }
-    fuse::check_mount_point(mount_point)?;
-    Ok(notices)
+    Ok((fuse::claim_mount_point(mount_point)?, notices))
 }
 
 /// Reads the URI and the options of a mount; sends nothing.
@@ -202,6 +209,9 @@ async fn probe_all(plan: &Plan, clock: &Arc<dyn Clock>) -> Result<()> {
     Ok(())
 }
 
+/// Pages and names on the local disk.
+type Maps = (Arc<cache::Store>, Arc<Kv>);
+
 /// What a start is made from.
 struct Start<'a> {
     plan: &'a Plan,
@@ -213,9 +223,7 @@ struct Start<'a> {
 
 impl Start<'_> {
     /// Builds the rooms and mounts. On failure what was started ends with its last owner.
-    fn mount(self, cache_dir: &CacheDir, signals: &mut Signals) -> Result<Daemon> {
-        let (store, metadata) = self.open_cache(cache_dir)?;
-        cache_dir.remember();
+    fn mount(self, (store, metadata): Maps, signals: &mut Signals) -> Result<Daemon> {
         self.runtime.block_on(async {
             tokio::select! {
                 probed = probe_all(self.plan, &self.clock) => probed,
@@ -256,7 +264,7 @@ impl Start<'_> {
         }
     }
 
-    fn open_cache(&self, dir: &CacheDir) -> Result<(Arc<cache::Store>, Arc<Kv>)> {
+    fn open_cache(&self, dir: &CacheDir) -> types::Result<Maps> {
         let (dir, capacity) = (dir.path.clone(), ByteSize(dir.size_bytes));
         let names = dir.join("names");
         let settings = cache::Settings { dir, capacity };
@@ -403,7 +411,7 @@ impl Daemon {
             }
         });
         self.node.close_rooms();
-        Record::remove(&self.plan.run_dir, &self.plan.mount_point);
+        Record::remove_own(&self.plan.run_dir, &self.plan.mount_point);
     }
 }
 

@@ -66,14 +66,13 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     .run();
     finish(dir, args.keep);
     runtime.shutdown_background();
-    println!("{}", outcome?);
-    Ok(())
+    commands::answer(format_args!("{}\n", outcome?))
 }
 
 /// Removes everything, or tells where it is.
 fn finish(dir: TempDir, keep: bool) {
     if keep {
-        println!("kept: {}", dir.keep().display());
+        commands::tell(format_args!("kept: {}\n", dir.keep().display()));
         return;
     }
     let path = dir.path().to_owned();
@@ -98,14 +97,14 @@ impl Demo<'_> {
             self.check_stop()
         })?;
         bar.finish_and_clear();
-        println!(
-            "{} images and {} shards, {} MB, in a storage that takes {} a request and sends {} MB/s",
+        commands::tell(format_args!(
+            "{} images and {} shards, {} MB, in a storage that takes {} a request and sends {} MB/s\n",
             data.images.len(),
             data.shards.len(),
             data.bytes() / 1_000_000,
             crate::values::show_duration(self.args.latency),
             self.args.bandwidth.0 / 1_000_000
-        );
+        ));
         let data = Arc::new(data);
         let pace = storage::Pace {
             latency: self.args.latency,
@@ -232,7 +231,7 @@ impl Mount {
             foreground: false,
         };
         let ready = launch::in_background(&Plan::of_mount(&args, Some(&run_dir))?)?;
-        print!("{}", commands::mount::describe(&ready));
+        commands::tell(commands::mount::describe(&ready));
         Ok(Mount {
             point,
             cache,

@@ -9,16 +9,19 @@
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use types::SystemClock;
 
 use crate::daemon::{self, Ready};
 use crate::logging::{self, LogFile};
+use crate::places;
 use crate::plan::Plan;
 
 /// A start is bounded by the probe of the storages and the recovery of the cache.
@@ -117,10 +120,12 @@ fn end(child: &mut Child, socket: &UnixStream) {
     child.wait().ok();
 }
 
-/// A log file, and whether it was there before.
+/// A log file, and what was not there before.
 struct NewLog {
     file: std::fs::File,
-    made: Option<std::path::PathBuf>,
+    made: Option<PathBuf>,
+    /// The topmost directory that was made for it.
+    made_dir: Option<PathBuf>,
 }
 
 impl NewLog {
@@ -131,18 +136,27 @@ impl NewLog {
             .as_deref()
             .context("a daemon of its own needs a log file")?;
         let made = matches!(path.try_exists(), Ok(false)).then(|| path.to_owned());
+        let made_dir = path.parent().and_then(places::topmost_missing);
         Ok(NewLog {
             file: LogFile::open(path)?.into_file(),
             made,
+            made_dir,
         })
     }
 
-    /// Removes the log of a start that failed: its one message is printed.
+    /// Removes the log of a start that failed: its one message is printed. Others that log into the
+    /// same file hold a lock on it.
     fn undo(&self) {
         let Some(path) = &self.made else { return };
+        if flock(&self.file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return;
+        }
         std::fs::remove_file(path).ok();
-        // Fails, as it should, when other logs are in there.
-        path.parent().map(std::fs::remove_dir);
+        let Some(top) = &self.made_dir else { return };
+        for dir in path.ancestors().skip(1).take_while(|d| d.starts_with(top)) {
+            // Fails, as it should, when other logs are in there.
+            std::fs::remove_dir(dir).ok();
+        }
     }
 }
 
@@ -186,4 +200,46 @@ fn tell(mut socket: &UnixStream, answer: &Answer) -> Result<()> {
     socket
         .write_all(&line)
         .context("nobody waits for this mount any more")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(log: PathBuf) -> Plan {
+        let mut plan = Plan::of_node(
+            "/m".into(),
+            Vec::new(),
+            &crate::cli::NodeArgs::default(),
+            crate::plan::NodeDefaults::default(),
+            None,
+        )
+        .unwrap();
+        plan.log.file = Some(log);
+        plan
+    }
+
+    #[test]
+    fn a_failed_start_takes_away_the_log_and_the_directories_it_made_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join("kept");
+        std::fs::create_dir(&kept).unwrap();
+        for log in [kept.join("x.log"), kept.join("a/b/x.log")] {
+            NewLog::create(&plan(log)).unwrap().undo();
+            assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_failed_start_leaves_a_log_into_which_another_daemon_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.log");
+        let failed = NewLog::create(&plan(path.clone())).unwrap();
+        let other = LogFile::open(&path).unwrap();
+        failed.undo();
+        assert!(path.try_exists().unwrap());
+        drop(other);
+        failed.undo();
+        assert!(!path.try_exists().unwrap());
+    }
 }

@@ -126,6 +126,15 @@ fn label(mount_point: &Path) -> String {
     format!("{}-{}", name.trim_start_matches('.'), key(mount_point))
 }
 
+/// Returns the topmost directory on the way to `path` that is not there yet.
+pub(crate) fn topmost_missing(path: &Path) -> Option<PathBuf> {
+    let missing = |dir: &&Path| matches!(dir.try_exists(), Ok(false));
+    path.ancestors()
+        .take_while(missing)
+        .last()
+        .map(Path::to_owned)
+}
+
 fn base_dir(of_root: &str, variable: &str, below_home: &str) -> Option<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Some(of_root.into());

@@ -3,11 +3,12 @@
 //!
 //! A record leads the other commands to a daemon's socket. It is never believed on its own: a
 //! daemon is alive when the process of that id started when the record says. Records of daemons
-//! that died are removed by whoever meets them, once their mounts are gone too. The directory is private to its user, and one that
-//! somebody else made is refused.
+//! that died are removed by whoever meets them, once their mounts are gone too. The directory is
+//! private to its user, and one that somebody else made is refused.
 
 use std::io::{ErrorKind as Io, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -80,6 +81,24 @@ impl Record {
         let what = || format!("write '{}'", path.display());
         std::fs::write(&part, serde_json::to_vec(self).context("encode")?).with_context(what)?;
         std::fs::rename(&part, &path).with_context(what)
+    }
+
+    /// As [`Record::remove`], for this process; what another one has put there since stays.
+    pub(crate) fn remove_own(run_dir: &Path, mount_point: &Path) {
+        let own = rustix::process::getpid().as_raw_pid();
+        let found = read(&record_path(run_dir, mount_point));
+        if !found.is_some_and(|record| record.pid != own && record.is_alive()) {
+            Record::remove(run_dir, mount_point);
+        }
+    }
+
+    /// Removes the record of a daemon that died, and its socket unless a daemon that has no record
+    /// yet listens there.
+    fn remove_dead(&self, run_dir: &Path) {
+        match UnixStream::connect(&self.socket) {
+            Ok(_) => tracing::debug!("'{}' has a new owner", self.socket.display()),
+            Err(_) => Record::remove(run_dir, &self.mount_point),
+        }
     }
 
     /// Removes the record and the socket beside it.
@@ -174,7 +193,7 @@ pub(crate) fn scan(run_dirs: &[PathBuf]) -> Result<Found> {
             match read(&path) {
                 Some(record) if record.is_alive() => found.live.push(record),
                 Some(record) if record.is_dead_mount() => found.dead.push(record),
-                Some(record) => Record::remove(dir, &record.mount_point),
+                Some(record) => record.remove_dead(dir),
                 // Not a record of ours, or one of a version to come: left alone.
                 None => tracing::debug!("'{}' is not a record", path.display()),
             }
@@ -267,6 +286,40 @@ mod tests {
         assert_eq!(scan(&[dir.path().to_owned()]).unwrap(), Found::default());
         let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[test]
+    fn the_socket_of_a_daemon_that_has_no_record_yet_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut record = own_record(dir.path());
+        record.start_ticks += 1; // Of the daemon before, which died.
+        record.write(dir.path()).unwrap();
+        let starting = std::os::unix::net::UnixListener::bind(&record.socket).unwrap();
+        assert_eq!(scan(&[dir.path().to_owned()]).unwrap(), Found::default());
+        assert!(record.socket.try_exists().unwrap());
+        drop(starting);
+        assert_eq!(scan(&[dir.path().to_owned()]).unwrap(), Found::default());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_ending_daemon_leaves_what_its_successor_put_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut record = own_record(dir.path());
+        record.write(dir.path()).unwrap();
+        Record::remove_own(dir.path(), &record.mount_point);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let mut other = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        record.pid = i32::try_from(other.id()).unwrap();
+        record.start_ticks = start_ticks(record.pid).unwrap();
+        record.write(dir.path()).unwrap();
+        Record::remove_own(dir.path(), &record.mount_point);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        drop(other.stdin.take());
+        other.wait().unwrap();
     }
 
     #[test]

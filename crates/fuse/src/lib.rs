@@ -25,7 +25,7 @@ mod stats;
 mod unmount;
 
 pub use errors::ErrorRecord;
-pub use mount_point::{check_mount_point, clean_dead_mount};
+pub use mount_point::{Claim, check_mount_point, claim_mount_point, clean_dead_mount};
 pub use session::{Session, Settings, mount};
 pub use stats::{Passthrough, Stats};
 pub use unmount::unmount;

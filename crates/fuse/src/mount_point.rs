@@ -12,6 +12,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::FlockOperation;
 use types::{Error, ErrorKind, Result};
 
 use crate::mount_table::{self, Mounted};
@@ -50,6 +51,36 @@ pub fn check_mount_point(mount_point: &Path) -> Result<()> {
             Err(Error::new(ErrorKind::NotEmpty, message))
         }
     }
+}
+
+/// As long as one lives, no other process that claims the same mount point gets it.
+#[derive(Debug)]
+pub struct Claim(
+    #[allow(dead_code, reason = "the lock goes when it is closed")] Option<std::fs::File>,
+);
+
+/// As [`check_mount_point`], and keeps the place for this process while it prepares its mount.
+pub fn claim_mount_point(mount_point: &Path) -> Result<Claim> {
+    check_mount_point(mount_point)?;
+    // Of the directory that the mount will cover, so that nothing is left behind.
+    let dir = std::fs::File::open(mount_point)
+        .map_err(|e| Error::io(format!("open {}", mount_point.display()), e))?;
+    let claim = match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Claim(Some(dir)),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let shown = mount_point.display();
+            let message = format!(
+                "something is being mounted at {shown} just now; wait for it, or give another \
+                 directory"
+            );
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        // A file system without locks: there only the second of two starts at once may fail late.
+        Err(_) => Claim(None),
+    };
+    // The one before us may have finished since the first look.
+    check_mount_point(mount_point)?;
+    Ok(claim)
 }
 
 /// Takes away what a dead daemon of ours left mounted at `mount_point`. Returns whether there was
@@ -190,6 +221,17 @@ mod tests {
             !clean_dead_mount(dir.path()).unwrap(),
             "there is nothing to clean"
         );
+    }
+
+    #[test]
+    fn a_mount_point_is_claimed_by_one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = claim_mount_point(dir.path()).unwrap();
+        let error = claim_mount_point(dir.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+        assert!(error.to_string().contains("just now"), "{error}");
+        drop(first);
+        claim_mount_point(dir.path()).unwrap();
     }
 
     #[test]

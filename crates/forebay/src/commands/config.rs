@@ -21,15 +21,15 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// Checks a file or prints the example.
 pub(crate) fn run(command: &ConfigCommand) -> Result<()> {
     match command {
-        ConfigCommand::Example => print!("{}", config::EXAMPLE),
+        ConfigCommand::Example => super::answer(config::EXAMPLE)?,
         ConfigCommand::Check { file } => {
             let loaded = config::load(file)?;
             check_storages(file, &loaded.mounts)?;
-            println!(
-                "{}: no faults, {} mount(s)",
+            super::answer(format_args!(
+                "{}: no faults, {} mount(s)\n",
                 file.display(),
                 loaded.mounts.len()
-            );
+            ))?;
         }
     }
     Ok(())

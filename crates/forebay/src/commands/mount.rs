@@ -16,9 +16,9 @@ use crate::plan::Plan;
 pub(crate) fn run(args: &MountArgs, run_dir: Option<&Path>) -> Result<()> {
     let plan = Plan::of_mount(args, run_dir)?;
     if args.foreground {
-        return launch::in_foreground(&plan, |ready| print!("{}", describe(ready)));
+        return launch::in_foreground(&plan, |ready| super::tell(describe(ready)));
     }
-    print!("{}", describe(&launch::in_background(&plan)?));
+    super::tell(describe(&launch::in_background(&plan)?));
     Ok(())
 }
 

@@ -19,5 +19,5 @@ pub(crate) fn run(args: &ServeArgs, run_dir: Option<&Path>) -> Result<()> {
     let file = config::load(&args.config)?;
     let mount_point = places::mount_point(&file.mount_point)?;
     let plan = Plan::of_node(mount_point, file.mounts, &args.node, file.node, run_dir)?;
-    launch::in_foreground(&plan, |ready| print!("{}", describe(ready)))
+    launch::in_foreground(&plan, |ready| super::tell(describe(ready)))
 }

@@ -60,37 +60,40 @@ pub(crate) fn run(args: &StatusArgs, run_dir: Option<&Path>) -> Result<()> {
             .retain(|record| record.mount_point == mount_point);
     }
     let report = ask_all(&found)?;
-    if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&report).context("write JSON")?
-        );
-    } else {
-        report
-            .daemons
-            .iter()
-            .for_each(|status| println!("{}", table(status)));
-        for Silent {
-            mount_point,
-            pid,
-            error,
-        } in &report.silent
-        {
-            println!("{mount_point}: the daemon (pid {pid}) does not answer: {error}");
-        }
-        for Dead { mount_point, pid } in &report.dead {
-            println!(
-                "{mount_point}: its daemon (pid {pid}) died; 'forebay umount {mount_point}' takes \
-                 the dead mount away, and mounting there again does too"
-            );
-        }
-    }
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&report).context("write JSON")? + "\n",
+        false => describe(&report),
+    };
+    super::answer(text)?;
     match &args.dir {
         _ if !report.daemons.is_empty() => Ok(()),
         _ if !report.silent.is_empty() || !report.dead.is_empty() => bail!("no daemon answers"),
         Some(dir) => bail!("no daemon of this user serves '{}'", dir.display()),
         None => bail!("no daemon of this user runs; start one with 'forebay mount URI DIR'"),
     }
+}
+
+/// Puts the report into words.
+fn describe(report: &Report) -> String {
+    let live = report
+        .daemons
+        .iter()
+        .map(|status| format!("{}\n", table(status)));
+    let silent = report.silent.iter().map(|silent| {
+        let Silent {
+            mount_point,
+            pid,
+            error,
+        } = silent;
+        format!("{mount_point}: the daemon (pid {pid}) does not answer: {error}\n")
+    });
+    let dead = report.dead.iter().map(|Dead { mount_point, pid }| {
+        format!(
+            "{mount_point}: its daemon (pid {pid}) died; 'forebay umount {mount_point}' takes \
+             the dead mount away, and mounting there again does too\n"
+        )
+    });
+    live.chain(silent).chain(dead).collect()
 }
 
 fn ask_all(found: &Found) -> Result<Report> {

@@ -34,7 +34,7 @@ pub(crate) fn run(args: &UmountArgs, run_dir: Option<&Path>) -> Result<()> {
         without_daemon(&mount_point, args.force)?;
         // With its mount gone, the record of a dead daemon goes too.
         records::scan(&places::run_dirs(run_dir))?;
-        println!("unmounted {}", mount_point.display());
+        super::tell(format_args!("unmounted {}\n", mount_point.display()));
         return Ok(());
     };
     let pid = Pid::from_raw(record.pid).context("a record without a process")?;
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &UmountArgs, run_dir: Option<&Path>) -> Result<()> {
             record.pid
         );
     }
-    println!("unmounted {}", mount_point.display());
+    super::tell(format_args!("unmounted {}\n", mount_point.display()));
     Ok(())
 }
 
