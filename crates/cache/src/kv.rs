@@ -18,6 +18,7 @@ mod guard;
 mod journal;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +39,8 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 const ROTATE_BYTES: u64 = 8 << 20;
 /// Writers wait when this many times the rotation size is pending: the disk is slower than they are.
 const PENDING_ROTATIONS_MAX: u64 = 4;
+/// Bytes that a byte of a change may take until it has settled.
+const REDB_GROWTH: u64 = 4;
 /// How long a writer waits for the disk before it is refused.
 const WRITER_WAIT: Duration = Duration::from_secs(10);
 
@@ -49,6 +52,31 @@ pub type Pair = (Vec<u8>, Vec<u8>);
 /// Changes by key; `None` deletes.
 type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
+/// How large the files of a map may grow.
+pub(crate) struct Limits {
+    /// Journal size that starts a checkpoint.
+    pub(crate) rotate_bytes: u64,
+    /// Asked before a write whether the files may take so many bytes.
+    pub(crate) grant: Option<Box<dyn Fn(u64) -> bool + Send + Sync>>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            rotate_bytes: ROTATE_BYTES,
+            grant: None,
+        }
+    }
+}
+
+impl fmt::Debug for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limits")
+            .field("rotate_bytes", &self.rotate_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A persistent, ordered map of bytes to bytes. Safe to share between threads.
 #[derive(Debug)]
 pub struct Kv {
@@ -59,7 +87,7 @@ pub struct Kv {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
-    rotate_bytes: u64,
+    limits: Limits,
     base: Base,
     /// One checkpoint at a time.
     checkpointing: Mutex<()>,
@@ -101,11 +129,11 @@ impl Kv {
     /// memory that redb may use. Damaged files are cut or replaced by empty ones; see
     /// [`Kv::damaged`]. Fails when the files cannot be written or another process has them open.
     pub fn open(path: &Path, cache_bytes: usize) -> Result<Arc<Kv>> {
-        Kv::open_with(path, cache_bytes, ROTATE_BYTES)
+        Kv::open_with(path, cache_bytes, Limits::default())
     }
 
-    /// As [`Kv::open`], with the journal size that starts a checkpoint.
-    pub(crate) fn open_with(path: &Path, cache_bytes: usize, rotate_bytes: u64) -> Result<Arc<Kv>> {
+    /// As [`Kv::open`], with other limits.
+    pub(crate) fn open_with(path: &Path, cache_bytes: usize, limits: Limits) -> Result<Arc<Kv>> {
         let (base, mut damaged) = Base::open(&with_suffix(path, ".redb"), cache_bytes)?;
         let applied = base.applied_seq()?;
         let recovered = journal::recover(path, applied)?;
@@ -121,7 +149,7 @@ impl Kv {
         let asked = frozen.is_some();
         let shared = Arc::new(Shared {
             path: path.to_path_buf(),
-            rotate_bytes,
+            limits,
             base_bytes: AtomicU64::new(base.file_bytes()),
             base,
             checkpointing: Mutex::new(()),
@@ -166,18 +194,20 @@ impl Kv {
     }
 
     /// Writes all of `batch` or, after a crash, none of it; `None` deletes a key. Returns once the
-    /// kernel has it. Waits when the disk cannot keep up, and fails when it does not catch up.
+    /// kernel has it. Waits when the disk cannot keep up, and fails when it does not catch up, or
+    /// when the files have all the room that they may have.
     pub fn write(&self, batch: Vec<Change>) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
         self.shared.wait_for_room()?;
+        self.shared.ask_for_room(&batch)?;
         let mut journal = self.shared.journal.lock();
         let written = journal.append(&batch)?;
         self.shared
             .journal_bytes
             .fetch_add(written, Ordering::Relaxed);
-        let full = journal.len() >= self.shared.rotate_bytes;
+        let full = journal.len() >= self.shared.limits.rotate_bytes;
         let mut maps = self.shared.maps.write();
         maps.active.extend(batch);
         drop(maps);
@@ -278,8 +308,27 @@ impl Shared {
     }
 
     fn is_behind(&self) -> bool {
-        let max = self.rotate_bytes * PENDING_ROTATIONS_MAX;
+        let max = self.limits.rotate_bytes * PENDING_ROTATIONS_MAX;
         self.journal_bytes.load(Ordering::Relaxed) > max
+    }
+
+    /// Has the room granted that a batch may take.
+    fn ask_for_room(&self, batch: &[Change]) -> Result<()> {
+        let Some(grant) = &self.limits.grant else {
+            return Ok(());
+        };
+        let bytes = |(key, value): &Change| 16 + key.len() + value.as_ref().map_or(0, Vec::len);
+        let batch: usize = batch.iter().map(bytes).sum();
+        // For some time a change is in the journal, and in old and new pages of redb's.
+        let pending = self.journal_bytes.load(Ordering::Relaxed) + batch as u64;
+        let wanted = self.base_bytes.load(Ordering::Relaxed) + REDB_GROWTH * pending;
+        match grant(wanted) {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::OutOfSpace,
+                format!("{}: has all the room it may have", self.path.display()),
+            )),
+        }
     }
 
     /// Bounds what is pending in memory and on disk.

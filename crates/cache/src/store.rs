@@ -3,15 +3,16 @@
 //!
 //! Here: what others call, opening and closing, and what all parts share. `read.rs` is the hit path
 //! and the check of what is in doubt, `fill.rs` writes and makes room, `recover.rs` loads the index
-//! and tidies the directory, `background.rs` is the thread.
+//! and tidies the directory, `background.rs` is the thread, `map.rs` is what shares the capacity.
 //!
 //! A broken cache is a miss: no read here fails. A directory whose disk fails is retired: all reads
 //! miss and all fills are refused until the store is opened again.
 //!
-//! Lock order: files of a shard (`Index::lock_files`), then the policy, then entries of a shard.
+//! Lock order: `granting`, then files of a shard (`Index::lock_files`), then the policy, then entries of a shard.
 
 mod background;
 mod fill;
+mod map;
 mod read;
 mod recover;
 
@@ -55,7 +56,7 @@ pub struct Settings {
 pub struct Stats {
     /// The most that may be used, in bytes.
     pub capacity: u64,
-    /// Bytes in use, index included.
+    /// Bytes in use, index and room of the map included.
     pub used: u64,
     /// Objects of which at least one page is cached.
     pub objects: u64,
@@ -103,6 +104,9 @@ struct Inner {
     index: Index,
     files: Files,
     space: Arc<Space>,
+    /// Room that the map beside the objects has; only grows, with the lock held.
+    granted: AtomicU64,
+    granting: Mutex<()>,
     policy: Mutex<Policy>,
     /// Objects whose files are kept open, oldest first.
     open_files: Mutex<VecDeque<(VersionId, u64)>>,
@@ -288,7 +292,7 @@ impl Inner {
         let counters = &self.counters;
         Stats {
             capacity: self.capacity,
-            used: self.space.used() + self.kv.disk_bytes(),
+            used: self.space.used() + self.kv.disk_bytes() + get(&self.granted),
             objects: get(&counters.objects),
             pages: get(&counters.pages),
             hits: get(&counters.hits),

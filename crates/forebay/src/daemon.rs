@@ -266,10 +266,10 @@ impl Start<'_> {
 
     fn open_cache(&self, dir: &CacheDir) -> types::Result<Maps> {
         let (dir, capacity) = (dir.path.clone(), ByteSize(dir.size_bytes));
-        let names = dir.join("names");
         let settings = cache::Settings { dir, capacity };
         let store = cache::Store::open(&settings, Arc::clone(&self.clock))?;
-        Ok((store, Kv::open(&names, METADATA_CACHE_BYTES)?))
+        let names = store.open_map("names", METADATA_CACHE_BYTES)?;
+        Ok((store, names))
     }
 
     fn worker(&self, store: &Arc<cache::Store>, names: &Arc<Kv>) -> Result<Arc<Worker>> {

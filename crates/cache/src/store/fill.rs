@@ -370,10 +370,12 @@ impl Inner {
         }
     }
 
-    /// Returns what the index leaves of the capacity.
+    /// Returns what the index and the map leave of the capacity.
     pub(super) fn room_for_objects(&self) -> u64 {
         let growth = INDEX_GROWTH_JOURNALS * super::recover::rotate_bytes(self.capacity);
-        self.capacity.saturating_sub(self.kv.disk_bytes() + growth)
+        let map = self.granted.load(Ordering::Relaxed);
+        self.capacity
+            .saturating_sub(self.kv.disk_bytes() + growth + map)
     }
 
     fn disk_has_room(&self, bytes: u64) -> Result<bool> {

@@ -17,7 +17,7 @@ use crate::dir::Directory;
 use crate::evict::{Item, Look, Policy};
 use crate::files::{Files, Stamp};
 use crate::index::{Entry, Index};
-use crate::kv::Kv;
+use crate::kv::{Kv, Limits};
 use crate::record::{self, CHUNK_PAGES, CHUNKS, Chunk, HEADS, Head, RUN_KEY, Runs};
 use crate::space::Space;
 
@@ -27,7 +27,7 @@ const JOURNAL_MAX: u64 = 8 << 20;
 /// With less than this free nothing could be written at all.
 const FREE_TO_OPEN_MIN: u64 = 1 << 20;
 /// No object has this id: the policy is to keep none back.
-const NOBODY: VersionId = VersionId(0);
+pub(super) const NOBODY: VersionId = VersionId(0);
 
 /// Returns the size at which the journal of the index is moved into redb.
 pub(super) fn rotate_bytes(capacity: u64) -> u64 {
@@ -48,8 +48,11 @@ impl Inner {
                 format!("its disk has {free} bytes free"),
             ));
         }
-        let rotate = rotate_bytes(settings.capacity.0);
-        let kv = Kv::open_with(&settings.dir.join("index"), KV_CACHE_BYTES, rotate)?;
+        let limits = Limits {
+            rotate_bytes: rotate_bytes(settings.capacity.0),
+            grant: None,
+        };
+        let kv = Kv::open_with(&settings.dir.join("index"), KV_CACHE_BYTES, limits)?;
         let records = Records::load(&kv)?;
         let last = records.last_run();
         let clean = clean == Some(last.run) && kv.damaged() == 0;
@@ -72,6 +75,8 @@ impl Inner {
             index: Index::new(),
             files,
             space: Arc::new(Space::new()),
+            granted: AtomicU64::new(0),
+            granting: Mutex::new(()),
             policy: Mutex::new(Policy::new(settings.capacity.0)),
             open_files: Mutex::new(VecDeque::new()),
             runs,

@@ -214,3 +214,38 @@ fn a_disk_that_is_full_from_the_start_is_refused() {
     assert_eq!(error.kind(), ErrorKind::OutOfSpace, "{error}");
     assert!(error.to_string().contains("free some space"), "{error}");
 }
+
+#[test]
+fn the_map_beside_the_objects_is_within_the_capacity() {
+    let dir = temp();
+    let store = open(dir.path());
+    for n in 0..80 {
+        fill(&store, n, MIB);
+    }
+    let map = store.open_map("map", 1 << 20).unwrap();
+    let row = |n: u64| {
+        let key = mix(n).to_be_bytes().to_vec();
+        (key.clone(), Some([&key[..]; 20].concat()))
+    };
+    let mut written = 0;
+    for n in 0..60 {
+        let rows: Vec<_> = (n * 4000..(n + 1) * 4000).map(row).collect();
+        match map.write(rows) {
+            Ok(()) => written += 1,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::OutOfSpace, "{error}"),
+        }
+        let used = disk_usage(dir.path());
+        assert!(used <= 64 * MIB, "{used} after {n}");
+        assert!(store.stats().used <= 64 * MIB);
+    }
+    assert!((5..60).contains(&written), "{written} were written");
+    assert!(map.get(&row(3).0).unwrap().is_some());
+    assert!(store.stats().objects > 20, "{:?}", store.stats());
+    map.checkpoint().unwrap();
+    assert!(disk_usage(dir.path()) <= 64 * MIB);
+    drop((map, store));
+    // A map without room to grow starts empty.
+    let store = open(dir.path());
+    let map = store.open_map("map", 1 << 20).unwrap();
+    map.write(vec![row(1)]).unwrap();
+}
