@@ -61,6 +61,7 @@ pub(crate) fn in_background(plan: &Plan) -> Result<Ready> {
 
 fn spawn(plan: &Plan, stdin: UnixStream, log: &NewLog) -> Result<Child> {
     let own = std::env::current_exe().context("find this program")?;
+    keep_files_from_children();
     let output = |log: &NewLog| log.file.try_clone().context("share the log file");
     Command::new(own)
         .arg("daemon")
@@ -70,6 +71,15 @@ fn spawn(plan: &Plan, stdin: UnixStream, log: &NewLog) -> Result<Child> {
         .stderr(output(log)?)
         .spawn()
         .context("start the daemon")
+}
+
+/// What the caller has open, a lock or a file in some mount perhaps, is not for the daemon to hold
+/// for days.
+#[allow(unsafe_code, reason = "only the C library has this call")]
+fn keep_files_from_children() {
+    // SAFETY: it marks descriptors to be closed in programs that we start, and closes none here.
+    // On a kernel without it (before 5.11) they are inherited, as they would be by any program.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) };
 }
 
 fn exchange(plan: &Plan, mut socket: &UnixStream) -> Result<Ready> {
@@ -228,6 +238,16 @@ mod tests {
             NewLog::create(&plan(log)).unwrap().undo();
             assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 0);
         }
+    }
+
+    #[test]
+    fn a_child_does_not_inherit_what_its_parent_has_open() {
+        let file = tempfile::tempfile().unwrap();
+        let inherited = file.as_fd();
+        rustix::io::fcntl_setfd(inherited, rustix::io::FdFlags::empty()).unwrap();
+        keep_files_from_children();
+        let flags = rustix::io::fcntl_getfd(inherited).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
     }
 
     #[test]

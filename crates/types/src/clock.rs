@@ -7,6 +7,9 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
+/// Longer waits, which anybody may ask for, would not fit into the kernel's clock.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// Tells the time.
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Returns a monotonic instant, for deadlines and durations.
@@ -14,9 +17,9 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Returns the wall clock, for what is compared with times on disk or of a storage.
     fn wall(&self) -> SystemTime;
 
-    /// Returns the deadline that lies `after` from now.
+    /// Returns the deadline that lies `after` from now; a century counts as for ever.
     fn deadline(&self, after: Duration) -> Deadline {
-        Deadline(self.now() + after)
+        Deadline(self.now() + after.min(CENTURY))
     }
 }
 
@@ -101,5 +104,11 @@ mod tests {
         assert_eq!(deadline.left(clock.now()), Duration::from_secs(2));
         clock.advance(Duration::from_secs(3));
         assert_eq!(deadline.left(clock.now()), Duration::ZERO);
+    }
+
+    #[test]
+    fn no_wait_is_too_long() {
+        let deadline = SystemClock.deadline(Duration::MAX);
+        assert!(deadline.left(SystemClock.now()) > CENTURY / 2);
     }
 }
