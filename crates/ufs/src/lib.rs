@@ -7,6 +7,7 @@
 //! and counts requests. It caches nothing and knows no mount.
 
 mod counters;
+mod http;
 mod local;
 mod retry;
 mod s3;

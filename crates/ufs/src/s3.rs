@@ -1,52 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The S3 driver, over OpenDAL's S3 service.
+//! The S3 driver: AWS and all storages that speak its protocol, Ceph's gateway among them.
 //!
-//! OpenDAL's public `Operator` trims names and merges slashes; its raw service does not, so that
-//! one is used, with our transport below it (`http`), our listing beside it (`list`, `answer`),
-//! and checked, resumable bodies above it (`read`). Keys are the mount's prefix and the path, byte
-//! for byte.
-//!
-//! What S3 leaves open is decided so: a name that is an object and a prefix is a directory in
-//! listings. A look at one name costs one HEAD if it is an object that is not empty, which then
-//! answers for it, even if there are names below: only a second request could tell, each time.
+//! Here is what is S3's own: addresses (`config`), signatures (`credentials`, `profile`), pages
+//! (`answer`), and what its codes mean (`refusal`). The rest is that of every object store (`http`).
+//! Reads carry `If-Match` with the ETag of the version.
 
 mod answer;
 mod config;
 mod credentials;
-mod fault;
-mod http;
-mod list;
 mod profile;
-mod read;
-mod tls;
+mod refusal;
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::BoxFuture;
-use opendal::raw::{OpStat, ServiceDyn};
-use opendal::services::S3 as Service;
-use opendal::{Builder, Executor, HttpTransporter, Metadata, OperationContext};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use types::{
-    ByteRange, Clock, Deadline, Error, ErrorKind, NodeKind, ObjectMeta, ObjectPath, Result,
-    VersionTag,
-};
+use http::header::{IF_MATCH, RANGE};
+use http::{HeaderMap, Request};
+use types::{ByteRange, Clock, Result, VersionTag};
 
-use self::answer::{clean_etag, whole_seconds_ns};
+use self::answer::parse_page;
 use self::config::Config;
-use self::credentials::Signature;
-use self::fault::{Fault, Place};
-use self::http::{Http, Transport};
-use self::tls::Clients;
-use crate::retry::Retry;
+use crate::http::{
+    Ask, Bucket, Clients, Fault, Found, Got, ObjectStore, Outcome, Page, Session, Transport,
+    check_version, clean_etag, header_text, http_time, if_match, percent_encode,
+    percent_encode_path, range_header, whole_length,
+};
 use crate::uri::S3Location;
-use crate::{ByteStream, Counters, ListStream, Settings, UnderStorage};
+use crate::{Counters, Settings, UnderStorage};
 
-/// How often a check tries to connect: once more than a fluke takes.
-const CONNECTS_OF_CHECK: u32 = 3;
+/// A page of 1,000 keys of a kilobyte, each byte encoded as three, and as much again around them.
+const PAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Opens a bucket. Sends nothing.
 pub(crate) fn open(
@@ -55,36 +38,21 @@ pub(crate) fn open(
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn UnderStorage>> {
     let uri = location.uri();
-    let config = Config::new(&location, settings, |name| std::env::var(name).ok())
+    let store = Config::new(&location, settings, |name| std::env::var(name).ok())
+        .and_then(|config| S3::new(&location, config, settings, clock))
         .map_err(|error| error.context(format!("open {uri}")))?;
-    let inner = Inner::new(location, config, settings, clock)
-        .map_err(|error| error.context(format!("open {uri}")))?;
-    Ok(Arc::new(S3(Arc::new(inner))))
+    Ok(Arc::new(Bucket::new(uri, location.prefix, store)))
 }
 
-/// A bucket, or what lies below a prefix of one.
-struct S3(Arc<Inner>);
-
-/// What streams of bytes and of listings share with the storage they came from.
-struct Inner {
-    uri: String,
-    identity: String,
-    prefix: String,
+/// The requests of S3.
+struct S3 {
+    session: Arc<Session>,
     bucket_url: String,
-    place: Place,
-    service: Box<dyn ServiceDyn>,
-    context: OperationContext,
-    http: Arc<Http>,
-    counters: Arc<Counters>,
-    clock: Arc<dyn Clock>,
-    request_timeout: Duration,
-    /// As many requests as may run; a permit lives as long as the body of its answer.
-    connections: Arc<Semaphore>,
 }
 
-impl Inner {
+impl S3 {
     fn new(
-        location: S3Location,
+        location: &S3Location,
         config: Config,
         settings: &Settings,
         clock: Arc<dyn Clock>,
@@ -92,223 +60,101 @@ impl Inner {
         let connections = settings.max_connections.max(1);
         let clients = Clients::new(config.ca_bundle.as_deref(), &config.endpoint, connections)?;
         let counters = Arc::new(Counters::default());
-        let client = clients.storage.clone();
-        let signed = Arc::clone(&counters);
-        let http = Arc::new(Http {
-            client,
-            signature: Signature::new(config.credentials, &config.region, clients, signed),
-            counters: Arc::clone(&counters),
-            patience: settings.request_timeout,
-        });
-        // Signing is the transport's: OpenDAL is told to leave requests as they are.
-        let builder = Service::default()
-            .bucket(&location.bucket)
-            .endpoint(&config.endpoint)
-            .region(&config.region)
-            .disable_config_load()
-            .disable_ec2_metadata()
-            .skip_signature();
-        let builder = if config.path_style {
-            builder
-        } else {
-            builder.enable_virtual_host_style()
-        };
-        let service = builder.build().map_err(|error| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("set up the S3 service: {}", error.message()),
-            )
-        })?;
-        let transport = HttpTransporter::new(Transport(Arc::clone(&http)));
-        Ok(Inner {
-            uri: location.uri(),
-            identity: format!("{} at {}", location.uri(), config.endpoint),
-            prefix: location.prefix,
-            bucket_url: config.bucket_url,
-            place: Place {
-                endpoint: config.endpoint,
-                bucket: location.bucket,
-            },
-            service: Box::new(service),
-            context: OperationContext::from_parts(transport, Executor::default()),
-            http,
+        let secrets = config.credentials.secrets();
+        let (endpoint, bucket) = (config.endpoint.clone(), location.bucket.clone());
+        let transport = Transport {
+            client: clients.storage.clone(),
+            authorize: credentials::authorize(
+                config.credentials,
+                &config.region,
+                crate::http::signing_context(&clients, Arc::clone(&counters)),
+                Arc::clone(&clock),
+            ),
+            secrets,
+            refusal: Box::new(move |status, headers, body| {
+                refusal::read(status, headers, body, &endpoint, &bucket)
+            }),
             counters,
-            clock,
-            request_timeout: settings.request_timeout,
-            connections: Arc::new(Semaphore::new(connections)),
+            patience: settings.request_timeout,
+        };
+        Ok(S3 {
+            session: Arc::new(Session::new(config.endpoint, transport, settings, clock)),
+            bucket_url: config.bucket_url,
         })
     }
 
-    /// Returns the key of a path.
-    fn key(&self, path: &ObjectPath) -> Result<String> {
-        Ok(format!("{}{}", self.prefix, path.as_str()?))
-    }
-
-    /// Returns what all keys below a directory start with.
-    fn prefix_of(&self, dir: &ObjectPath) -> Result<String> {
-        let slash = if dir.is_root() { "" } else { "/" };
-        Ok(format!("{}{slash}", self.key(dir)?))
-    }
-
-    /// Words an operation for messages: "read s3://bucket/key".
-    fn name(&self, operation: &str, path: &ObjectPath) -> String {
-        format!("{operation} {}{path}", self.uri)
-    }
-
-    /// Waits for one of the connections; it is given back when the permit is dropped.
-    async fn connection(&self) -> OwnedSemaphorePermit {
-        let permit = Arc::clone(&self.connections).acquire_owned().await;
-        permit.expect("the semaphore is never closed")
-    }
-
-    /// Sends until it succeeds, cannot succeed, or the deadline comes.
-    async fn until_done<T>(
-        &self,
-        what: &str,
-        retry: &mut Retry,
-        request: impl Fn() -> BoxFuture<'static, std::result::Result<T, Fault>>,
-    ) -> Result<T> {
-        loop {
-            let limited = async {
-                let _connection = self.connection().await;
-                request().await
-            };
-            let fault = match before(retry.deadline(), limited).await {
-                Ok(done) => return Ok(done),
-                Err(fault) => fault,
-            };
-            self.pause(what, retry, fault).await?;
-        }
-    }
-
-    async fn pause(&self, what: &str, retry: &mut Retry, fault: Fault) -> Result<()> {
-        let error = fault.into_error(what, &self.place);
-        retry.pause(&*self.clock, &self.counters, error).await
-    }
-
-    /// Sends one HEAD; `None` when the storage says that there is no such object.
-    async fn head(&self, key: &str) -> std::result::Result<Option<VersionTag>, Fault> {
-        match self
-            .service
-            .stat_dyn(&self.context, key, OpStat::new())
-            .await
-        {
-            Ok(answer) => Ok(Some(tag_of(&answer.into_metadata()))),
-            Err(error) => match Fault::of(&error) {
-                fault if fault.absent() => Ok(None),
-                fault => Err(fault),
-            },
-        }
+    fn url_of(&self, key: &str) -> String {
+        format!("{}/{}", self.bucket_url, percent_encode_path(key))
     }
 }
 
 #[async_trait]
-impl UnderStorage for S3 {
-    fn uri(&self) -> &str {
-        &self.0.uri
+impl ObjectStore for S3 {
+    fn session(&self) -> &Arc<Session> {
+        &self.session
     }
 
-    fn identity(&self) -> &str {
-        &self.0.identity
-    }
-
-    async fn stat(&self, path: &ObjectPath, deadline: Deadline) -> Result<ObjectMeta> {
-        if path.is_root() {
-            return Ok(ObjectMeta::implied_directory());
-        }
-        let inner = &self.0;
-        let (what, mut retry) = (inner.name("look at", path), Retry::new(deadline));
-        let key: Arc<str> = inner.key(path)?.into();
-        let head = || -> BoxFuture<'static, _> {
-            let (inner, key) = (Arc::clone(inner), Arc::clone(&key));
-            Box::pin(async move { inner.head(&key).await })
-        };
-        let file = inner.until_done(&what, &mut retry, head).await?;
-        let file = file.map(|tag| ObjectMeta {
-            kind: NodeKind::File,
-            tag,
-            owner: None,
-        });
-        // An empty object may be one that tools put where a directory is.
-        if let Some(file) = file.as_ref().filter(|file| file.tag.size > 0) {
-            return Ok(file.clone());
-        }
-        let dir: Arc<str> = inner.prefix_of(path)?.into();
-        let any = || -> BoxFuture<'static, _> {
-            let (inner, dir) = (Arc::clone(inner), Arc::clone(&dir));
-            Box::pin(async move { inner.any_below(&dir).await })
-        };
-        match inner.until_done(&what, &mut retry, any).await? {
-            true => Ok(ObjectMeta::implied_directory()),
-            false => file.ok_or_else(|| {
-                Error::new(ErrorKind::NotFound, "no such object or directory").context(what)
-            }),
+    async fn head(&self, key: &str) -> Outcome<Option<Found>> {
+        let request = Request::head(self.url_of(key)).body(());
+        let request = request.map_err(|error| Fault::Unfit(error.to_string()))?;
+        match self.session.transport.send(Ask::Head, request).await {
+            Ok(answer) => tag_of(answer.headers()).map(|tag| Some(Found::Object(tag))),
+            Err(fault) if fault.absent() => Ok(None),
+            Err(fault) => Err(fault),
         }
     }
 
-    async fn check(&self, deadline: Deadline) -> Result<()> {
-        let inner = &self.0;
-        let (what, mut retry) = (
-            inner.name("list", &ObjectPath::root()),
-            Retry::new(deadline),
+    async fn page(&self, prefix: &str, token: Option<&str>, limit: Option<u32>) -> Outcome<Page> {
+        let mut url = format!(
+            "{}?list-type=2&delimiter=%2F&encoding-type=url",
+            self.bucket_url
         );
-        let mut refused = 0;
-        loop {
-            let fault = match before(retry.deadline(), inner.any_below(&inner.prefix)).await {
-                Ok(_) => return Ok(()),
-                Err(fault) => fault,
-            };
-            refused += u32::from(matches!(fault, Fault::Unreachable(_)));
-            if refused == CONNECTS_OF_CHECK {
-                return Err(fault.into_error(&what, &inner.place));
+        for (name, value) in [("prefix", Some(prefix)), ("continuation-token", token)] {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                // A slash may stand in a query, but signers differ about it.
+                url.push_str(&format!("&{name}={}", percent_encode(value)));
             }
-            inner.pause(&what, &mut retry, fault).await?;
         }
+        if let Some(limit) = limit {
+            url.push_str(&format!("&max-keys={limit}"));
+        }
+        let request = Request::get(url).body(());
+        let request = request.map_err(|error| Fault::Unfit(error.to_string()))?;
+        let transport = &self.session.transport;
+        let answer = transport
+            .send(Ask::List, request)
+            .await
+            .map_err(|fault| match fault {
+                // Only a bucket can be missing here, and that has a code of its own.
+                fault if fault.absent() => {
+                    Fault::Unfit(format!("{fault}; is this an S3 endpoint?"))
+                }
+                fault => fault,
+            })?;
+        parse_page(&transport.body(answer, PAGE_BYTES_MAX).await?)
     }
 
-    fn list(&self, dir: &ObjectPath) -> ListStream {
-        list::stream(Arc::clone(&self.0), dir.clone())
-    }
-
-    async fn read(
-        &self,
-        path: &ObjectPath,
-        tag: &VersionTag,
-        range: ByteRange,
-        deadline: Deadline,
-    ) -> Result<ByteStream> {
-        read::stream(Arc::clone(&self.0), path, tag, range, deadline).await
-    }
-
-    fn counters(&self) -> &Counters {
-        &self.0.counters
-    }
-}
-
-impl fmt::Debug for S3 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("S3")
-            .field("identity", &self.0.identity)
-            .finish_non_exhaustive()
+    async fn get(&self, key: &str, tag: &VersionTag, range: ByteRange) -> Outcome<Got> {
+        let mut request = Request::get(self.url_of(key)).header(RANGE, range_header(range));
+        if let Some(condition) = tag.etag.as_deref().and_then(if_match) {
+            request = request.header(IF_MATCH, condition);
+        }
+        let request = request
+            .body(())
+            .map_err(|error| Fault::Unfit(error.to_string()))?;
+        let answer = self.session.transport.send(Ask::Get, request).await?;
+        check_version(tag, &tag_of(answer.headers())?)?;
+        Ok(Got::exactly(answer))
     }
 }
 
 /// Returns the version that an answer's headers tell.
-fn tag_of(meta: &Metadata) -> VersionTag {
-    VersionTag {
-        etag: meta.etag().and_then(clean_etag),
-        mtime_ns: meta.last_modified().map_or(0, whole_seconds_ns),
-        size: meta.content_length(),
-    }
-}
-
-/// Waits for a request, but not beyond the deadline.
-async fn before<T>(
-    deadline: Deadline,
-    request: impl Future<Output = std::result::Result<T, Fault>>,
-) -> std::result::Result<T, Fault> {
-    let late = |_| Err(Fault::Slow("no answer before the deadline".into()));
-    tokio::time::timeout_at(deadline.instant().into(), request)
-        .await
-        .unwrap_or_else(late)
+fn tag_of(headers: &HeaderMap) -> Outcome<VersionTag> {
+    let size = whole_length(headers)
+        .ok_or_else(|| Fault::WrongAnswer("an object without its length".into()))?;
+    Ok(VersionTag {
+        etag: header_text(headers, http::header::ETAG).and_then(clean_etag),
+        mtime_ns: header_text(headers, http::header::LAST_MODIFIED).map_or(0, http_time),
+        size,
+    })
 }

@@ -11,6 +11,7 @@ use types::{Error, ErrorKind, Result};
 
 use super::profile;
 use crate::Settings;
+use crate::http::{check_endpoint, first_set};
 use crate::uri::S3Location;
 
 const OPTIONS: [&str; 9] = [
@@ -32,7 +33,6 @@ pub(super) struct Config {
     /// What the paths of requests are appended to: endpoint and bucket.
     pub(super) bucket_url: String,
     pub(super) region: String,
-    pub(super) path_style: bool,
     pub(super) ca_bundle: Option<PathBuf>,
     pub(super) credentials: Credentials,
 }
@@ -59,17 +59,9 @@ impl Config {
         env: impl Fn(&str) -> Option<String>,
     ) -> Result<Self> {
         settings.check_options("s3", &OPTIONS)?;
-        let first = |option: &str, names: &[&str]| {
-            let given = settings.text(option).map(String::from);
-            given.or_else(|| {
-                names
-                    .iter()
-                    .find_map(|name| env(name))
-                    .filter(|v| !v.is_empty())
-            })
-        };
+        let first = |option: &str, names: &[&str]| first_set(settings, &env, option, names);
         let custom = first("endpoint", &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
-            .map(|endpoint| check_endpoint(&endpoint, &location.bucket))
+            .map(|endpoint| endpoint_of(&endpoint, &location.bucket))
             .transpose()?;
         let region = first("region", &["AWS_REGION", "AWS_DEFAULT_REGION"])
             .or_else(|| profile::region(settings.text("profile"), &env))
@@ -106,7 +98,6 @@ impl Config {
             endpoint,
             bucket_url,
             region,
-            path_style,
             ca_bundle,
             credentials,
         })
@@ -163,35 +154,9 @@ fn aws_endpoint(region: &str) -> String {
     format!("https://s3.{region}.{suffix}")
 }
 
-/// Checks an endpoint and returns it without a slash at its end.
-fn check_endpoint(endpoint: &str, bucket: &str) -> Result<String> {
-    let text = match endpoint.contains("://") {
-        true => endpoint.to_string(),
-        false => format!("https://{endpoint}"),
-    };
-    // The value is not echoed before it is known to hold no password.
-    let url = reqwest::Url::parse(&text)
-        .map_err(|error| invalid(format!("the endpoint is not a URL: {error}")))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid(
-            "the endpoint takes no credentials; give them as options",
-        ));
-    }
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(invalid(format!(
-            "endpoint '{url}' is neither http:// nor https://"
-        )));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(invalid(format!(
-            "endpoint '{url}' has a query; write scheme, host and port"
-        )));
-    }
-    // Some consoles show endpoints with the bucket in front.
-    Ok(url
-        .as_str()
-        .trim_end_matches('/')
-        .replacen(&format!("//{bucket}."), "//", 1))
+/// Checks an endpoint; some consoles show endpoints with the bucket in front.
+fn endpoint_of(given: &str, bucket: &str) -> Result<String> {
+    Ok(check_endpoint(given)?.replacen(&format!("//{bucket}."), "//", 1))
 }
 
 fn invalid(message: impl Into<String>) -> Error {

@@ -13,3 +13,4 @@ mod s3;
 mod s3_faults;
 mod s3_names;
 mod s3_trust;
+mod wire;

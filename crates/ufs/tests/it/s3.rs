@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use opendal::raw::percent_encode_path;
 use reqsign_aws_v4::{Credential, RequestSigner, StaticCredentialProvider};
 use reqsign_core::{Context, Signer};
 use tempfile::TempDir;
@@ -14,6 +13,8 @@ use testkit::rigs::{Relay, VersityGw};
 use types::{ByteRange, Clock, ErrorKind, SystemClock};
 use ufs::conformance::{self, Fixture, list, read, stat};
 use ufs::{Settings, UnderStorage, open, probe};
+
+use crate::wire::{encode_path, plain_client};
 
 /// A server with a bucket, a relay before it, and the driver behind that.
 struct Bucket {
@@ -42,11 +43,7 @@ impl Bucket {
             keys,
             RequestSigner::new("s3", &server.region),
         );
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(no_tls())
-            .no_proxy()
-            .build()
-            .unwrap();
+        let client = plain_client();
         Bucket {
             relay,
             server,
@@ -60,7 +57,7 @@ impl Bucket {
     async fn send(&self, method: &str, path: &[u8], content: &[u8]) {
         let base = self.storage.uri().strip_prefix("s3://").unwrap();
         let key = format!("{base}{}", std::str::from_utf8(path).unwrap());
-        let url = format!("{}/{}", self.server.endpoint, percent_encode_path(&key));
+        let url = format!("{}/{}", self.server.endpoint, encode_path(&key));
         let request = http::Request::builder()
             .method(method)
             .uri(&url)
@@ -79,16 +76,6 @@ impl Bucket {
             answer.text().await.unwrap()
         );
     }
-}
-
-/// The clients of the tests speak plain HTTP; this build has no other TLS to default to.
-fn no_tls() -> rustls::ClientConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth()
 }
 
 async fn open_bucket(

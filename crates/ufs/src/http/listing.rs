@@ -9,35 +9,55 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::stream;
-use http::Request;
-use opendal::raw::{Operation, percent_encode_path};
-use types::{Error, ErrorKind, Name, NodeKind, ObjectMeta, ObjectPath, Result, VersionTag};
+use types::{Error, ErrorKind, Name, NodeKind, ObjectMeta, Result, VersionTag};
 
-use super::answer::{Object, Page, parse_page};
+use super::Outcome;
 use super::fault::Fault;
-use super::{Inner, before};
-use crate::retry::Retry;
+use super::objects::ObjectStore;
+use super::session::before;
 use crate::{ListEntry, ListPage, ListStream};
 
-/// A page of 1,000 keys of a kilobyte, each byte encoded as three, and as much again around them.
-const PAGE_BYTES_MAX: usize = 16 << 20;
+/// One page of a listing. Keys are decoded; `None` stands for one that is not UTF-8.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Page {
+    pub(crate) objects: Vec<Object>,
+    pub(crate) prefixes: Vec<Option<String>>,
+    /// What to ask the next page with.
+    pub(crate) next: Option<String>,
+}
 
-/// Lists a directory.
-pub(super) fn stream(inner: Arc<Inner>, dir: ObjectPath) -> ListStream {
-    let start = Some(Listing {
-        inner,
-        dir,
+/// An object in a listing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Object {
+    pub(crate) key: Option<String>,
+    pub(crate) size: u64,
+    pub(crate) etag: Option<String>,
+    pub(crate) mtime_ns: i64,
+}
+
+/// Lists the keys that start with a prefix.
+pub(super) fn stream<S: ObjectStore>(
+    store: Arc<S>,
+    what: String,
+    prefix: Result<String>,
+) -> ListStream {
+    let start = prefix.map(|prefix| Listing {
+        store,
+        what,
+        prefix,
         token: None,
         pages: 0,
         landmark: None,
         held: BTreeMap::new(),
     });
-    Box::pin(stream::unfold(start, |listing| async move {
-        let mut listing = listing?;
+    Box::pin(stream::unfold(Some(start), |listing| async move {
+        let mut listing = match listing? {
+            Ok(listing) => listing,
+            Err(error) => return Some((Err(error), None)),
+        };
         match listing.page().await {
-            Ok((page, true)) => Some((Ok(page), Some(listing))),
+            Ok((page, true)) => Some((Ok(page), Some(Ok(listing)))),
             Ok((page, false)) => Some((Ok(page), None)),
             Err(error) => Some((Err(error), None)),
         }
@@ -45,9 +65,10 @@ pub(super) fn stream(inner: Arc<Inner>, dir: ObjectPath) -> ListStream {
 }
 
 /// A listing under way.
-struct Listing {
-    inner: Arc<Inner>,
-    dir: ObjectPath,
+struct Listing<S> {
+    store: Arc<S>,
+    what: String,
+    prefix: String,
     token: Option<String>,
     pages: u64,
     /// The token that came with the latest page whose number is a power of two.
@@ -56,23 +77,25 @@ struct Listing {
     held: BTreeMap<Name, ObjectMeta>,
 }
 
-impl Listing {
+impl<S: ObjectStore> Listing<S> {
     /// Returns the next page and whether there are more.
     async fn page(&mut self) -> Result<(ListPage, bool)> {
-        let what = self.inner.name("list", &self.dir);
-        let prefix = self.inner.prefix_of(&self.dir)?;
-        let mut retry = Retry::new(self.inner.clock.deadline(self.inner.request_timeout));
+        let session = Arc::clone(self.store.session());
+        let mut retry = session.retry_of_page();
         let page = loop {
-            let token = self.token.as_deref();
-            let asked = before(retry.deadline(), self.inner.list_page(&prefix, token, None)).await;
-            match asked {
+            let asked = async {
+                let _connection = session.connection().await;
+                let token = self.token.as_deref();
+                self.store.page(&self.prefix, token, None).await
+            };
+            match before(retry.deadline(), asked).await {
                 Ok(page) => break page,
-                Err(fault) => self.inner.pause(&what, &mut retry, fault).await?,
+                Err(fault) => session.pause(&self.what, &mut retry, fault).await?,
             }
         };
         if page.next.is_some() && (page.next == self.token || page.next == self.landmark) {
             let message = "the storage gave the same page of a listing again";
-            return Err(Error::new(ErrorKind::Unavailable, message).context(what));
+            return Err(Error::new(ErrorKind::Unavailable, message).context(&self.what));
         }
         self.token = page.next.clone();
         // However long a circle of pages is, a landmark lies in it at last (Brent's algorithm).
@@ -81,69 +104,15 @@ impl Listing {
             self.landmark = page.next.clone();
         }
         let more = self.token.is_some();
-        let shown = arrange(page, &prefix, &mut self.held)
-            .map_err(|fault| fault.into_error(&what, &self.inner.place))?;
+        let shown = arrange(page, &self.prefix, &mut self.held)
+            .map_err(|fault| fault.into_error(&self.what, &session.endpoint))?;
         Ok((shown, more))
-    }
-}
-
-impl Inner {
-    /// Asks whether any key starts with `prefix`.
-    pub(super) async fn any_below(&self, prefix: &str) -> std::result::Result<bool, Fault> {
-        let page = self.ask_page(prefix, None, Some(1)).await?;
-        Ok(!page.objects.is_empty() || !page.prefixes.is_empty())
-    }
-
-    async fn list_page(
-        &self,
-        prefix: &str,
-        token: Option<&str>,
-        limit: Option<u32>,
-    ) -> std::result::Result<Page, Fault> {
-        let _connection = self.connection().await;
-        self.ask_page(prefix, token, limit).await
-    }
-
-    async fn ask_page(
-        &self,
-        prefix: &str,
-        token: Option<&str>,
-        limit: Option<u32>,
-    ) -> std::result::Result<Page, Fault> {
-        let mut url = format!(
-            "{}?list-type=2&delimiter=%2F&encoding-type=url",
-            self.bucket_url
-        );
-        for (name, value) in [("prefix", Some(prefix)), ("continuation-token", token)] {
-            if let Some(value) = value.filter(|value| !value.is_empty()) {
-                // A slash may stand in a query, but signers differ about it.
-                let value = percent_encode_path(value).replace('/', "%2F");
-                url.push_str(&format!("&{name}={value}"));
-            }
-        }
-        if let Some(limit) = limit {
-            url.push_str(&format!("&max-keys={limit}"));
-        }
-        let request = Request::get(url)
-            .extension(Operation::List)
-            .body(Bytes::new());
-        let request = request.map_err(|error| Fault::Unfit(error.to_string()))?;
-        let answer = self.http.send(request).await.map_err(|fault| match fault {
-            // Only a bucket can be missing here, and that has a code of its own.
-            fault if fault.absent() => Fault::Unfit(format!("{fault}; is this an S3 endpoint?")),
-            fault => fault,
-        })?;
-        parse_page(&self.http.body(answer, PAGE_BYTES_MAX).await?)
     }
 }
 
 /// Turns a page of keys into entries. `held` carries objects over from page to page; the last page
 /// lets all of them go.
-fn arrange(
-    page: Page,
-    prefix: &str,
-    held: &mut BTreeMap<Name, ObjectMeta>,
-) -> std::result::Result<ListPage, Fault> {
+fn arrange(page: Page, prefix: &str, held: &mut BTreeMap<Name, ObjectMeta>) -> Outcome<ListPage> {
     let mut shown = ListPage::default();
     let mut names = std::mem::take(held);
     let mut last = None::<Vec<u8>>;
@@ -218,7 +187,7 @@ fn is_file(meta: &ObjectMeta) -> bool {
 }
 
 /// Returns what follows the prefix; a storage that lists anything else is not believed.
-fn below<'a>(key: &'a str, prefix: &str) -> std::result::Result<&'a str, Fault> {
+fn below<'a>(key: &'a str, prefix: &str) -> Outcome<&'a str> {
     key.strip_prefix(prefix).ok_or_else(|| {
         Fault::WrongAnswer(format!(
             "a listing with a key outside of '{}'",

@@ -23,14 +23,14 @@ const IDLE: Duration = Duration::from_secs(50);
 
 /// The client for the storage and token services, and the one for metadata services.
 #[derive(Clone)]
-pub(super) struct Clients {
-    pub(super) storage: reqwest::Client,
-    pub(super) metadata: reqwest::Client,
+pub(crate) struct Clients {
+    pub(crate) storage: reqwest::Client,
+    pub(crate) metadata: reqwest::Client,
 }
 
 impl Clients {
     /// Makes both, for a storage at `endpoint`.
-    pub(super) fn new(
+    pub(crate) fn new(
         ca_bundle: Option<&Path>,
         endpoint: &str,
         connections: usize,

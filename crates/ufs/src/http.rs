@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What storages that speak HTTP have in common.
+//!
+//! From the wire upwards: connections and whom they trust (`tls`), who asks (`credentials`),
+//! requests with their counts and a first look at each answer (`transport`, `range`), what goes
+//! wrong and what to do about it (`fault`), limits, deadlines and retries (`session`), bodies that
+//! are checked and resumed (`body`), and object stores with keys and pages (`objects`, `listing`).
+//! A driver adds its addresses, its headers and its words, and is small.
+
+mod body;
+mod credentials;
+mod endpoint;
+mod fault;
+mod listing;
+mod objects;
+mod range;
+mod session;
+mod text;
+mod tls;
+mod transport;
+mod xml;
+
+pub(crate) use body::{Got, check_version};
+#[cfg(test)]
+pub(crate) use credentials::Files;
+pub(crate) use credentials::{Authorize, Bearer, Signature, signing_context};
+pub(crate) use endpoint::{check_endpoint, first_set};
+pub(crate) use fault::{Fault, Refusal};
+pub(crate) use listing::{Object, Page};
+pub(crate) use objects::{Bucket, Found, ObjectStore};
+pub(crate) use range::whole_length;
+pub(crate) use session::Session;
+pub(crate) use text::{
+    clean_etag, header_text, http_time, if_match, iso_time, percent_decode, percent_encode,
+    percent_encode_path, printable, range_header,
+};
+pub(crate) use tls::Clients;
+pub(crate) use transport::{Ask, Leeway, Transport};
+pub(crate) use xml::walk;
+
+/// What a request comes to below the level of operations.
+pub(crate) type Outcome<T> = Result<T, Fault>;

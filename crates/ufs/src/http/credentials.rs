@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Who asks: finds credentials, keeps them while they are good, and signs requests.
+//!
+//! The signing itself is reqsign's, per storage; here is what all of them need. Metadata services
+//! get little time to answer, so that a machine without one learns it fast. Credentials that a
+//! storage refuses before their time are looked for again: files and variables change.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, header};
+use reqsign_core::{Context, FileRead, HttpSend, OsEnv, Signer, SigningCredential};
+use types::{Clock, Deadline};
+
+use super::Outcome;
+use super::fault::Fault;
+use super::tls::Clients;
+use crate::Counters;
+use crate::counters::count;
+
+/// Metadata services are one hop away.
+const METADATA_PATIENCE: Duration = Duration::from_secs(2);
+/// Token services are on the other side of the internet.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(10);
+/// Answers with credentials are a few kilobytes.
+const CREDENTIAL_MAX: usize = 1 << 20;
+/// Credentials that stay wrong are not looked for with every request.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
+
+/// Says in a request who asks.
+#[async_trait]
+pub(crate) trait Authorize: Send + Sync {
+    /// Adds what proves it.
+    async fn sign(&self, parts: &mut Parts) -> Outcome<()>;
+
+    /// Forgets credentials that were refused; `false` when looking again is of no use.
+    fn renew(&self) -> bool {
+        false
+    }
+}
+
+/// Signs with what a provider of reqsign finds.
+pub(crate) struct Signature<C: SigningCredential> {
+    make: Box<dyn Fn() -> Signer<C> + Send + Sync>,
+    /// Locked for as long as it takes to clone a signer or to put a new one there.
+    signer: RwLock<Signer<C>>,
+    renewal: Option<Renewal>,
+    advice: &'static str,
+}
+
+/// When credentials may be looked for again.
+struct Renewal {
+    clock: Arc<dyn Clock>,
+    next: RwLock<Option<Deadline>>,
+}
+
+impl<C: SigningCredential> Signature<C> {
+    /// Prepares to sign; `advice` is what a user without credentials is told. Credentials that come
+    /// from elsewhere than the options are renewed when there is a clock.
+    pub(crate) fn new(
+        make: impl Fn() -> Signer<C> + Send + Sync + 'static,
+        renewed_by: Option<Arc<dyn Clock>>,
+        advice: &'static str,
+    ) -> Self {
+        Signature {
+            signer: RwLock::new(make()),
+            make: Box::new(make),
+            renewal: renewed_by.map(|clock| Renewal {
+                clock,
+                next: RwLock::new(None),
+            }),
+            advice,
+        }
+    }
+}
+
+#[async_trait]
+impl<C: SigningCredential> Authorize for Signature<C> {
+    async fn sign(&self, parts: &mut Parts) -> Outcome<()> {
+        let signer = self
+            .signer
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        // The signer's own words may hold parts of what it read; they are not passed on.
+        signer.sign(parts, None).await.map_err(|error| {
+            tracing::debug!(kind = ?error.kind(), "no signature");
+            Fault::Credentials(self.advice.into())
+        })?;
+        // The client sets it from the URL.
+        parts.headers.remove(header::HOST);
+        Ok(())
+    }
+
+    fn renew(&self) -> bool {
+        let Some(renewal) = &self.renewal else {
+            return false;
+        };
+        let mut next = renewal.next.write().unwrap_or_else(PoisonError::into_inner);
+        let now = renewal.clock.now();
+        if next.is_some_and(|next| !next.left(now).is_zero()) {
+            return false;
+        }
+        *next = Some(renewal.clock.deadline(RENEWAL_PAUSE));
+        *self.signer.write().unwrap_or_else(PoisonError::into_inner) = (self.make)();
+        true
+    }
+}
+
+/// Sends the same token with each request.
+pub(crate) struct Bearer(HeaderValue);
+
+impl Bearer {
+    /// Takes a token; `None` when it has characters that no token has.
+    pub(crate) fn new(token: &str) -> Option<Self> {
+        Self::of_header(&format!("Bearer {token}"))
+    }
+
+    /// Takes the whole value of the header `Authorization`.
+    pub(crate) fn of_header(value: &str) -> Option<Self> {
+        let mut value = HeaderValue::from_str(value).ok()?;
+        value.set_sensitive(true);
+        Some(Bearer(value))
+    }
+}
+
+#[async_trait]
+impl Authorize for Bearer {
+    async fn sign(&self, parts: &mut Parts) -> Outcome<()> {
+        parts.headers.insert(header::AUTHORIZATION, self.0.clone());
+        Ok(())
+    }
+}
+
+/// Returns the environment, files and network in which credentials are looked for.
+pub(crate) fn signing_context(clients: &Clients, counters: Arc<Counters>) -> Context {
+    Context::new()
+        .with_env(OsEnv)
+        .with_file_read(Files)
+        .with_http_send(CredentialHttp {
+            clients: clients.clone(),
+            counters,
+        })
+}
+
+/// Reads profile and token files.
+#[derive(Debug)]
+pub(crate) struct Files;
+
+impl FileRead for Files {
+    async fn file_read(&self, path: &str) -> reqsign_core::Result<Vec<u8>> {
+        let read = tokio::fs::read(path).await;
+        read.map_err(|error| reqsign_core::Error::config_invalid(format!("read {path}: {error}")))
+    }
+}
+
+/// Asks metadata and token services.
+struct CredentialHttp {
+    clients: Clients,
+    counters: Arc<Counters>,
+}
+
+impl fmt::Debug for CredentialHttp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CredentialHttp")
+    }
+}
+
+impl HttpSend for CredentialHttp {
+    async fn http_send(&self, request: Request<Bytes>) -> reqsign_core::Result<Response<Bytes>> {
+        count(&self.counters.other);
+        let (client, patience) = match request.uri().scheme_str() {
+            Some("https") => (&self.clients.storage, TOKEN_PATIENCE),
+            _ => (&self.clients.metadata, METADATA_PATIENCE),
+        };
+        let answer = tokio::time::timeout(patience, exchange(client, request)).await;
+        let failed = |why: String| reqsign_core::Error::unexpected(why);
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(failed(error)),
+            Err(_) => Err(failed(format!("no answer for {patience:?}"))),
+        }
+    }
+}
+
+async fn exchange(
+    client: &reqwest::Client,
+    request: Request<Bytes>,
+) -> Result<Response<Bytes>, String> {
+    let (parts, body) = request.into_parts();
+    let url = reqwest::Url::parse(&parts.uri.to_string()).map_err(|error| error.to_string())?;
+    let mut request = reqwest::Request::new(parts.method, url);
+    *request.headers_mut() = parts.headers;
+    *request.body_mut() = Some(body.into());
+    let text = |error: reqwest::Error| error.without_url().to_string();
+    let mut answer = client.execute(request).await.map_err(text)?;
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = answer.headers().clone();
+    let mut body = Vec::new();
+    while let Some(piece) = answer.chunk().await.map_err(text)? {
+        body.extend_from_slice(&piece);
+        if body.len() > CREDENTIAL_MAX {
+            return Err("an answer too long for credentials".into());
+        }
+    }
+    Ok(response.map(|_| body.into()))
+}
