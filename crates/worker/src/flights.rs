@@ -9,7 +9,7 @@
 //! that a page which just moved from a piece into the cache is not fetched again).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -26,6 +26,7 @@ pub(crate) struct Piece {
     landed: OnceLock<Result<Bytes>>,
     settled: OnceLock<()>,
     wanted: OnceLock<()>,
+    was_read: AtomicBool,
     changed: Notify,
 }
 
@@ -36,6 +37,7 @@ impl Piece {
             landed: OnceLock::new(),
             settled: OnceLock::new(),
             wanted: OnceLock::new(),
+            was_read: AtomicBool::new(false),
             changed: Notify::new(),
         })
     }
@@ -100,6 +102,13 @@ impl Piece {
                         "the storage did not answer before the deadline",
                     )
                 })?;
+        }
+    }
+
+    /// Takes note of a read up to `end` of an object of `size` bytes.
+    pub(crate) fn note_read(&self, end: u64, size: u64) {
+        if end >= self.range(size).end() {
+            self.was_read.store(true, Ordering::Relaxed);
         }
     }
 
@@ -270,6 +279,22 @@ impl Flights {
     /// Drops the oldest loose piece; says whether there was one.
     pub(crate) fn drop_loose(&self) -> bool {
         let Some(loose) = self.loose.lock().pop_front() else {
+            return false;
+        };
+        self.remove(loose.id, &loose.piece);
+        true
+    }
+
+    /// Drops the oldest loose piece that was read to its end; says whether there was one. Guesses
+    /// make room with it: what was guessed before and is still to be read is worth as much.
+    pub(crate) fn drop_loose_read(&self) -> bool {
+        let read = {
+            let mut loose = self.loose.lock();
+            let was_read = |loose: &Loose| loose.piece.was_read.load(Ordering::Relaxed);
+            let index = loose.iter().position(was_read);
+            index.and_then(|index| loose.remove(index))
+        };
+        let Some(loose) = read else {
             return false;
         };
         self.remove(loose.id, &loose.piece);

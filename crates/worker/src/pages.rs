@@ -235,13 +235,13 @@ impl Worker {
         }
     }
 
-    /// Takes memory for a guess, if it is free or held by loose pieces only.
+    /// Takes memory for a guess, if it is free or held by loose pieces that were read.
     pub(crate) fn take_ahead(&self, bytes: u64) -> Option<Share> {
         loop {
             if let Some(share) = self.budget.try_take_ahead(bytes) {
                 return Some(share);
             }
-            if !self.flights.drop_loose() {
+            if !self.flights.drop_loose_read() {
                 return None;
             }
         }
@@ -277,6 +277,7 @@ impl Worker {
                 covered = covered.max(have.end());
             }
             if have.offset <= range.offset && range.end() <= have.end() {
+                piece.note_read(range.end(), object.size());
                 let start = in_memory(range.offset - have.offset);
                 let len = in_memory(range.len);
                 return Ok(bytes.slice(start..start + len));
@@ -324,6 +325,7 @@ impl Worker {
                 }
                 at = gap.end();
             }
+            piece.note_read(range.end(), object.size());
             let end = have.end().min(range.end());
             if end > at {
                 let (from, to) = (in_memory(at - have.offset), in_memory(end - have.offset));

@@ -371,3 +371,30 @@ fn a_read_from_a_disk_that_hangs_ends_at_its_deadline() {
     });
     drop(let_go);
 }
+
+#[tokio::test]
+async fn a_guess_displaces_nothing_that_is_still_to_be_read() {
+    let rig = Rig::without_cache();
+    let object = |name: &str| rig.storage.put_noise(rig.mount, name, 4 << 20).1;
+    let objects: Vec<_> = ["a", "b", "c", "d", "e", "f"].map(object).into();
+    for object in &objects {
+        rig.worker.read_ahead(object, ByteRange::new(0, 4 * MIB));
+        until("it has arrived", || rig.storage.read_count() > 0).await;
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let fetched = rig.storage.read_count();
+    assert!(fetched < objects.len(), "memory is for {MEMORY} bytes");
+    let has = |object, at| {
+        let mut buf = Vec::new();
+        rig.worker
+            .read_cached(object, ByteRange::new(at, MIB), &mut buf)
+    };
+    assert!(objects[..fetched].iter().all(|object| has(object, 0)));
+    // What was read to its end makes way.
+    assert!((1..4).all(|mib| has(&objects[0], mib * MIB)));
+    rig.worker
+        .read_ahead(&objects[5], ByteRange::new(0, 4 * MIB));
+    until("the next guess", || rig.storage.read_count() > fetched).await;
+}
