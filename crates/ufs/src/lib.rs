@@ -8,6 +8,7 @@
 
 mod counters;
 mod http;
+mod hdfs;
 mod local;
 mod retry;
 mod s3;

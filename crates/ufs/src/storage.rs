@@ -20,7 +20,7 @@ use types::{
 };
 
 use crate::uri::Location;
-use crate::{Counters, Settings, local, s3};
+use crate::{Counters, Settings, hdfs, local, s3};
 
 /// Bytes of one version of one object, in order. Ends early only with an error.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -113,6 +113,7 @@ pub trait UnderStorage: Send + Sync + Debug {
 pub async fn open(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Arc<dyn UnderStorage>> {
     match Location::parse(&settings.uri)? {
         Location::S3(location) => s3::open(location, settings, clock),
+        Location::Hdfs(location) => hdfs::open(location, settings, clock),
         Location::Local(path) => local::open(path, settings.clone(), clock).await,
     }
 }

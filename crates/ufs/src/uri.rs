@@ -9,11 +9,15 @@ use std::path::PathBuf;
 
 use types::{Error, ErrorKind, ObjectPath, Result};
 
+use crate::hdfs::HadoopLocation;
+
 /// Where a storage is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Location {
     /// A bucket and what all its keys start with.
     S3(S3Location),
+    /// A directory of an HDFS, over its native protocols.
+    Hdfs(HadoopLocation),
     /// A directory of this machine.
     Local(PathBuf),
 }
@@ -49,10 +53,11 @@ impl Location {
         };
         match scheme {
             "s3" => parse_s3(uri, rest).map(Location::S3),
+            "hdfs" => HadoopLocation::parse(scheme, rest).map(Location::Hdfs),
             "file" => parse_file(uri, rest).map(Location::Local),
             _ => Err(fault(
                 uri,
-                &format!("scheme '{scheme}' is not known; the known ones are s3 and file"),
+                &format!("scheme '{scheme}' is not known; the known ones are s3, hdfs and file"),
             )),
         }
     }
@@ -149,7 +154,7 @@ mod tests {
             ("s3://b//x", "the prefix cannot be a directory"),
             ("s3://b/../x", "the prefix cannot be a directory"),
             ("file://host/x", "three slashes"),
-            ("gs://b/", "the known ones are s3 and file"),
+            ("gs://b/", "the known ones are s3, hdfs and file"),
             ("/a\0b", "NUL"),
         ];
         for (uri, why) in cases {

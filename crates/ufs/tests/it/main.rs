@@ -7,6 +7,8 @@
     reason = "a test ends at the first thing that is not as it should be"
 )]
 
+mod hdfs;
+mod hdfs_kerberos;
 mod liar;
 mod local;
 mod s3;

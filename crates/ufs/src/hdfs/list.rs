@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Listings of an HDFS directory, a page at a time.
+//!
+//! Name nodes list in the order of the names' bytes. A listing that broke off is begun again, and
+//! what was handed out already is passed over. Names of a page whose version is young are looked at
+//! once more, a few at a time (`version`).
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use hdfs_native::client::{FileStatus, ListStatusIterator};
+use types::{Deadline, Error, ErrorKind, Name, ObjectPath, Result};
+
+use super::Inner;
+use super::fault::Fault;
+use super::version::{self, is_young, meta_of, named, tag_of};
+use crate::counters::count;
+use crate::retry::Retry;
+use crate::{ListEntry, ListPage, ListStream};
+
+/// What a name node tells at once, unless it is set to tell less.
+const PAGE_NAMES: usize = 1000;
+/// How many young files are looked at at once.
+const LOOKS_AT_ONCE: usize = 8;
+
+/// Lists one level.
+pub(super) fn stream(inner: Arc<Inner>, dir: ObjectPath) -> ListStream {
+    let start = Listing {
+        inner,
+        dir,
+        last: None,
+        iterator: None,
+    };
+    Box::pin(stream::unfold(Some(start), |listing| async move {
+        let mut listing = listing?;
+        match listing.page().await {
+            Ok((page, true)) => Some((Ok(page), Some(listing))),
+            Ok((page, false)) => Some((Ok(page), None)),
+            Err(error) => Some((Err(error), None)),
+        }
+    }))
+}
+
+/// A listing under way.
+struct Listing {
+    inner: Arc<Inner>,
+    dir: ObjectPath,
+    /// The last name handed out.
+    last: Option<String>,
+    iterator: Option<Arc<ListStatusIterator>>,
+}
+
+impl Listing {
+    /// Returns the next page and whether there may be more.
+    async fn page(&mut self) -> Result<(ListPage, bool)> {
+        let inner = Arc::clone(&self.inner);
+        let what = inner.name("list", &self.dir);
+        let deadline = inner.clock.deadline(inner.request_timeout);
+        let _connection = inner.connection(&what, deadline).await?;
+        let mut retry = Retry::new(deadline);
+        let full = inner.place().location.full(&self.dir)?;
+        loop {
+            count(&inner.counters.list);
+            let iterator = self.iterator.take();
+            let (base, last) = (full.clone(), self.last.clone());
+            let next = inner.call(retry.deadline(), move |client| async move {
+                let iterator =
+                    iterator.unwrap_or_else(|| Arc::new(client.list_status_iter(&base, false)));
+                let (names, more) = names(&iterator, &base, last.as_deref()).await?;
+                Ok((iterator, names, more))
+            });
+            match next.await {
+                Ok((iterator, names, more)) => {
+                    self.iterator = Some(iterator);
+                    if names.iter().any(|status| status.path == full) {
+                        let why = "it is a file, not a directory";
+                        return Err(Error::new(ErrorKind::NotADirectory, why).context(what));
+                    }
+                    if let Some(status) = names.last() {
+                        self.last = Some(status.path.clone());
+                    }
+                    return self
+                        .entries(names, &full, deadline)
+                        .await
+                        .map(|page| (page, more));
+                }
+                Err(fault) => inner.pause(&what, &mut retry, fault).await?,
+            }
+        }
+    }
+
+    async fn entries(
+        &self,
+        statuses: Vec<FileStatus>,
+        full: &str,
+        deadline: Deadline,
+    ) -> Result<ListPage> {
+        let inner = &self.inner;
+        let now = inner.clock.wall();
+        let young = statuses.iter().any(|status| is_young(status, now));
+        if young {
+            tokio::time::sleep(version::GRAIN).await;
+        }
+        // In order, so that a page stays as the name node sorted it.
+        let settled: Vec<_> = stream::iter(statuses)
+            .map(|status| async move {
+                match is_young(&status, now) {
+                    true => inner.settle(status, deadline).await,
+                    false => Ok(Some((tag_of(&status), status))),
+                }
+            })
+            .buffered(LOOKS_AT_ONCE)
+            .try_filter_map(|settled| std::future::ready(Ok(settled)))
+            .try_collect()
+            .await
+            .map_err(|error: Error| error.context(inner.name("list", &self.dir)))?;
+        let owners: Vec<_> = settled.iter().map(|(_, status)| named(status)).collect();
+        inner.owners.learn(owners.iter()).await?;
+        let mut page = ListPage::default();
+        for (tag, status) in settled {
+            let name = status.path.strip_prefix(full).unwrap_or(&status.path);
+            match Name::new(name.trim_start_matches('/').as_bytes()) {
+                Ok(name) => page.entries.push(ListEntry {
+                    name,
+                    meta: meta_of(&status, tag, &inner.owners),
+                }),
+                Err(_) => page.unshowable += 1,
+            }
+        }
+        Ok(page)
+    }
+}
+
+/// Returns the next names after `last`, and whether there may be more.
+async fn names(
+    iterator: &ListStatusIterator,
+    base: &str,
+    last: Option<&str>,
+) -> std::result::Result<(Vec<FileStatus>, bool), hdfs_native::HdfsError> {
+    let mut names = Vec::new();
+    while names.len() < PAGE_NAMES {
+        let Some(status) = iterator.next().await else {
+            return Ok((names, false));
+        };
+        let status = status?;
+        let seen = last.is_some_and(|last| status.path.as_str() <= last);
+        if !seen || status.path == base {
+            names.push(status);
+        }
+    }
+    Ok((names, true))
+}
+
+/// What a name that went away since it was listed means.
+pub(super) fn gone(fault: &Fault) -> bool {
+    matches!(fault.kind, ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
