@@ -6,18 +6,20 @@
 //! when the kernel has let go of the mount, whoever unmounted it, and then [`Session::wait`] returns.
 //! A session that is dropped takes its mount with it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use fuser::{Config, SessionACL};
+use fuser::{Config, INodeNo, Notifier, SessionACL};
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 use types::{ByteSize, Error, ErrorKind, Result, SystemClock};
-use vfs::Vfs;
+use vfs::{Outdated, Vfs};
 
 use crate::door::Door;
 use crate::mount_point::{self, DEVICE, check_device, check_mount_point};
@@ -54,6 +56,7 @@ pub struct Session {
     mount_point: PathBuf,
     mounted: Mounted,
     read_ahead: Option<ByteSize>,
+    notifier: Notifier,
     end: Arc<End>,
 }
 
@@ -85,13 +88,14 @@ pub fn mount(settings: Settings, vfs: Arc<Vfs>, runtime: Handle) -> Result<Sessi
             tracing::warn!("leave {}: {e}", mount_point.display());
         }
     });
-    let (mounted, end) = served?;
+    let (mounted, notifier, end) = served?;
     let read_ahead = set_read_ahead(&mounted, settings.read_ahead);
     Ok(Session {
         door,
         mount_point,
         mounted,
         read_ahead,
+        notifier,
         end,
     })
 }
@@ -102,7 +106,7 @@ fn started(
     connection: OwnedFd,
     settings: &Settings,
     door: &Arc<Door>,
-) -> Result<(Mounted, Arc<End>)> {
+) -> Result<(Mounted, Notifier, Arc<End>)> {
     let Some(mounted) = mount_table::at(mount_point)?.filter(Mounted::is_ours) else {
         let message = format!("{} was unmounted as soon as mounted", mount_point.display());
         return Err(Error::new(ErrorKind::Unavailable, message));
@@ -119,7 +123,7 @@ fn started(
     let session = fuser::Session::from_fd(ops, connection, SessionACL::All, config)
         .and_then(fuser::Session::spawn)
         .map_err(|e| Error::io("agree with the kernel on a FUSE session", e))?;
-    let end = Arc::new(End::default());
+    let (end, notifier) = (Arc::new(End::default()), session.notifier());
     let waiter = {
         let (end, door) = (Arc::clone(&end), Arc::clone(door));
         move || {
@@ -132,7 +136,7 @@ fn started(
         .name("fuse-wait".into())
         .spawn(waiter)
         .map_err(|e| Error::io("start a thread for the mount", e))?;
-    Ok((mounted, end))
+    Ok((mounted, notifier, end))
 }
 
 impl Session {
@@ -194,6 +198,34 @@ impl Session {
     /// Returns where it is mounted, without links.
     pub fn mount_point(&self) -> &Path {
         &self.mount_point
+    }
+
+    /// Lets the kernel ask again for what it may hold on to and is not true any more.
+    ///
+    /// Never call it on a thread that answers the kernel: the kernel first waits for the requests
+    /// that are under way in the same directories.
+    ///
+    /// # Errors
+    /// `Unavailable` when the kernel does not take it; it goes on believing what it knew.
+    pub fn invalidate(&self, outdated: &[Outdated]) -> Result<()> {
+        for one in outdated {
+            let told = match one {
+                Outdated::Name { dir, name } => {
+                    let name = OsStr::from_bytes(name);
+                    self.notifier.inval_entry(INodeNo(dir.0), name)
+                }
+                // An offset below zero: attributes only, never pages.
+                Outdated::Attributes(ino) => self.notifier.inval_inode(INodeNo(ino.0), -1, 0),
+            };
+            // After the end nobody believes anything.
+            if let Err(source) = told
+                && !self.has_ended()
+            {
+                let message = "tell the kernel that the mounts have changed";
+                return Err(Error::new(ErrorKind::Unavailable, message).with_source(source));
+            }
+        }
+        Ok(())
     }
 
     /// Returns what has been served so far.

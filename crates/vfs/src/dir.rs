@@ -16,7 +16,7 @@ use worker::{Learnt, ListEntry, Listing};
 use crate::handles::HandleId;
 use crate::ino::{Ino, InoHasher};
 use crate::lookup::Entry;
-use crate::mounts::Place;
+use crate::mounts::{MountTable, Place};
 use crate::namespace::Node;
 use crate::reply::Reply;
 use crate::vfs::{Vfs, unknown};
@@ -38,6 +38,8 @@ pub struct DirEntry<'a> {
 #[derive(Debug)]
 pub(crate) struct DirHandle {
     node: Arc<Node>,
+    /// The mounts as they were then: positions count them.
+    table: Arc<MountTable>,
     parent: Ino,
     hasher: InoHasher,
     listing: Listing,
@@ -68,10 +70,17 @@ impl Vfs {
             }
             Err(error) => return Reply::Ready(Err(error)),
         };
+        let table = self.mount_table();
         let Some(mount) = node.place.mount else {
-            return Reply::Ready(self.opened_dir(ino, nothing()));
+            return Reply::Ready(match table.is_implied(&node.place) {
+                true => self.opened_dir(ino, nothing()),
+                false => Err(Error::new(ErrorKind::NotFound, "it led to removed mounts")),
+            });
         };
-        let spec = self.mounts.spec(mount);
+        let spec = match table.live_spec(mount, ErrorKind::NotFound) {
+            Ok(spec) => spec,
+            Err(error) => return Reply::Ready(Err(error)),
+        };
         let path = &node.place.path;
         if let Some(known) = self.worker.known_list(spec.id, path, spec.freshness) {
             return Reply::Ready(self.opened_dir(ino, known));
@@ -129,15 +138,11 @@ impl Vfs {
         self.walk(&dir, cookie, &mut |shown, item| {
             let entry = match item {
                 Item::Dot(ino, _) => return sink(shown, self.dot(*ino)),
-                Item::Point(place, _) => self.enter_point(place),
+                Item::Point(place, _) => self.enter_point(&dir.table, place),
                 Item::Listed(listed) => {
                     let mount = dir.node.place.mount;
                     let path = dir.node.place.path.join(&listed.name);
-                    let place = Place {
-                        mount,
-                        path,
-                        point: None,
-                    };
+                    let place = Place { mount, path };
                     self.enter(
                         place,
                         Learnt {
@@ -178,12 +183,12 @@ impl Vfs {
         sink: &mut dyn FnMut(DirEntry<'_>, &Item<'_>) -> bool,
     ) {
         let mut position = usize::try_from(cookie).unwrap_or(usize::MAX);
-        while let Some(item) = self.item(dir, position) {
+        while let Some(item) = Self::item(dir, position) {
             position += 1;
             let (ino, kind, name) = match item {
                 Item::Dot(ino, name) => (ino, NodeKind::Directory, name),
                 Item::Point(place, name) => {
-                    (self.mounts.directory_ino(place), NodeKind::Directory, name)
+                    (dir.table.directory_ino(place), NodeKind::Directory, name)
                 }
                 Item::Listed(entry) => {
                     let state = dir.hasher.child(&dir.node.place.path, &entry.name);
@@ -206,14 +211,14 @@ impl Vfs {
         }
     }
 
-    fn item<'a>(&'a self, dir: &'a DirHandle, position: usize) -> Option<Item<'a>> {
-        let points = self.mounts.children(&dir.node.place);
+    fn item<'a>(dir: &'a DirHandle, position: usize) -> Option<Item<'a>> {
+        let points = dir.table.children(&dir.node.place);
         match position {
             0 => Some(Item::Dot(dir.node.ino, b".")),
             1 => Some(Item::Dot(dir.parent, b"..")),
             _ if position - 2 < points.len() => {
                 let (name, point) = &points[position - 2];
-                Some(Item::Point(self.mounts.place(*point), name.as_bytes()))
+                Some(Item::Point(dir.table.place(*point), name.as_bytes()))
             }
             _ => {
                 let entry = dir.listing.get(position - 2 - points.len())?;
@@ -232,7 +237,7 @@ impl Vfs {
     fn dot(&self, ino: Ino) -> Entry {
         let implied = || Node {
             ino,
-            place: self.mounts.root().clone(),
+            place: self.mount_table().root().clone(),
             meta: ObjectMeta::implied_directory(),
         };
         let attributes = match self.namespace.get(ino) {
@@ -250,9 +255,11 @@ impl Vfs {
     fn opened_dir(&self, ino: Ino, listed: Learnt<Listing>) -> Result<HandleId> {
         let node = self.namespace.hold(ino).ok_or_else(|| unknown(ino))?;
         let now = self.clock.now();
+        let table = self.mount_table();
         Ok(self.dirs.insert(DirHandle {
-            parent: self.mounts.parent_ino(&node.place),
-            hasher: self.mounts.hasher(&node.place),
+            parent: table.parent_ino(&node.place),
+            hasher: table.hasher(&node.place),
+            table,
             listing: listed.value,
             learnt: now.checked_sub(listed.age).unwrap_or(now),
             node,
@@ -261,7 +268,7 @@ impl Vfs {
 
     /// A directory on the way to a mount point exists even where the storage around has none.
     fn only_leads_to_mounts(&self, node: &Node, error: &Error) -> bool {
-        self.mounts.is_implied(&node.place)
+        self.mount_table().is_implied(&node.place)
             && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
     }
 }

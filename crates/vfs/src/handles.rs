@@ -15,6 +15,7 @@ use types::{ObjectRef, Result};
 use worker::LocalFile;
 
 use crate::ino::Ino;
+use crate::mounts::MountIndex;
 use crate::readahead::ReadAhead;
 
 /// The id of an open file or directory.
@@ -25,6 +26,7 @@ pub struct HandleId(pub u64);
 #[derive(Debug)]
 pub(crate) struct FileHandle {
     pub(crate) ino: Ino,
+    pub(crate) mount: MountIndex,
     pub(crate) object: ObjectRef,
     /// Keeps the version in the cache while the file is open, when it is there whole.
     pub(crate) local_file: Option<LocalFile>,

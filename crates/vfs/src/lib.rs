@@ -6,7 +6,7 @@
 //! back as a future. Bytes and metadata come from `worker`, never from a cache or a storage
 //! directly. Nothing here spawns a task, waits on a lock across I/O, or knows a kernel or wire type.
 //!
-//! Reading order: [`mounts`] (what hangs where), [`namespace`] (inode numbers and reference
+//! Reading order: [`mounts`] (what hangs where; [`remount`] changes it), [`namespace`] (inode numbers and reference
 //! counts), [`lookup`], [`open`], [`read`] with [`readahead`], and [`dir`].
 
 mod attributes;
@@ -20,6 +20,7 @@ mod namespace;
 mod open;
 mod read;
 mod readahead;
+mod remount;
 mod reply;
 mod stats;
 mod vfs;
@@ -32,6 +33,7 @@ pub use ino::Ino;
 pub use lookup::Entry;
 pub use mounts::MountSpec;
 pub use open::Opened;
+pub use remount::Outdated;
 pub use reply::{ReadReply, Reply};
 pub use stats::{FsStats, Stats};
 pub use vfs::{Settings, Vfs};

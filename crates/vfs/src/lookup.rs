@@ -13,7 +13,7 @@ use worker::Learnt;
 
 use crate::attributes::Attributes;
 use crate::ino::Ino;
-use crate::mounts::Place;
+use crate::mounts::{MountTable, Place};
 use crate::namespace::Node;
 use crate::reply::Reply;
 use crate::vfs::Vfs;
@@ -48,8 +48,9 @@ impl Vfs {
             Ok(both) => both,
             Err(error) => return Reply::Ready(Err(error)),
         };
-        if let Some(place) = self.mounts.enter(&dir.place, name.as_bytes()) {
-            return Reply::Ready(Ok(self.enter_point(place)));
+        let table = self.mount_table();
+        if let Some(place) = table.enter(&dir.place, name.as_bytes()) {
+            return Reply::Ready(Ok(self.enter_point(&table, place)));
         }
         let Some(mount) = dir.place.mount else {
             return Reply::Ready(Err(absent(&name)));
@@ -57,9 +58,11 @@ impl Vfs {
         let place = Place {
             mount: Some(mount),
             path: dir.place.path.join(&name),
-            point: None,
         };
-        let spec = self.mounts.spec(mount);
+        let spec = match table.live_spec(mount, ErrorKind::NotFound) {
+            Ok(spec) => spec,
+            Err(error) => return Reply::Ready(Err(error)),
+        };
         if let Some(known) = self.worker.known(spec.id, &place.path, spec.freshness) {
             return Reply::Ready(known.map(|learnt| self.enter(place, learnt)));
         }
@@ -136,14 +139,15 @@ impl Vfs {
             Freshness::Always if meta.kind == NodeKind::Directory => DIRECTORY_TTL,
             freshness => freshness.left(age).unwrap_or_default(),
         };
-        let ino = self.mounts.hasher(&place).finish(meta.kind, &meta.tag);
+        let hasher = self.mount_table().hasher(&place);
+        let ino = hasher.finish(meta.kind, &meta.tag);
         self.entry(&self.namespace.acquire(ino, place, meta), ttl, age)
     }
 
-    /// Adds a reference to a mount point or to a directory that leads to one. They stay as long as
-    /// the mount table does.
-    pub(crate) fn enter_point(&self, place: &Place) -> Entry {
-        let ino = self.mounts.directory_ino(place);
+    /// Adds a reference to a mount point or to a directory that leads to one. They stay until the
+    /// mount table changes, and then the door is told.
+    pub(crate) fn enter_point(&self, table: &MountTable, place: &Place) -> Entry {
+        let ino = table.directory_ino(place);
         let meta = ObjectMeta::implied_directory();
         let node = self.namespace.acquire(ino, place.clone(), meta);
         let ttl = Freshness::Immutable

@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The mount table: what hangs where in the tree, read-only once built.
+//! The mount table: what hangs where in the tree. One table never changes; a change makes another.
 //!
 //! Mount points and the directories that lead to them form a small tree of [`Point`]s. A walk from
 //! the root that enters points before it asks a storage finds the longest matching mount by itself,
 //! and a mount point hides whatever the storage around it has under the same name. A directory that
 //! only leads to mount points exists whether or not a storage has it; inside a mount it also shows
 //! what the storage has there.
+//!
+//! A mount keeps its index for the life of the process, also after it was removed: inodes and open
+//! files name it. A place names its mount and its path, and not its point, so that it means the same
+//! in every table. [`crate::remount`] changes the table of a live tree.
+
+use std::collections::HashMap;
 
 use types::{Error, ErrorKind, Freshness, MountId, Name, NodeKind, ObjectPath, Result, VersionTag};
 
@@ -27,11 +33,11 @@ pub struct MountSpec {
     pub attributes: AttributeDefaults,
 }
 
-/// Index of a mount in the table.
+/// Index of a mount in every table of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MountIndex(usize);
 
-/// Index of a [`Point`] in the table.
+/// Index of a [`Point`] in one table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PointIndex(usize);
 
@@ -42,8 +48,6 @@ pub(crate) struct Place {
     pub(crate) mount: Option<MountIndex>,
     /// The path below the mount, or in the tree where there is no mount.
     pub(crate) path: ObjectPath,
-    /// The point, when this is a mount point or leads to one.
-    pub(crate) point: Option<PointIndex>,
 }
 
 /// A mount point, or a directory on the way to one.
@@ -55,78 +59,117 @@ struct Point {
     children: Vec<(Name, PointIndex)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Mount {
     spec: MountSpec,
-    point: PointIndex,
     hasher: InoHasher,
+    /// None once it is removed.
+    point: Option<PointIndex>,
 }
 
-/// All mounts of a tree.
+/// All mounts of a tree, at one time.
 #[derive(Debug)]
 pub(crate) struct MountTable {
     mounts: Vec<Mount>,
     points: Vec<Point>,
+    /// The points by their paths, first those above all mounts, then those of each mount.
+    by_path: Vec<HashMap<ObjectPath, PointIndex>>,
 }
 
 const ROOT: PointIndex = PointIndex(0);
 
 impl MountTable {
-    /// Builds the table. Refuses an empty one and two mounts at one place.
-    pub(crate) fn new(mut specs: Vec<MountSpec>) -> Result<Self> {
-        if specs.is_empty() {
-            return Err(Error::new(ErrorKind::Invalid, "there is nothing to mount"));
-        }
-        // Outer mounts first, so that a point inside one finds it already in place.
-        specs.sort_by(|a, b| a.at.cmp(&b.at));
-        if let Some([first, _]) = specs.array_windows().find(|[a, b]| a.at == b.at) {
-            let message = format!("two storages are mounted at '/{}': remove one", first.at);
-            return Err(Error::new(ErrorKind::Invalid, message));
-        }
-        let root = Place {
-            mount: None,
-            path: ObjectPath::root(),
-            point: Some(ROOT),
-        };
-        let mut table = MountTable {
-            mounts: Vec::with_capacity(specs.len()),
-            points: vec![Point {
-                place: root,
-                parent: ROOT,
-                children: Vec::new(),
-            }],
-        };
+    /// Builds the table. Refuses two mounts at one place.
+    pub(crate) fn new(specs: Vec<MountSpec>) -> Result<Self> {
+        let mut table = MountTable::of(Vec::new())?;
         for spec in specs {
-            table.add(spec)?;
+            table = table.with(spec)?;
         }
         Ok(table)
     }
 
-    fn add(&mut self, spec: MountSpec) -> Result<()> {
+    /// Returns a table with one more mount.
+    pub(crate) fn with(&self, spec: MountSpec) -> Result<Self> {
+        if let Some(found) = self.at(&spec.at) {
+            let (at, uri) = (&spec.at, &self.spec(found).uri);
+            let message = format!("two storages at '/{at}': '{uri}' is mounted there already");
+            return Err(Error::new(ErrorKind::AlreadyExists, message));
+        }
+        let mut mounts = self.mounts.clone();
+        mounts.push(Mount {
+            hasher: InoHasher::of_mount(&spec.at, spec.id),
+            point: Some(ROOT),
+            spec,
+        });
+        MountTable::of(mounts)
+    }
+
+    /// Returns a table in which a mount is described in another way, at the same place.
+    pub(crate) fn changed(&self, mount: MountIndex, spec: MountSpec) -> Result<Self> {
+        let mut mounts = self.mounts.clone();
+        mounts[mount.0].hasher = InoHasher::of_mount(&spec.at, spec.id);
+        mounts[mount.0].spec = spec;
+        MountTable::of(mounts)
+    }
+
+    /// Returns a table without a mount. Refuses one that has others below it.
+    pub(crate) fn without(&self, mount: MountIndex) -> Result<Self> {
+        let at = &self.spec(mount).at;
+        let below = self.live().filter(|spec| is_below(&spec.at, at));
+        let below: Vec<_> = below.map(|spec| format!("'/{}'", spec.at)).collect();
+        // What is below the root stays where it is: it is above all mounts then.
+        if !below.is_empty() && !at.is_root() {
+            let message = format!(
+                "'/{at}' has mounts below it: remove {} first",
+                below.join(", ")
+            );
+            return Err(Error::new(ErrorKind::NotEmpty, message));
+        }
+        let mut mounts = self.mounts.clone();
+        mounts[mount.0].point = None;
+        MountTable::of(mounts)
+    }
+
+    fn of(mounts: Vec<Mount>) -> Result<Self> {
+        let mut by_path = vec![HashMap::new(); mounts.len() + 1];
+        let place = Place {
+            mount: None,
+            path: ObjectPath::root(),
+        };
+        by_path[0].insert(ObjectPath::root(), ROOT);
+        let root = Point {
+            place,
+            parent: ROOT,
+            children: Vec::new(),
+        };
+        let mut table = MountTable {
+            mounts,
+            points: vec![root],
+            by_path,
+        };
+        // Outer mounts first, so that a point inside one finds it already in place.
+        let live = |&index: &usize| table.mounts[index].point.is_some();
+        let mut order: Vec<usize> = (0..table.mounts.len()).filter(live).collect();
+        order.sort_by(|a, b| table.mounts[*a].spec.at.cmp(&table.mounts[*b].spec.at));
+        for index in order {
+            table.hang(MountIndex(index))?;
+        }
+        Ok(table)
+    }
+
+    fn hang(&mut self, mount: MountIndex) -> Result<()> {
         let mut point = ROOT;
-        for component in spec
-            .at
-            .as_bytes()
-            .split(|&b| b == b'/')
-            .filter(|part| !part.is_empty())
-        {
-            let name = Name::new(component).map_err(|fault| {
-                Error::new(ErrorKind::Invalid, format!("mount point '/{}'", spec.at))
-                    .with_source(fault)
-            })?;
+        for name in components(&self.spec(mount).at)? {
             point = self.child_or_new(point, name);
         }
+        let covered = self.points[point.0].place.clone();
+        self.by_path[slot(covered.mount)].remove(&covered.path);
+        self.by_path[slot(Some(mount))].insert(ObjectPath::root(), point);
         self.points[point.0].place = Place {
-            mount: Some(MountIndex(self.mounts.len())),
+            mount: Some(mount),
             path: ObjectPath::root(),
-            point: Some(point),
         };
-        let hasher = InoHasher::of_mount(&spec.at, spec.id);
-        self.mounts.push(Mount {
-            spec,
-            point,
-            hasher,
-        });
+        self.mounts[mount.0].point = Some(point);
         Ok(())
     }
 
@@ -140,8 +183,8 @@ impl MountTable {
                 let place = Place {
                     mount: around.mount,
                     path: around.path.join(&name),
-                    point: Some(point),
                 };
+                self.by_path[slot(place.mount)].insert(place.path.clone(), point);
                 self.points.push(Point {
                     place,
                     parent,
@@ -153,9 +196,33 @@ impl MountTable {
         }
     }
 
+    /// Returns the mounts that are not removed, in the order in which they came.
+    pub(crate) fn live(&self) -> impl Iterator<Item = &MountSpec> {
+        let live = self.mounts.iter().filter(|mount| mount.point.is_some());
+        live.map(|mount| &mount.spec)
+    }
+
+    /// Returns whether a mount is not removed.
+    pub(crate) fn is_live(&self, mount: MountIndex) -> bool {
+        self.mounts[mount.0].point.is_some()
+    }
+
+    /// Returns the mount that hangs at a place of the tree.
+    pub(crate) fn at(&self, at: &ObjectPath) -> Option<MountIndex> {
+        let hangs = |mount: &Mount| mount.point.is_some() && mount.spec.at == *at;
+        self.mounts.iter().position(hangs).map(MountIndex)
+    }
+
     /// Returns the root of the tree.
     pub(crate) fn root(&self) -> &Place {
         &self.points[ROOT.0].place
+    }
+
+    /// Returns the point that a place is, if it is one.
+    fn point(&self, place: &Place) -> Option<PointIndex> {
+        // A node may be of a mount that this table does not know yet.
+        let points = self.by_path.get(slot(place.mount))?;
+        points.get(&place.path).copied()
     }
 
     /// Returns the mount point, or the directory that leads to one, called `name` in `dir`.
@@ -169,7 +236,7 @@ impl MountTable {
 
     /// Returns the points directly in `dir`, sorted by name.
     pub(crate) fn children(&self, dir: &Place) -> &[(Name, PointIndex)] {
-        dir.point
+        self.point(dir)
             .map_or(&[], |point| &self.points[point.0].children)
     }
 
@@ -181,17 +248,24 @@ impl MountTable {
     /// Returns whether `dir` exists only because it leads to a mount point, as far as is known
     /// here: the storage around it may or may not have it.
     pub(crate) fn is_implied(&self, dir: &Place) -> bool {
-        dir.point.is_some() && (dir.mount.is_none() || !dir.path.is_root())
+        self.point(dir).is_some() && (dir.mount.is_none() || !dir.path.is_root())
     }
 
-    /// Returns the description of a mount.
+    /// Returns the description of a mount, also of a removed one.
     pub(crate) fn spec(&self, mount: MountIndex) -> &MountSpec {
         &self.mounts[mount.0].spec
     }
 
-    /// Returns owner and modes of what has none; above all mounts, those of the first one.
-    pub(crate) fn defaults(&self, mount: Option<MountIndex>) -> &AttributeDefaults {
-        &self.spec(mount.unwrap_or(MountIndex(0))).attributes
+    /// Returns the description of a mount that has to be there still.
+    pub(crate) fn live_spec(&self, mount: MountIndex, kind: ErrorKind) -> Result<&MountSpec> {
+        let spec = self.spec(mount);
+        match self.is_live(mount) {
+            true => Ok(spec),
+            false => Err(Error::new(
+                kind,
+                format!("the mount of '{}' at '/{}' was removed", spec.uri, spec.at),
+            )),
+        }
     }
 
     /// Returns the state from which the inode numbers in `dir` are hashed.
@@ -205,7 +279,7 @@ impl MountTable {
 
     /// Returns the inode number of a directory.
     pub(crate) fn directory_ino(&self, dir: &Place) -> Ino {
-        if dir.point == Some(ROOT) {
+        if self.point(dir) == Some(ROOT) {
             return Ino::ROOT;
         }
         self.hasher(dir)
@@ -214,21 +288,40 @@ impl MountTable {
 
     /// Returns the inode number of the directory above `dir`, the root's own for the root.
     pub(crate) fn parent_ino(&self, dir: &Place) -> Ino {
-        if let Some(point) = dir.point {
+        if let Some(point) = self.point(dir) {
             return self.directory_ino(self.place(self.points[point.0].parent));
         }
         match (dir.mount, dir.path.split()) {
-            (Some(mount), Some((path, _))) if path.is_root() => {
-                self.directory_ino(self.place(self.mounts[mount.0].point))
-            }
-            (mount, Some((path, _))) => self.directory_ino(&Place {
-                mount,
-                path,
-                point: None,
-            }),
+            (Some(mount), Some((path, _))) if path.is_root() => self.mounts[mount.0]
+                .point
+                .map_or(Ino::ROOT, |point| self.directory_ino(self.place(point))),
+            (mount, Some((path, _))) => self.directory_ino(&Place { mount, path }),
             (_, None) => Ino::ROOT,
         }
     }
+}
+
+/// Returns where in [`MountTable::by_path`] the points of a mount are.
+fn slot(mount: Option<MountIndex>) -> usize {
+    mount.map_or(0, |mount| mount.0 + 1)
+}
+
+fn is_below(path: &ObjectPath, dir: &ObjectPath) -> bool {
+    match path.as_bytes().strip_prefix(dir.as_bytes()) {
+        Some(rest) => rest.first() == Some(&b'/') || (dir.is_root() && !rest.is_empty()),
+        None => false,
+    }
+}
+
+/// Returns the names on the way to a mount point.
+pub(crate) fn components(at: &ObjectPath) -> Result<Vec<Name>> {
+    let parts = at.as_bytes().split(|&b| b == b'/');
+    let named = |part: &[u8]| {
+        Name::new(part).map_err(|fault| {
+            Error::new(ErrorKind::Invalid, format!("mount point '/{at}'")).with_source(fault)
+        })
+    };
+    parts.filter(|part| !part.is_empty()).map(named).collect()
 }
 
 #[cfg(test)]
@@ -299,7 +392,6 @@ mod tests {
         let deep = |mount, text| Place {
             mount: Some(MountIndex(mount)),
             path: path(text),
-            point: None,
         };
         assert_eq!(table.parent_ino(&deep(0, "d")), Ino::ROOT);
         assert_eq!(
@@ -314,13 +406,45 @@ mod tests {
     }
 
     #[test]
-    fn two_mounts_at_one_place_and_none_at_all_are_refused() {
+    fn two_mounts_at_one_place_are_refused_and_none_at_all_is_an_empty_tree() {
         let error = MountTable::new(vec![spec("a", 1), spec("b", 3), spec("a", 2)]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert!(error.to_string().contains("'/a'"), "{error}");
-        assert_eq!(
-            MountTable::new(Vec::new()).unwrap_err().kind(),
-            ErrorKind::Invalid
+        let empty = MountTable::new(Vec::new()).unwrap();
+        assert!(empty.children(empty.root()).is_empty());
+        assert_eq!(empty.directory_ino(empty.root()), Ino::ROOT);
+    }
+
+    #[test]
+    fn a_removed_mount_keeps_its_index_and_shows_what_it_hid() {
+        let table = MountTable::new(vec![spec("", 1), spec("a/b", 2), spec("c", 3)]).unwrap();
+        let index = table.at(&path("a/b")).unwrap();
+        let less = table.without(index).unwrap();
+        assert!(!less.is_live(index) && less.spec(index).id == MountId(2));
+        assert_eq!(walk(&less, &["a"]), None, "it led to that mount only");
+        assert_eq!(mounted(&less, &["c"]), Some(3));
+        let again = less.with(spec("a/b", 2)).unwrap();
+        assert_ne!(again.at(&path("a/b")), Some(index));
+        assert_eq!(mounted(&again, &["a", "b"]), Some(2));
+        let place = table.place(table.point(walk(&table, &["a", "b"]).unwrap()).unwrap());
+        assert!(again.children(place).is_empty() && !again.is_implied(place));
+    }
+
+    #[test]
+    fn a_mount_with_mounts_below_it_stays_and_says_which() {
+        let specs = vec![spec("", 0), spec("a", 1), spec("a/b/c", 2), spec("ab", 3)];
+        let table = MountTable::new(specs).unwrap();
+        let outer = table.at(&path("a")).unwrap();
+        let error = table.without(outer).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotEmpty);
+        let text = error.to_string();
+        assert!(
+            text.contains("'/a/b/c'") && !text.contains("'/ab'"),
+            "{text}"
         );
+        let root = table.at(&path("")).unwrap();
+        let less = table.without(root).unwrap();
+        assert_eq!(mounted(&less, &["a"]), Some(1));
+        assert_eq!(less.root().mount, None);
     }
 }

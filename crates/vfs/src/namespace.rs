@@ -17,10 +17,10 @@ use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use types::{NodeKind, ObjectMeta};
+use types::{Name, NodeKind, ObjectMeta};
 
 use crate::ino::{Ino, same_inode};
-use crate::mounts::Place;
+use crate::mounts::{MountIndex, Place};
 
 /// What an inode number stands for. A file's node never changes; a directory's is replaced when the
 /// storage tells new attributes.
@@ -148,6 +148,41 @@ impl Namespace {
         }
     }
 
+    /// Gives the root another place: what hangs there was added or removed.
+    pub(crate) fn set_root(&self, place: Place) {
+        let meta = ObjectMeta::implied_directory();
+        let ino = Ino::ROOT;
+        if let Some(known) = self.shard(ino).lock().get_mut(&ino) {
+            known.node = Arc::new(Node { ino, place, meta });
+        }
+    }
+
+    /// Returns the number under which a directory is known, if it is; `ino` is where to look first.
+    pub(crate) fn known_directory(&self, mut ino: Ino, place: &Place) -> Option<Ino> {
+        let meta = ObjectMeta::implied_directory();
+        while let Some(node) = self.get(ino) {
+            if node.is(place, &meta) {
+                return Some(ino);
+            }
+            ino = ino.next_probe();
+        }
+        None
+    }
+
+    /// Returns the known names directly below the root of a mount, in no order.
+    pub(crate) fn names_in(&self, mount: MountIndex) -> Vec<Name> {
+        let below = |known: &Known| match known.node.place.path.split() {
+            Some((dir, name)) if dir.is_root() && known.node.place.mount == Some(mount) => {
+                Some(name)
+            }
+            _ => None,
+        };
+        let shards = self.shards.iter();
+        shards
+            .flat_map(|shard| shard.lock().values().filter_map(below).collect::<Vec<_>>())
+            .collect()
+    }
+
     /// Returns how many nodes are in use, the root among them.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
@@ -164,7 +199,6 @@ mod tests {
         Place {
             mount: None,
             path: ObjectPath::parse(text.as_bytes()).unwrap(),
-            point: None,
         }
     }
 

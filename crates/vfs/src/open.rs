@@ -88,10 +88,15 @@ impl Vfs {
     }
 
     fn opened(&self, ino: Ino, object: ObjectRef, local_file: Option<LocalFile>) -> Result<Opened> {
-        self.namespace.hold(ino).ok_or_else(|| unknown(ino))?;
+        let node = self.namespace.hold(ino).ok_or_else(|| unknown(ino))?;
+        let Some(mount) = node.place.mount else {
+            self.namespace.let_go(ino);
+            return Err(Error::internal("a file outside all mounts"));
+        };
         let read_ahead = ReadAhead::new(object.size(), self.settings.read_ahead_max.0);
         let handle = self.files.insert(FileHandle {
             ino,
+            mount,
             object,
             local_file: local_file.clone(),
             read_ahead: Mutex::new(read_ahead),

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use futures::FutureExt;
-use types::{ByteRange, Error, Result};
+use types::{ByteRange, Error, ErrorKind, Result};
 
 use crate::handles::{FileHandle, HandleId};
 use crate::readahead::Plan;
@@ -47,6 +47,11 @@ impl Vfs {
     }
 
     fn miss(self: &Arc<Self>, file: Arc<FileHandle>, range: ByteRange, plan: Plan) -> ReadReply {
+        let table = self.mount_table();
+        if let Err(error) = table.live_spec(file.mount, ErrorKind::Stale) {
+            self.errors.note(file.ino, &error);
+            return ReadReply::Ready(Err(error));
+        }
         if plan.rides_along(range) {
             self.counters
                 .read_ahead_bytes
@@ -74,7 +79,9 @@ impl Vfs {
     }
 
     fn fetch_ahead(&self, file: &FileHandle, ahead: Option<ByteRange>) {
-        if let Some(ahead) = ahead {
+        if let Some(ahead) = ahead
+            && self.mount_table().is_live(file.mount)
+        {
             self.counters.read_ahead_bytes.add(ahead.len);
             self.worker.read_ahead(&file.object, ahead);
         }

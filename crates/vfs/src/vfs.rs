@@ -5,10 +5,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::RwLock;
 use types::{ByteSize, Clock, Deadline, Error, ErrorKind, Freshness, ObjectRef, Result};
 use worker::Worker;
 
-use crate::attributes::Attributes;
+use crate::attributes::{AttributeDefaults, Attributes};
 use crate::dir::DirHandle;
 use crate::errors::LastErrors;
 use crate::handles::{FileHandle, Handles};
@@ -24,6 +25,8 @@ pub struct Settings {
     pub deadline: Duration,
     /// The most that is fetched ahead of one reader; zero turns it off.
     pub read_ahead_max: ByteSize,
+    /// Owner and modes of directories above all mounts.
+    pub attributes: AttributeDefaults,
 }
 
 impl Default for Settings {
@@ -31,6 +34,7 @@ impl Default for Settings {
         Settings {
             deadline: Duration::from_secs(60),
             read_ahead_max: ByteSize(32 << 20),
+            attributes: AttributeDefaults::default(),
         }
     }
 }
@@ -39,7 +43,8 @@ impl Default for Settings {
 #[derive(Debug)]
 pub struct Vfs {
     pub(crate) settings: Settings,
-    pub(crate) mounts: MountTable,
+    /// The table of now. Held for a pointer's copy, or for one change; above the namespace.
+    pub(crate) mounts: RwLock<Arc<MountTable>>,
     pub(crate) namespace: Namespace,
     pub(crate) files: Handles<FileHandle>,
     pub(crate) dirs: Handles<DirHandle>,
@@ -55,7 +60,7 @@ impl Vfs {
     /// Makes the tree of these mounts.
     ///
     /// # Errors
-    /// `Invalid` when there is no mount, or two at one place.
+    /// `AlreadyExists` for two mounts at one place.
     pub fn new(
         settings: Settings,
         mounts: Vec<MountSpec>,
@@ -70,7 +75,7 @@ impl Vfs {
         Ok(Arc::new(Vfs {
             settings,
             namespace: Namespace::new(mounts.root().clone()),
-            mounts,
+            mounts: RwLock::new(Arc::new(mounts)),
             files: Handles::new(),
             dirs: Handles::new(),
             errors: LastErrors::default(),
@@ -104,9 +109,10 @@ impl Vfs {
         let Ok(node) = self.node(parent) else {
             return Duration::ZERO;
         };
-        match self.freshness(node.place.mount) {
-            Freshness::Immutable => for_ever(),
-            Freshness::MaxAge(_) | Freshness::Always => Duration::ZERO,
+        match node.place.mount.map(|mount| self.freshness(Some(mount))) {
+            Some(Freshness::Immutable) => for_ever(),
+            // Above all mounts a name costs nothing and may be mounted any time.
+            Some(Freshness::MaxAge(_) | Freshness::Always) | None => Duration::ZERO,
         }
     }
 
@@ -140,16 +146,24 @@ impl Vfs {
         self.clock.deadline(self.settings.deadline)
     }
 
-    /// Directories above all mounts change as the mount table does: never.
+    /// Returns the mount table of now; what follows from it must follow from one.
+    pub(crate) fn mount_table(&self) -> Arc<MountTable> {
+        Arc::clone(&self.mounts.read())
+    }
+
+    /// Directories above all mounts change only with the mount table, and then the door is told.
     pub(crate) fn freshness(&self, mount: Option<MountIndex>) -> Freshness {
         mount.map_or(Freshness::Immutable, |mount| {
-            self.mounts.spec(mount).freshness
+            self.mounts.read().spec(mount).freshness
         })
     }
 
     pub(crate) fn attributes_of(&self, node: &Node) -> Attributes {
-        let defaults = self.mounts.defaults(node.place.mount);
-        Attributes::new(node.ino, &node.meta, defaults, self.started_ns)
+        let defaults = match node.place.mount {
+            Some(mount) => self.mounts.read().spec(mount).attributes,
+            None => self.settings.attributes,
+        };
+        Attributes::new(node.ino, &node.meta, &defaults, self.started_ns)
     }
 
     /// `age` is that of the knowledge behind a directory's attributes.
@@ -168,9 +182,10 @@ impl Vfs {
         let mount = node.place.mount.ok_or_else(|| {
             Error::internal(format!("inode {} is a file outside all mounts", node.ino.0))
         })?;
-        let id = self.mounts.spec(mount).id;
+        let table = self.mount_table();
+        let spec = table.live_spec(mount, ErrorKind::Stale)?;
         Ok(ObjectRef::new(
-            id,
+            spec.id,
             node.place.path.clone(),
             node.meta.tag.clone(),
         ))

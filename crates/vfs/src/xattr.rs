@@ -66,7 +66,7 @@ impl Vfs {
             MOUNT => node
                 .place
                 .mount
-                .map(|mount| self.mounts.spec(mount).uri.clone()),
+                .map(|mount| self.mounts.read().spec(mount).uri.clone()),
             ETAG if is_file => node.meta.tag.etag.clone(),
             VERSION if is_file => Some(self.object(node)?.id.to_string()),
             CACHED if is_file => {

@@ -6,5 +6,6 @@
 mod faults;
 mod mounting;
 mod reading;
+mod remounting;
 mod rig;
 mod tree;

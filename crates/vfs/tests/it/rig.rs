@@ -70,15 +70,7 @@ impl Ground {
     pub(crate) async fn mount_all(self, mounted: &[Mounted]) -> Rig {
         let mut storages: Vec<Arc<dyn UnderStorage>> = Vec::new();
         for one in mounted {
-            std::fs::create_dir_all(self.path(one.dir)).unwrap();
-            let settings = ufs::Settings {
-                uri: format!("file://{}", self.path(one.dir).display()),
-                options: std::collections::BTreeMap::new(),
-                request_timeout: Duration::from_secs(10),
-                max_connections: 16,
-            };
-            let clock = Arc::new(types::SystemClock);
-            storages.push(ufs::open(&settings, clock).await.unwrap());
+            storages.push(open(self.path(one.dir)).await);
         }
         self.mount_storages(mounted, storages)
     }
@@ -127,6 +119,18 @@ impl Ground {
     }
 }
 
+async fn open(dir: PathBuf) -> Arc<dyn UnderStorage> {
+    std::fs::create_dir_all(&dir).unwrap();
+    let settings = ufs::Settings {
+        uri: format!("file://{}", dir.display()),
+        options: std::collections::BTreeMap::new(),
+        request_timeout: Duration::from_secs(10),
+        max_connections: 16,
+    };
+    let clock = Arc::new(types::SystemClock);
+    ufs::open(&settings, clock).await.unwrap()
+}
+
 fn put(path: PathBuf, bytes: &[u8]) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     // A new file moved into place, as an object is replaced: whole and at once.
@@ -142,6 +146,18 @@ impl Rig {
 
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.temp.path().join(path)
+    }
+
+    /// Describes a mount of one of the rig's directories, to be added to the tree.
+    pub(crate) async fn spec(&self, mounted: Mounted) -> MountSpec {
+        let storage = open(self.path(mounted.dir)).await;
+        MountSpec {
+            at: ObjectPath::parse(mounted.at.as_bytes()).unwrap(),
+            uri: storage.uri().to_string(),
+            id: self.worker.add_storage(storage),
+            freshness: mounted.freshness,
+            attributes: AttributeDefaults::default(),
+        }
     }
 
     /// Returns what the first storage was asked so far.
