@@ -4,12 +4,19 @@
 //! Everything listens on loopback, on a port that was free, and ends when it is dropped. Binaries
 //! are built once and kept in `~/.cache/forebay/rigs`, or where `FOREBAY_RIGS` says.
 
+mod azurite;
+mod gcs;
 mod hdfs;
 mod installed;
 mod relay;
 mod requests;
+mod server;
 mod versitygw;
+mod web;
 
+pub use azurite::Azurite;
+pub use gcs::FakeGcs;
 pub use hdfs::{Hdfs, Kdc, NameNodes};
 pub use relay::Relay;
 pub use versitygw::VersityGw;
+pub use web::WebServer;

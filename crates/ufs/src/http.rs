@@ -11,6 +11,7 @@ mod body;
 mod credentials;
 mod endpoint;
 mod fault;
+mod follow;
 mod listing;
 mod objects;
 mod range;
@@ -26,6 +27,7 @@ pub(crate) use credentials::Files;
 pub(crate) use credentials::{Authorize, Bearer, Signature, signing_context};
 pub(crate) use endpoint::{check_endpoint, first_set};
 pub(crate) use fault::{Fault, Refusal};
+pub(crate) use follow::{Arrived, follow, next as next_place};
 pub(crate) use listing::{Object, Page};
 pub(crate) use objects::{Bucket, Found, ObjectStore};
 pub(crate) use range::whole_length;
@@ -36,7 +38,7 @@ pub(crate) use text::{
 };
 pub(crate) use tls::Clients;
 pub(crate) use transport::{Ask, Leeway, Transport};
-pub(crate) use xml::walk;
+pub(crate) use xml::{Element, walk};
 
 /// What a request comes to below the level of operations.
 pub(crate) type Outcome<T> = Result<T, Fault>;

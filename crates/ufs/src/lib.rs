@@ -6,19 +6,23 @@
 //! This crate retries (nobody else does), checks that each answer is the answer to what was asked,
 //! and counts requests. It caches nothing and knows no mount.
 
+mod azure;
 mod counters;
-mod http;
+mod gcs;
 mod hdfs;
+mod http;
+mod huggingface;
 mod local;
 mod retry;
 mod s3;
 mod settings;
 mod storage;
 mod uri;
+mod web;
 
 #[cfg(feature = "testing")]
 pub mod conformance;
 
 pub use counters::{Counters, CountersSnapshot};
-pub use settings::Settings;
+pub use settings::{SECRET_OPTIONS, Settings};
 pub use storage::{ByteStream, ListEntry, ListPage, ListStream, UnderStorage, open, probe};

@@ -25,7 +25,7 @@ use crate::http::{
     check_version, clean_etag, header_text, http_time, if_match, percent_encode,
     percent_encode_path, range_header, whole_length,
 };
-use crate::uri::S3Location;
+use crate::uri::BucketLocation;
 use crate::{Counters, Settings, UnderStorage};
 
 /// A page of 1,000 keys of a kilobyte, each byte encoded as three, and as much again around them.
@@ -33,7 +33,7 @@ const PAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Opens a bucket. Sends nothing.
 pub(crate) fn open(
-    location: S3Location,
+    location: BucketLocation,
     settings: &Settings,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn UnderStorage>> {
@@ -52,7 +52,7 @@ struct S3 {
 
 impl S3 {
     fn new(
-        location: &S3Location,
+        location: &BucketLocation,
         config: Config,
         settings: &Settings,
         clock: Arc<dyn Clock>,

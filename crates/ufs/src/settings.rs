@@ -10,13 +10,24 @@ use std::time::Duration;
 
 use types::{Error, ErrorKind, Result};
 
-/// The options whose values are never printed.
-const SECRET: [&str; 3] = ["access_key_id", "secret_access_key", "session_token"];
+/// The options whose values are secrets: given by reference, never printed. Those of all drivers.
+pub const SECRET_OPTIONS: [&str; 10] = [
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "account_key",
+    "sas_token",
+    "connection_string",
+    "client_secret",
+    "credential",
+    "token",
+    "password",
+];
 
 /// Where a storage is and how it is reached.
 #[derive(Clone)]
 pub struct Settings {
-    /// `s3://bucket/prefix/`, `file:///path` or a bare absolute path.
+    /// `s3://bucket/prefix/`, `file:///path`, a bare absolute path: see `docs/storages`.
     pub uri: String,
     /// Options of the driver, by name.
     pub options: BTreeMap<String, String>,
@@ -75,7 +86,7 @@ impl Settings {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = self.options.iter().map(|(name, value)| {
-            let secret = SECRET.contains(&name.as_str());
+            let secret = SECRET_OPTIONS.contains(&name.as_str());
             (name, if secret { "(hidden)" } else { value.as_str() })
         });
         f.debug_struct("Settings")

@@ -19,8 +19,9 @@ use types::{
     ByteRange, Clock, Deadline, Error, ErrorKind, Name, ObjectMeta, ObjectPath, Result, VersionTag,
 };
 
+use crate::hdfs;
 use crate::uri::Location;
-use crate::{Counters, Settings, hdfs, local, s3};
+use crate::{Counters, Settings, azure, gcs, huggingface, local, s3, web};
 
 /// Bytes of one version of one object, in order. Ends early only with an error.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -113,6 +114,10 @@ pub trait UnderStorage: Send + Sync + Debug {
 pub async fn open(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Arc<dyn UnderStorage>> {
     match Location::parse(&settings.uri)? {
         Location::S3(location) => s3::open(location, settings, clock),
+        Location::Azure(location) => azure::open(location, settings, clock),
+        Location::Gcs(location) => gcs::open(location, settings, clock),
+        Location::Hf(location) => huggingface::open(location, settings, clock),
+        Location::Web(location) => web::open(location, settings, clock),
         Location::Hdfs(location) => hdfs::open(location, settings, clock),
         Location::Local(path) => local::open(path, settings.clone(), clock).await,
     }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! URIs of storages: `s3://bucket/prefix/`, `file:///path`, or a bare absolute path.
+//! URIs of storages: `SCHEME://...`, or a bare absolute path.
 //!
-//! What follows the scheme is taken as it stands, without percent-decoding, as S3 tools do.
+//! What follows the scheme is taken as it stands, without percent-decoding, as the tools of the
+//! storages do; only `http` and `https` URIs are URLs. Drivers with more than a bucket in their URIs
+//! read them themselves.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -9,13 +11,30 @@ use std::path::PathBuf;
 
 use types::{Error, ErrorKind, ObjectPath, Result};
 
+use crate::azure::AzureLocation;
 use crate::hdfs::HadoopLocation;
+use crate::huggingface::HfLocation;
+use crate::web::WebLocation;
+
+/// All schemes, for messages.
+const SCHEMES: &[&str] = &[
+    "s3", "ceph", "az", "abfs", "abfss", "wasb", "wasbs", "gs", "hf", "hdfs", "http", "https",
+    "file",
+];
 
 /// Where a storage is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Location {
-    /// A bucket and what all its keys start with.
-    S3(S3Location),
+    /// A bucket of S3.
+    S3(BucketLocation),
+    /// A container of Azure Blob.
+    Azure(AzureLocation),
+    /// A bucket of Google Cloud Storage.
+    Gcs(BucketLocation),
+    /// A repository of the Hugging Face hub.
+    Hf(HfLocation),
+    /// A directory of a web server.
+    Web(WebLocation),
     /// A directory of an HDFS, over its native protocols.
     Hdfs(HadoopLocation),
     /// A directory of this machine.
@@ -24,15 +43,16 @@ pub(crate) enum Location {
 
 /// A bucket and what all keys start with: empty, or ending with a slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct S3Location {
+pub(crate) struct BucketLocation {
+    pub(crate) scheme: &'static str,
     pub(crate) bucket: String,
     pub(crate) prefix: String,
 }
 
-impl S3Location {
+impl BucketLocation {
     /// Returns the URI, without secrets by its nature.
     pub(crate) fn uri(&self) -> String {
-        format!("s3://{}/{}", self.bucket, self.prefix)
+        format!("{}://{}/{}", self.scheme, self.bucket, self.prefix)
     }
 }
 
@@ -51,15 +71,26 @@ impl Location {
                 "write s3://bucket/prefix/, file:///path or an absolute path",
             ));
         };
-        match scheme {
-            "s3" => parse_s3(uri, rest).map(Location::S3),
+        let parsed = match scheme {
+            "s3" => parse_bucket("s3", rest).map(Location::S3),
+            // Ceph's object gateway speaks S3.
+            "ceph" => parse_bucket("ceph", rest).map(Location::S3),
+            "gs" => parse_bucket("gs", rest).map(Location::Gcs),
+            "az" | "abfs" | "abfss" | "wasb" | "wasbs" => {
+                AzureLocation::parse(scheme, rest).map(Location::Azure)
+            }
+            "hf" => HfLocation::parse(rest).map(Location::Hf),
             "hdfs" => HadoopLocation::parse(scheme, rest).map(Location::Hdfs),
-            "file" => parse_file(uri, rest).map(Location::Local),
-            _ => Err(fault(
-                uri,
-                &format!("scheme '{scheme}' is not known; the known ones are s3, hdfs and file"),
-            )),
-        }
+            "http" | "https" => WebLocation::parse(uri).map(Location::Web),
+            "file" => return parse_file(uri, rest).map(Location::Local),
+            _ => {
+                let known = SCHEMES.join(", ");
+                let why = format!("scheme '{scheme}' is not known; the known ones are {known}");
+                return Err(fault(uri, &why));
+            }
+        };
+        // The URI is not echoed: before an '@' there may be a secret.
+        parsed.map_err(|error| error.context(format!("storage {scheme}://...")))
     }
 }
 
@@ -74,40 +105,45 @@ fn parse_file(uri: &str, rest: &str) -> Result<PathBuf> {
     }
 }
 
-fn parse_s3(uri: &str, rest: &str) -> Result<S3Location> {
+fn parse_bucket(scheme: &'static str, rest: &str) -> Result<BucketLocation> {
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() {
-        return Err(fault(
-            uri,
-            "the bucket is missing; write s3://bucket/prefix/",
-        ));
+        return Err(invalid(format!(
+            "the bucket is missing; write {scheme}://bucket/prefix/"
+        )));
     }
     if bucket.contains('@') {
-        // Not echoed: what stands before the '@' may be a secret.
-        return Err(Error::new(
-            ErrorKind::Invalid,
-            "an s3 URI takes no credentials; give them as options or by the environment",
+        return Err(invalid(
+            "the URI takes no credentials; give them as options or by the environment",
         ));
     }
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     if !bucket.chars().all(legal) || bucket.starts_with('.') || bucket.len() > 255 {
-        return Err(fault(
-            uri,
+        return Err(invalid(
             "a bucket's name has letters, digits, '-', '.' and '_' only",
         ));
     }
-    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-    ObjectPath::parse(prefix.as_bytes())
-        .map_err(|error| fault(uri, &format!("the prefix cannot be a directory: {error}")))?;
-    let prefix = if prefix.is_empty() {
-        String::new()
-    } else {
-        format!("{prefix}/")
-    };
-    Ok(S3Location {
+    Ok(BucketLocation {
+        scheme,
         bucket: bucket.into(),
-        prefix,
+        prefix: directory_prefix(prefix)?,
     })
+}
+
+/// Returns a path in a storage as what all keys below it start with: empty, or ending with a slash.
+pub(crate) fn directory_prefix(path: &str) -> Result<String> {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    ObjectPath::parse(path.as_bytes())
+        .map_err(|error| invalid(format!("the prefix cannot be a directory: {error}")))?;
+    Ok(match path {
+        "" => String::new(),
+        path => format!("{path}/"),
+    })
+}
+
+/// Makes an error about something that a user wrote.
+pub(crate) fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, message)
 }
 
 fn fault(uri: &str, why: &str) -> Error {
@@ -122,7 +158,8 @@ mod tests {
     use super::*;
 
     fn s3(bucket: &str, prefix: &str) -> Location {
-        Location::S3(S3Location {
+        Location::S3(BucketLocation {
+            scheme: "s3",
             bucket: bucket.into(),
             prefix: prefix.into(),
         })
@@ -154,7 +191,7 @@ mod tests {
             ("s3://b//x", "the prefix cannot be a directory"),
             ("s3://b/../x", "the prefix cannot be a directory"),
             ("file://host/x", "three slashes"),
-            ("gs://b/", "the known ones are s3, hdfs and file"),
+            ("gopher://b/", "the known ones are s3, ceph, az,"),
             ("/a\0b", "NUL"),
         ];
         for (uri, why) in cases {

@@ -6,6 +6,7 @@
 //! storage refuses before their time are looked for again: files and variables change.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -112,27 +113,54 @@ impl<C: SigningCredential> Authorize for Signature<C> {
 }
 
 /// Sends the same token with each request.
-pub(crate) struct Bearer(HeaderValue);
+pub(crate) struct Bearer {
+    /// Locked for as long as it takes to clone or replace it.
+    value: RwLock<HeaderValue>,
+    /// The file it came from.
+    file: Option<PathBuf>,
+}
 
 impl Bearer {
     /// Takes a token; `None` when it has characters that no token has.
     pub(crate) fn new(token: &str) -> Option<Self> {
-        Self::of_header(&format!("Bearer {token}"))
+        Self::of_header(&format!("Bearer {}", token.trim()))
     }
 
     /// Takes the whole value of the header `Authorization`.
     pub(crate) fn of_header(value: &str) -> Option<Self> {
         let mut value = HeaderValue::from_str(value).ok()?;
         value.set_sensitive(true);
-        Some(Bearer(value))
+        Some(Bearer {
+            value: RwLock::new(value),
+            file: None,
+        })
+    }
+
+    /// Takes the token in a file, and another one when it is refused and the file has changed.
+    pub(crate) fn of_file(file: PathBuf) -> Option<Self> {
+        let bearer = Self::new(&std::fs::read_to_string(&file).ok()?)?;
+        Some(Bearer {
+            file: Some(file),
+            ..bearer
+        })
     }
 }
 
 #[async_trait]
 impl Authorize for Bearer {
     async fn sign(&self, parts: &mut Parts) -> Outcome<()> {
-        parts.headers.insert(header::AUTHORIZATION, self.0.clone());
+        let value = self.value.read().unwrap_or_else(PoisonError::into_inner);
+        parts.headers.insert(header::AUTHORIZATION, value.clone());
         Ok(())
+    }
+
+    fn renew(&self) -> bool {
+        let Some(Bearer { value: new, .. }) = self.file.clone().and_then(Self::of_file) else {
+            return false;
+        };
+        let new = new.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut value = self.value.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *value, new.clone()) != new
     }
 }
 

@@ -12,7 +12,7 @@ use types::{Error, ErrorKind, Result};
 use super::profile;
 use crate::Settings;
 use crate::http::{check_endpoint, first_set};
-use crate::uri::S3Location;
+use crate::uri::BucketLocation;
 
 const OPTIONS: [&str; 9] = [
     "endpoint",
@@ -54,7 +54,7 @@ pub(super) enum Credentials {
 impl Config {
     /// Reads options and environment; `env` looks a variable up.
     pub(super) fn new(
-        location: &S3Location,
+        location: &BucketLocation,
         settings: &Settings,
         env: impl Fn(&str) -> Option<String>,
     ) -> Result<Self> {
@@ -63,6 +63,11 @@ impl Config {
         let custom = first("endpoint", &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
             .map(|endpoint| endpoint_of(&endpoint, &location.bucket))
             .transpose()?;
+        if location.scheme == "ceph" && custom.is_none() {
+            return Err(invalid(
+                "a ceph:// URI needs the endpoint of the object gateway; set the option 'endpoint'",
+            ));
+        }
         let region = first("region", &["AWS_REGION", "AWS_DEFAULT_REGION"])
             .or_else(|| profile::region(settings.text("profile"), &env))
             .or_else(|| custom.as_ref().map(|_| "us-east-1".into()))
@@ -169,7 +174,8 @@ mod tests {
     use std::time::Duration;
 
     fn config(options: &[(&str, &str)], env: &[(&str, &str)]) -> Result<Config> {
-        let location = S3Location {
+        let location = BucketLocation {
+            scheme: "s3",
             bucket: "b".into(),
             prefix: String::new(),
         };

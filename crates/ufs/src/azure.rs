@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The driver of Azure Blob storage, and of Data Lake gen 2 through its blob endpoint.
+//!
+//! Here is what is Azure's own: URIs (`location`), options (`config`), signatures (`credentials`),
+//! pages and refusals (`answer`). Reads carry `If-Match` with the ETag of the version. On accounts
+//! with a hierarchical namespace an empty directory is an object with a mark, which is shown as the
+//! directory that it is.
+
+mod answer;
+mod config;
+mod credentials;
+mod location;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::header::{IF_MATCH, RANGE};
+use http::{HeaderMap, HeaderName, Request, request};
+use types::{ByteRange, Clock, Result, VersionTag};
+
+use self::config::Config;
+pub(crate) use self::location::AzureLocation;
+use crate::http::{
+    Ask, Bucket, Clients, Fault, Found, Got, ObjectStore, Outcome, Page, Session, Transport,
+    check_version, clean_etag, header_text, http_time, if_match, percent_encode,
+    percent_encode_path, range_header, signing_context, whole_length,
+};
+use crate::{Counters, Settings, UnderStorage};
+
+/// The first with which names of control characters are encoded in listings is of 2021.
+const API_VERSION: &str = "2023-11-03";
+/// A page of 5,000 names of a kilobyte, each byte encoded as three, and as much again around them.
+const PAGE_BYTES_MAX: usize = 48 << 20;
+
+/// Opens a container. Sends nothing.
+pub(crate) fn open(
+    location: AzureLocation,
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<dyn UnderStorage>> {
+    let uri = location.uri();
+    let store = Config::new(&location, settings, |name| std::env::var(name).ok())
+        .and_then(|config| Azure::new(&location, config, settings, clock))
+        .map_err(|error| error.context(format!("open {uri}")))?;
+    Ok(Arc::new(Bucket::new(uri, location.prefix, store)))
+}
+
+/// The requests of Azure Blob.
+struct Azure {
+    session: Arc<Session>,
+    container_url: String,
+}
+
+impl Azure {
+    fn new(
+        location: &AzureLocation,
+        config: Config,
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let connections = settings.max_connections.max(1);
+        let clients = Clients::new(config.ca_bundle.as_deref(), &config.endpoint, connections)?;
+        let counters = Arc::new(Counters::default());
+        let container = location.container.clone();
+        let context = signing_context(&clients, Arc::clone(&counters));
+        let transport = Transport {
+            client: clients.storage,
+            secrets: config.credentials.secrets(),
+            authorize: credentials::authorize(config.credentials, context, Arc::clone(&clock)),
+            refusal: Box::new(move |status, headers, body| {
+                answer::read_refusal(status, headers, body, &container)
+            }),
+            counters,
+            patience: settings.request_timeout,
+        };
+        let container_url = format!("{}/{}", config.endpoint, location.container);
+        Ok(Azure {
+            session: Arc::new(Session::new(config.endpoint, transport, settings, clock)),
+            container_url,
+        })
+    }
+
+    fn url_of(&self, key: &str) -> String {
+        format!("{}/{}", self.container_url, percent_encode_path(key))
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Azure {
+    fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    async fn head(&self, key: &str) -> Outcome<Option<Found>> {
+        let request = finish(Request::head(self.url_of(key)))?;
+        match self.session.transport.send(Ask::Head, request).await {
+            Ok(answer) if is_directory(answer.headers()) => Ok(Some(Found::Directory)),
+            Ok(answer) => tag_of(answer.headers()).map(|tag| Some(Found::Object(tag))),
+            Err(fault) if fault.absent() => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn page(&self, prefix: &str, token: Option<&str>, limit: Option<u32>) -> Outcome<Page> {
+        let mut url = format!(
+            "{}?restype=container&comp=list&delimiter=%2F",
+            self.container_url
+        );
+        for (name, value) in [("prefix", Some(prefix)), ("marker", token)] {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                url.push_str(&format!("&{name}={}", percent_encode(value)));
+            }
+        }
+        if let Some(limit) = limit {
+            url.push_str(&format!("&maxresults={limit}"));
+        }
+        let request = finish(Request::get(url))?;
+        let transport = &self.session.transport;
+        let listed = transport.send(Ask::List, request).await;
+        let listed = listed.map_err(|fault| match fault {
+            // A container that is missing has a code of its own.
+            fault if fault.absent() => {
+                Fault::Unfit(format!("{fault}; is this an Azure Blob endpoint?"))
+            }
+            fault => fault,
+        })?;
+        answer::parse_page(&transport.body(listed, PAGE_BYTES_MAX).await?)
+    }
+
+    async fn get(&self, key: &str, tag: &VersionTag, range: ByteRange) -> Outcome<Got> {
+        let mut request = Request::get(self.url_of(key)).header(RANGE, range_header(range));
+        if let Some(condition) = tag.etag.as_deref().and_then(if_match) {
+            request = request.header(IF_MATCH, condition);
+        }
+        let request = finish(request)?;
+        let answer = self.session.transport.send(Ask::Get, request).await?;
+        check_version(tag, &tag_of(answer.headers())?)?;
+        Ok(Got::exactly(answer))
+    }
+}
+
+fn finish(request: request::Builder) -> Outcome<Request<()>> {
+    request
+        .header("x-ms-version", API_VERSION)
+        .body(())
+        .map_err(|error| Fault::Unfit(error.to_string()))
+}
+
+/// Returns the version that an answer's headers tell.
+fn tag_of(headers: &HeaderMap) -> Outcome<VersionTag> {
+    let size = whole_length(headers)
+        .ok_or_else(|| Fault::WrongAnswer("a blob without its length".into()))?;
+    Ok(VersionTag {
+        etag: header_text(headers, http::header::ETAG).and_then(clean_etag),
+        mtime_ns: header_text(headers, http::header::LAST_MODIFIED).map_or(0, http_time),
+        size,
+    })
+}
+
+/// Returns whether a blob stands for a directory of a hierarchical namespace.
+fn is_directory(headers: &HeaderMap) -> bool {
+    let says = |name, value: &str| {
+        header_text(headers, HeaderName::from_static(name))
+            .is_some_and(|text| text.eq_ignore_ascii_case(value))
+    };
+    says("x-ms-meta-hdi_isfolder", "true") || says("x-ms-resource-type", "directory")
+}
