@@ -5,6 +5,7 @@
 //! are built once and kept in `~/.cache/forebay/rigs`, or where `FOREBAY_RIGS` says.
 
 mod azurite;
+mod ceph;
 mod gcs;
 mod hdfs;
 mod installed;
@@ -15,6 +16,7 @@ mod versitygw;
 mod web;
 
 pub use azurite::Azurite;
+pub use ceph::{Ceph, CephFs};
 pub use gcs::FakeGcs;
 pub use hdfs::{Hdfs, Kdc, NameNodes};
 pub use relay::Relay;

@@ -33,12 +33,15 @@ use types::{
     ByteRange, Clock, Deadline, Error, ErrorKind, ObjectMeta, ObjectPath, Result, VersionTag,
 };
 
+pub(crate) use self::fault::Fault as HadoopFault;
 pub(crate) use self::location::HadoopLocation;
+pub(crate) use self::owners::{Named, Owners};
+pub(crate) use self::site::Site;
+pub(crate) use self::version::{GRAIN, LOOKS, is_near, nanoseconds};
 
 use self::fault::Fault;
-use self::owners::Owners;
 use self::place::Place;
-use self::version::{GRAIN, LOOKS, is_young, meta_of, named, same, tag_of, unsettled};
+use self::version::{is_young, meta_of, named, same, tag_of, unsettled};
 use self::wire::Wire;
 use crate::counters::count;
 use crate::retry::Retry;

@@ -7,6 +7,7 @@
 //! and counts requests. It caches nothing and knows no mount.
 
 mod azure;
+mod cephfs;
 mod counters;
 mod gcs;
 mod hdfs;
@@ -19,6 +20,7 @@ mod settings;
 mod storage;
 mod uri;
 mod web;
+mod webhdfs;
 
 #[cfg(feature = "testing")]
 pub mod conformance;

@@ -19,9 +19,10 @@ use types::{
     ByteRange, Clock, Deadline, Error, ErrorKind, Name, ObjectMeta, ObjectPath, Result, VersionTag,
 };
 
-use crate::hdfs;
 use crate::uri::Location;
-use crate::{Counters, Settings, azure, gcs, huggingface, local, s3, web};
+use crate::{
+    Counters, Settings, azure, cephfs, gcs, hdfs, huggingface, local, s3, web, webhdfs,
+};
 
 /// Bytes of one version of one object, in order. Ends early only with an error.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -119,6 +120,8 @@ pub async fn open(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Arc<dyn 
         Location::Hf(location) => huggingface::open(location, settings, clock),
         Location::Web(location) => web::open(location, settings, clock),
         Location::Hdfs(location) => hdfs::open(location, settings, clock),
+        Location::WebHdfs(location) => webhdfs::open(location, settings, clock),
+        Location::CephFs(location) => cephfs::open(location, settings, clock).await,
         Location::Local(path) => local::open(path, settings.clone(), clock).await,
     }
 }

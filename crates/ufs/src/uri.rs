@@ -12,14 +12,15 @@ use std::path::PathBuf;
 use types::{Error, ErrorKind, ObjectPath, Result};
 
 use crate::azure::AzureLocation;
+use crate::cephfs::CephFsLocation;
 use crate::hdfs::HadoopLocation;
 use crate::huggingface::HfLocation;
 use crate::web::WebLocation;
 
 /// All schemes, for messages.
 const SCHEMES: &[&str] = &[
-    "s3", "ceph", "az", "abfs", "abfss", "wasb", "wasbs", "gs", "hf", "hdfs", "http", "https",
-    "file",
+    "s3", "ceph", "az", "abfs", "abfss", "wasb", "wasbs", "gs", "hf", "hdfs", "webhdfs",
+    "swebhdfs", "cephfs", "http", "https", "file",
 ];
 
 /// Where a storage is.
@@ -37,6 +38,10 @@ pub(crate) enum Location {
     Web(WebLocation),
     /// A directory of an HDFS, over its native protocols.
     Hdfs(HadoopLocation),
+    /// A directory of an HDFS, over HTTP.
+    WebHdfs(HadoopLocation),
+    /// A directory of a Ceph file system that is mounted on this machine.
+    CephFs(CephFsLocation),
     /// A directory of this machine.
     Local(PathBuf),
 }
@@ -81,6 +86,8 @@ impl Location {
             }
             "hf" => HfLocation::parse(rest).map(Location::Hf),
             "hdfs" => HadoopLocation::parse(scheme, rest).map(Location::Hdfs),
+            "webhdfs" | "swebhdfs" => HadoopLocation::parse(scheme, rest).map(Location::WebHdfs),
+            "cephfs" => CephFsLocation::parse(rest).map(Location::CephFs),
             "http" | "https" => WebLocation::parse(uri).map(Location::Web),
             "file" => return parse_file(uri, rest).map(Location::Local),
             _ => {

@@ -18,11 +18,11 @@ const REFERENCES_MAX: usize = 20;
 
 /// Properties by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Site(pub(super) BTreeMap<String, String>);
+pub(crate) struct Site(BTreeMap<String, String>);
 
 impl Site {
     /// Reads the files of the directory that is named, or else of the one the environment names.
-    pub(super) fn read(dir: Option<&str>) -> Result<Self> {
+    pub(crate) fn read(dir: Option<&str>) -> Result<Self> {
         let named = dir.map(PathBuf::from);
         let from_home =
             || std::env::var_os("HADOOP_HOME").map(|home| PathBuf::from(home).join("etc/hadoop"));
@@ -52,7 +52,7 @@ impl Site {
     }
 
     /// Returns a property with its references resolved; `None` when it is absent or empty.
-    pub(super) fn get(&self, name: &str) -> Option<String> {
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
         let mut value = self.0.get(name)?.clone();
         for _ in 0..REFERENCES_MAX {
             let Some(start) = value.find("${") else { break };

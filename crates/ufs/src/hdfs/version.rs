@@ -14,17 +14,27 @@ use types::{NodeKind, ObjectMeta, VersionTag};
 use super::owners::{Named, Owners};
 
 /// How long until the name node's clock has moved on by more than the millisecond it tells.
-pub(super) const GRAIN: Duration = Duration::from_millis(3);
+pub(crate) const GRAIN: Duration = Duration::from_millis(3);
 /// How near a change must be to be looked at again. Clocks of a cluster differ by less.
 const NEAR: Duration = Duration::from_secs(2);
 /// How often a file that changes all the time is looked at.
-pub(super) const LOOKS: u32 = 3;
+pub(crate) const LOOKS: u32 = 3;
 
 /// Returns whether a change after this status was told could still share its time.
 pub(super) fn is_young(status: &FileStatus, now: SystemTime) -> bool {
+    !status.isdir && is_near(status.modification_time, now)
+}
+
+/// Returns whether a name node's clock may still tell this time, in milliseconds.
+pub(crate) fn is_near(changed: u64, now: SystemTime) -> bool {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let changed = Duration::from_millis(status.modification_time);
-    !status.isdir && now.abs_diff(changed) < NEAR
+    now.abs_diff(Duration::from_millis(changed)) < NEAR
+}
+
+/// Returns milliseconds in nanoseconds.
+pub(crate) fn nanoseconds(milliseconds: u64) -> i64 {
+    let nanoseconds = u128::from(milliseconds) * 1_000_000;
+    i64::try_from(nanoseconds).unwrap_or(i64::MAX)
 }
 
 /// Returns whether two statuses tell the same version.
@@ -34,10 +44,9 @@ pub(super) fn same(one: &FileStatus, other: &FileStatus) -> bool {
 
 /// Returns the version that a status tells.
 pub(super) fn tag_of(status: &FileStatus) -> VersionTag {
-    let nanoseconds = u128::from(status.modification_time) * 1_000_000;
     VersionTag {
         etag: None,
-        mtime_ns: i64::try_from(nanoseconds).unwrap_or(i64::MAX),
+        mtime_ns: nanoseconds(status.modification_time),
         size: match status.isdir {
             true => 0,
             false => status.length as u64,

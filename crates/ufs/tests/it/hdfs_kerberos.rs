@@ -24,11 +24,11 @@ const THIS: &str = "hdfs_kerberos::tickets_and_keytabs_open_a_cluster_and_nothin
 async fn tickets_and_keytabs_open_a_cluster_and_nothing_else_does() {
     match env::var(INSIDE) {
         Ok(uri) => inside(&uri).await,
-        Err(_) => outside(),
+        Err(_) => outside().await,
     }
 }
 
-fn outside() {
+async fn outside() {
     let dir = tempfile::tempdir().unwrap();
     let kdc = Kdc::start(dir.path()).unwrap();
     let server = Arc::new(Hdfs::start(NameNodes::One, &kdc.properties()).unwrap());
@@ -39,6 +39,7 @@ fn outside() {
     server
         .tell(&[b"chown", b"/dir/file", b"alice", b"staff"])
         .unwrap();
+    web_takes_a_token(&server).await;
     let output = Command::new(env::current_exe().unwrap())
         .args(["--exact", THIS, "--nocapture"])
         .env(INSIDE, format!("hdfs://{}/dir", server.name_nodes[0]))
@@ -55,6 +56,33 @@ fn outside() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(told.contains("1 passed"), "{told}");
+}
+
+/// The web service of the same cluster: a delegation token is enough, and nothing else is.
+async fn web_takes_a_token(server: &Hdfs) {
+    let uri = format!("webhdfs://{}/dir", server.web[0]);
+    let token = server.tell(&[b"token", b"alice"]).unwrap();
+    let storage = open_at(&uri, &[("token", &token)]).await.unwrap();
+    let tag = stat(&*storage, b"file").await.unwrap().tag;
+    let whole = ByteRange::new(0, tag.size);
+    let read = read(&*storage, b"file", &tag, whole).await.unwrap();
+    assert!(read == bytes(3_000_000));
+    // The password is in the middle of a token.
+    let mut forged = token.clone().into_bytes();
+    let middle = forged.len() / 2;
+    forged[middle] = if forged[middle] == b'A' { b'B' } else { b'A' };
+    let forged = String::from_utf8(forged).unwrap();
+    for option in [("user", "alice"), ("token", forged.as_str())] {
+        let storage = open_at(&uri, &[option]).await.unwrap();
+        let deadline = SystemClock.deadline(Duration::from_secs(20));
+        let error = probe(&*storage, deadline).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        let text = format!("{error} {storage:?}");
+        assert!(
+            text.contains("'token'") && !text.contains(&forged),
+            "{text}"
+        );
+    }
 }
 
 async fn inside(uri: &str) {

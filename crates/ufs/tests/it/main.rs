@@ -7,6 +7,7 @@
     reason = "a test ends at the first thing that is not as it should be"
 )]
 
+mod ceph;
 mod hdfs;
 mod hdfs_kerberos;
 mod liar;
@@ -15,4 +16,5 @@ mod s3;
 mod s3_faults;
 mod s3_names;
 mod s3_trust;
+mod webhdfs;
 mod wire;

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where WebHDFS requests go and in whose name, from URI, options and the site's configuration.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::unistd::{User, getuid};
+use types::Result;
+
+use super::ROOT;
+use crate::Settings;
+use crate::hdfs::{HadoopLocation, Site};
+use crate::http::percent_encode;
+
+pub(super) const OPTIONS: [&str; 5] =
+    ["name_node", "user", "token", "hadoop_conf_dir", "ca_bundle"];
+
+/// The name nodes, or gateways, that answer, and the parameters that say who asks.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) location: HadoopLocation,
+    /// `http://host:port`, or `https`.
+    pub(super) endpoints: Vec<String>,
+    /// The one that answered last.
+    current: AtomicUsize,
+    /// Part of each query; may hold a secret.
+    who: String,
+}
+
+impl Place {
+    pub(super) fn new(location: HadoopLocation, settings: &Settings) -> Result<Self> {
+        settings.check_options(&location.scheme, &OPTIONS)?;
+        let site = Site::read(settings.text("hadoop_conf_dir"))?;
+        let secure = location.scheme == "swebhdfs";
+        let (scheme, port) = if secure {
+            ("https", 9871)
+        } else {
+            ("http", 9870)
+        };
+        let addresses = match settings.text("name_node") {
+            Some(list) => list
+                .split(',')
+                .map(|address| address.trim().to_string())
+                .collect(),
+            None => of_service(&location, &site, secure)
+                .unwrap_or_else(|| vec![location.authority.clone()]),
+        };
+        let has_port = |address: &str| {
+            let port = address
+                .rsplit_once(':')
+                .map(|(_, port)| port.parse::<u16>());
+            matches!(port, Some(Ok(_)))
+        };
+        let endpoint = |address: String| match has_port(&address) {
+            true => format!("{scheme}://{address}"),
+            false => format!("{scheme}://{address}:{port}"),
+        };
+        let who = match settings.text("token") {
+            Some(token) => format!("&delegation={}", percent_encode(token)),
+            None => format!("&user.name={}", percent_encode(&user(settings))),
+        };
+        Ok(Place {
+            endpoints: addresses.into_iter().map(endpoint).collect(),
+            location,
+            current: AtomicUsize::new(0),
+            who,
+        })
+    }
+
+    /// Returns the URL of an operation on a full path, and which of the endpoints it asks.
+    pub(super) fn url(&self, encoded_path: &str, operation: &str) -> (String, usize) {
+        let index = self.current.load(Ordering::Relaxed) % self.endpoints.len();
+        let (endpoint, who) = (&self.endpoints[index], &self.who);
+        let url = format!("{endpoint}{ROOT}{encoded_path}?op={operation}{who}");
+        (url, index)
+    }
+
+    /// Turns from an endpoint that cannot help to the next one, unless somebody did so already.
+    pub(super) fn turn_from(&self, index: usize) {
+        let next = (index + 1) % self.endpoints.len();
+        let current = &self.current;
+        // Whoever was first is right; the others find the next one too.
+        let _turned = current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Returns what tells this file system from others.
+    pub(super) fn identity(&self) -> String {
+        let mut endpoints = self.endpoints.clone();
+        endpoints.sort();
+        format!("{} at {}", self.location.uri(), endpoints.join(","))
+    }
+}
+
+/// Returns the web addresses of a name service of the site.
+fn of_service(location: &HadoopLocation, site: &Site, secure: bool) -> Option<Vec<String>> {
+    let service = &location.authority;
+    let kind = if secure { "https" } else { "http" };
+    let ids = site.get(&format!("dfs.ha.namenodes.{service}"))?;
+    let address = |id: &str| {
+        site.get(&format!(
+            "dfs.namenode.{kind}-address.{service}.{}",
+            id.trim()
+        ))
+    };
+    let addresses: Vec<_> = ids.split(',').filter_map(address).collect();
+    (!addresses.is_empty()).then_some(addresses)
+}
+
+/// Returns as whom to ask, as Hadoop's tools find it.
+fn user(settings: &Settings) -> String {
+    let given = settings.text("user").map(String::from);
+    let given = given.or_else(|| std::env::var("HADOOP_USER_NAME").ok());
+    let own = || {
+        User::from_uid(getuid())
+            .ok()
+            .flatten()
+            .map(|user| user.name)
+    };
+    given
+        .filter(|name| !name.is_empty())
+        .or_else(own)
+        .unwrap_or_else(|| "nobody".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn place(scheme: &str, authority: &str, options: &[(&str, &str)]) -> Place {
+        let settings = Settings {
+            uri: String::new(),
+            options: options
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect(),
+            request_timeout: Duration::from_secs(10),
+            max_connections: 4,
+        };
+        Place::new(HadoopLocation::parse(scheme, authority).unwrap(), &settings).unwrap()
+    }
+
+    #[test]
+    fn ports_and_users_are_filled_in() {
+        let plain = place("webhdfs", "h/d", &[("user", "a b")]);
+        assert_eq!(
+            plain.url("/d/x", "OPEN").0,
+            "http://h:9870/webhdfs/v1/d/x?op=OPEN&user.name=a%20b"
+        );
+        let secure = place("swebhdfs", "h:1", &[("token", "a+b")]);
+        assert_eq!(
+            secure.url("/", "X").0,
+            "https://h:1/webhdfs/v1/?op=X&delegation=a%2Bb"
+        );
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_help_is_left_once() {
+        let place = place("webhdfs", "s", &[("name_node", "a:1, b")]);
+        assert_eq!(place.endpoints, ["http://a:1", "http://b:9870"]);
+        for _ in 0..2 {
+            place.turn_from(0);
+            assert_eq!(place.url("/", "X").1, 1);
+        }
+        place.turn_from(1);
+        assert_eq!(place.url("/", "X").1, 0);
+    }
+}
