@@ -48,6 +48,9 @@ pub(crate) enum Command {
     Umount(UmountArgs),
     /// Show the running daemons of this user (root: of all users)
     Status(StatusArgs),
+    /// Add, show, change and remove the storages of a running daemon's tree
+    #[command(subcommand)]
+    Mounts(MountsCommand),
     /// Run a daemon with several mounts in one tree, from a configuration file
     Serve(Box<ServeArgs>),
     /// Check or print a configuration file
@@ -117,6 +120,18 @@ pub(crate) struct NodeArgs {
         help_heading = "Daemon"
     )]
     pub(crate) log_level: Option<String>,
+    /// Where mounts that are added to the running daemon are remembered
+    /// [default: below ~/.local/state/forebay, for root /var/lib/forebay]
+    #[arg(
+        long,
+        env = "FOREBAY_STATE_DIR",
+        value_name = "DIR",
+        help_heading = "Daemon"
+    )]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Never fetch the rest of a tree when its small files are read one after the other
+    #[arg(long, env = "FOREBAY_NO_NEIGHBOURS", help_heading = "Cache")]
+    pub(crate) no_neighbours: bool,
     /// Let other users of this machine in, by owner and mode of the files
     #[arg(long, env = "FOREBAY_ALLOW_OTHER", help_heading = "Kernel")]
     pub(crate) allow_other: bool,
@@ -199,6 +214,16 @@ pub(crate) struct StorageArgs {
     )]
     #[arg(value_parser = values::pair, help_heading = "Storage")]
     pub(crate) options: Vec<(String, String)>,
+    /// Where secrets are: env:NAME, file:/path or profile:NAME for all of them, or OPTION=REF for
+    /// one [default: the storage's own chain]
+    #[arg(
+        long,
+        env = "FOREBAY_CREDENTIALS",
+        value_name = "REF",
+        value_delimiter = ',',
+        help_heading = "Storage"
+    )]
+    pub(crate) credentials: Vec<String>,
     /// How long names and versions stay true: immutable, always, or a time [default: 60s]
     #[arg(long, env = "FOREBAY_FRESHNESS", value_name = "F", value_parser = values::freshness)]
     #[arg(help_heading = "Files")]
@@ -253,6 +278,115 @@ pub(crate) struct StatusArgs {
     pub(crate) json: bool,
 }
 
+/// What to do with the mounts of a tree.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MountsCommand {
+    /// Hang one more storage into the tree, at once and at every start from now on
+    Add(Box<AddArgs>),
+    /// Show what is mounted where
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Show one mount with all its options
+    Show(ShowArgs),
+    /// Change options, credentials, freshness or attributes of a mount; only what is given changes
+    Update(Box<UpdateArgs>),
+    /// Take a storage out of the tree; nothing in the storage changes
+    #[command(visible_alias = "rm")]
+    Remove(RemoveArgs),
+    /// Try a storage without mounting it: reach, list, read, measure
+    Check(Box<CheckArgs>),
+}
+
+/// Which daemon is meant.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct DaemonChoice {
+    /// The daemon of this mount point [default: the one that AT lies in, or the only one]
+    #[arg(long, env = "FOREBAY_MOUNT_POINT", value_name = "DIR")]
+    pub(crate) mount_point: Option<PathBuf>,
+}
+
+/// Flags of `forebay mounts add`.
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    /// Where in the tree, as in /datasets/imagenet
+    #[arg(value_name = "AT")]
+    pub(crate) at: String,
+    /// What to mount: s3://bucket/prefix, file:///path, or a path
+    #[arg(value_name = "URI")]
+    pub(crate) uri: String,
+    #[command(flatten)]
+    pub(crate) storage: StorageArgs,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonChoice,
+    /// Mount it even when it does not answer
+    #[arg(long, visible_alias = "force", env = "FOREBAY_NO_CHECK")]
+    pub(crate) no_check: bool,
+}
+
+/// Flags of `forebay mounts list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) daemon: DaemonChoice,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay mounts show`.
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// Where in the tree
+    #[arg(value_name = "AT")]
+    pub(crate) at: String,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonChoice,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay mounts update`.
+#[derive(Debug, Args)]
+pub(crate) struct UpdateArgs {
+    /// Where in the tree
+    #[arg(value_name = "AT")]
+    pub(crate) at: String,
+    #[command(flatten)]
+    pub(crate) storage: StorageArgs,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonChoice,
+    /// Go back to the storage's own chain of credentials
+    #[arg(long, conflicts_with = "credentials", env = "FOREBAY_NO_CREDENTIALS")]
+    pub(crate) no_credentials: bool,
+    /// Change it even when the storage does not answer
+    #[arg(long, visible_alias = "force", env = "FOREBAY_NO_CHECK")]
+    pub(crate) no_check: bool,
+}
+
+/// Flags of `forebay mounts remove`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// Where in the tree
+    #[arg(value_name = "AT")]
+    pub(crate) at: String,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonChoice,
+}
+
+/// Flags of `forebay mounts check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The storage: s3://bucket/prefix, file:///path, or a path
+    #[arg(value_name = "URI")]
+    pub(crate) uri: String,
+    #[command(flatten)]
+    pub(crate) storage: StorageArgs,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
 /// Flags of `forebay serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
@@ -274,6 +408,18 @@ pub(crate) enum ConfigCommand {
     },
     /// Print a file with every key, its meaning and its default
     Example,
+    /// Write a file from the configuration of Alluxio; secrets become references
+    FromAlluxio {
+        /// Its alluxio-site.properties
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// What 'alluxio fs mount' prints
+        #[arg(long, value_name = "LISTING")]
+        mounts: Option<PathBuf>,
+        /// Where the tree is to hang
+        #[arg(long, value_name = "DIR", default_value = "/mnt/data")]
+        mount_point: PathBuf,
+    },
 }
 
 /// Flags of `forebay demo`.
@@ -358,7 +504,7 @@ mod tests {
 
     #[test]
     fn every_flag_that_sets_a_daemon_has_an_environment_variable() {
-        for name in ["mount", "serve", "umount", "status"] {
+        for name in ["mount", "serve", "umount", "status", "mounts"] {
             let mut command = Cli::command();
             let command = command.find_subcommand_mut(name).unwrap();
             for arg in command

@@ -5,8 +5,8 @@
 //! known one. Secrets are references only (`env:NAME`, `file:/path`), resolved here and never
 //! printed. `reader` walks the TOML; this file knows the keys.
 
+pub(crate) mod alluxio;
 mod reader;
-mod reference;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use types::{ByteSize, ObjectPath};
 
 use self::reader::{Reader, Section};
-use self::reference::{Environment, Resolve};
-use crate::plan::{self, MEMORY_MIN_BYTES, MountPlan, NodeDefaults, SECRET_OPTIONS, Secrets};
+use crate::credentials::{Credentials, Environment, Resolve, SECRET_OPTIONS};
+use crate::plan::{self, MEMORY_MIN_BYTES, MountPlan, NodeDefaults};
 use crate::values;
 
 /// A file with every key, its meaning and its default.
@@ -108,6 +108,8 @@ fn read_root(reader: &mut Reader, root: &Section<'_>, resolve: &dyn Resolve) -> 
         "log_level",
         "allow_other",
         "passthrough",
+        "neighbours",
+        "state_dir",
         "cache",
         "mount",
     ];
@@ -126,6 +128,8 @@ fn read_root(reader: &mut Reader, root: &Section<'_>, resolve: &dyn Resolve) -> 
         log_level: reader.parsed(root, "log_level", log_level),
         allow_other: reader.boolean(root, "allow_other"),
         passthrough: reader.boolean(root, "passthrough"),
+        neighbours: reader.boolean(root, "neighbours"),
+        state_dir: reader.parsed(root, "state_dir", absolute_path),
         ..NodeDefaults::default()
     };
     if let Some(cache) = reader.table(root, "cache") {
@@ -133,14 +137,8 @@ fn read_root(reader: &mut Reader, root: &Section<'_>, resolve: &dyn Resolve) -> 
         node.cache_dir = reader.parsed(&cache, "dir", absolute_path);
         node.cache_size = reader.parsed(&cache, "size", size);
     }
+    // None is an empty tree: mounts are added to the running daemon.
     let sections = reader.tables(root, "mount");
-    if sections.is_empty() {
-        reader.missing(
-            root,
-            "[[mount]]",
-            "at = \"/\" and uri = \"s3://bucket/prefix\" below it",
-        );
-    }
     let mut mounts: Vec<MountPlan> = Vec::new();
     for section in sections {
         let mount = read_mount(reader, &section, resolve);
@@ -198,7 +196,7 @@ fn read_mount(reader: &mut Reader, section: &Section<'_>, resolve: &dyn Resolve)
     }
     mount.read_only = reader.boolean(section, "read_only").unwrap_or(false);
     mount.options = read_options(reader, section);
-    mount.secrets = read_credentials(reader, section, resolve);
+    mount.credentials = read_credentials(reader, section, resolve);
     mount
 }
 
@@ -221,24 +219,31 @@ fn read_options(reader: &mut Reader, section: &Section<'_>) -> BTreeMap<String, 
     scalars
 }
 
-fn read_credentials(reader: &mut Reader, section: &Section<'_>, resolve: &dyn Resolve) -> Secrets {
-    let mut secrets = Secrets::default();
-    let Some(credentials) = reader.table(section, "credentials") else {
-        return secrets;
+fn read_credentials(
+    reader: &mut Reader,
+    section: &Section<'_>,
+    resolve: &dyn Resolve,
+) -> Credentials {
+    let mut credentials = Credentials::default();
+    let Some(line) = section.line_of("credentials") else {
+        return credentials;
     };
-    reader.check_keys(&credentials, &SECRET_OPTIONS);
-    for key in SECRET_OPTIONS {
-        let resolved = |text: &str| reference::resolve(text, resolve);
-        if let Some(secret) = reader.parsed(&credentials, key, resolved) {
-            secrets.0.insert(key.to_owned(), secret);
+    let mut is_sound = true;
+    if reader.is_text(section, "credentials") {
+        let set = reader.parsed(section, "credentials", |text| credentials.set_whole(text));
+        is_sound = set.is_some();
+    } else if let Some(table) = reader.table(section, "credentials") {
+        reader.check_keys(&table, &SECRET_OPTIONS);
+        for option in SECRET_OPTIONS {
+            let set = reader.parsed(&table, option, |text| credentials.set(option, text));
+            is_sound &= set.is_some() || table.line_of(option).is_none();
         }
     }
-    let has = |key| credentials.line_of(key).is_some();
-    if has("access_key_id") != has("secret_access_key") {
-        let text = "access_key_id and secret_access_key belong together: give both or none";
-        reader.fault(credentials.line, text.to_owned());
+    // What leads nowhere is found now, where somebody looks.
+    if is_sound && let Err(why) = credentials.resolve(resolve) {
+        reader.fault(line, why);
     }
-    secrets
+    credentials
 }
 
 fn absolute_path(text: &str) -> Result<PathBuf, String> {
@@ -268,7 +273,8 @@ fn log_level(text: &str) -> Result<String, String> {
     }
 }
 
-fn place(text: &str) -> Result<String, String> {
+/// Reads a place in the tree; returns it without slashes at its ends.
+pub(crate) fn place(text: &str) -> Result<String, String> {
     if !text.starts_with('/') {
         return Err(format!(
             "'{text}' must begin with '/', which is the mount point itself"
@@ -280,7 +286,8 @@ fn place(text: &str) -> Result<String, String> {
         .map_err(|error| error.to_string())
 }
 
-fn uri(text: &str) -> Result<String, String> {
+/// Reads the URI of a storage.
+pub(crate) fn uri(text: &str) -> Result<String, String> {
     if !text.contains("://") && !text.starts_with('/') {
         return Err(format!(
             "'{text}' is not s3://bucket/prefix, file:///path or an absolute path"

@@ -18,16 +18,18 @@ use futures::future::try_join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use types::{ByteSize, Clock, ErrorKind, ObjectPath, SystemClock};
+use types::{ByteSize, Clock, ErrorKind, SystemClock};
 use ufs::UnderStorage;
-use vfs::{AttributeDefaults, MountSpec, Vfs};
+use vfs::{AttributeDefaults, Vfs};
 use worker::Worker;
 
 use crate::cache_dir::CacheDir;
 use crate::logging::Faults;
+use crate::mounts::{self, Beginning, Doors, Mounts};
 use crate::node::{DaemonNode, Rooms};
 use crate::plan::{MountPlan, Plan};
 use crate::records::{self, Record};
+use crate::storage;
 
 /// Longest wait for the first answer of a storage: a user sits before it.
 const PROBE_MAX: Duration = Duration::from_secs(10);
@@ -38,9 +40,6 @@ const PROBE_REQUEST_MAX: Duration = Duration::from_secs(8);
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long one request may stay without a sign of life before it is sent again.
 const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(15);
-/// Requests under way at a time, for each storage: 64 hide 15 ms at 200 MB/s even for objects of
-/// 50 KB.
-const CONNECTIONS_MAX: usize = 64;
 /// Threads for what blocks: local storages read on them, and a disk gains nothing from more.
 const BLOCKING_THREADS_MAX: usize = 32;
 /// How long readers have to close their files after SIGTERM.
@@ -78,14 +77,19 @@ pub(crate) fn run(
     let runtime = runtime()?;
     let mut signals = runtime.block_on(async { Signals::watch() })?;
     let run_dir = records::prepare(&plan.run_dir)?;
-    let (claim, notices) = claim_mount_point(&plan.mount_point)?;
-    let patience = plan.deadline.min(REQUEST_TIMEOUT_MAX);
-    let storages = runtime.block_on(open_storages(plan, &clock, patience))?;
+    let (claim, mut notices) = claim_mount_point(&plan.mount_point)?;
+    let settings = mounts::Settings {
+        request_timeout: plan.deadline.min(REQUEST_TIMEOUT_MAX),
+        state_file: plan.state_file.clone(),
+    };
+    let mut beginning = runtime.block_on(mounts::begin(&plan.mounts, &settings, &clock))?;
+    notices.append(&mut beginning.notices);
+    let told = told_mounts(&beginning);
     let cache_dir = CacheDir::prepare(&plan.cache)?;
     let start = Start {
         plan,
         runtime: &runtime,
-        storages: &storages,
+        settings,
         clock,
         faults,
     };
@@ -96,21 +100,18 @@ pub(crate) fn run(
         }
     })?;
     cache_dir.remember();
-    let daemon = start.mount(cache, &mut signals).inspect_err(|_| {
-        Record::remove_own(&plan.run_dir, &plan.mount_point);
-        cache_dir.undo();
-    })?;
+    let daemon = start
+        .mount(cache, beginning, &mut signals)
+        .inspect_err(|_| {
+            Record::remove_own(&plan.run_dir, &plan.mount_point);
+            cache_dir.undo();
+        })?;
     drop(claim);
     run_dir.keep();
     let ready = Ready {
         pid: std::process::id(),
         mount_point: plan.mount_point.clone(),
-        mounts: plan
-            .mounts
-            .iter()
-            .zip(&storages)
-            .map(|(m, s)| (m.at.clone(), s.uri().into()))
-            .collect(),
+        mounts: told,
         cache_dir: cache_dir.path.clone(),
         cache_bytes: cache_dir.size_bytes,
         log: plan.log.file.clone(),
@@ -167,45 +168,24 @@ fn claim_mount_point(mount_point: &Path) -> Result<(fuse::Claim, Vec<String>)> {
     Ok((fuse::claim_mount_point(mount_point)?, notices))
 }
 
-/// Reads the URI and the options of a mount; sends nothing.
-pub(crate) async fn open_storage(
-    mount: &MountPlan,
-    clock: &Arc<dyn Clock>,
-    request_timeout: Duration,
-) -> Result<Arc<dyn UnderStorage>> {
-    let mut options = mount.options.clone();
-    options.extend(mount.secrets.0.clone());
-    let settings = ufs::Settings {
-        uri: mount.uri.clone(),
-        options,
-        request_timeout,
-        max_connections: CONNECTIONS_MAX,
-    };
-    Ok(ufs::open(&settings, Arc::clone(clock)).await?)
+/// Returns what to tell the user of the mounts: places and URIs.
+fn told_mounts(beginning: &Beginning) -> Vec<(String, String)> {
+    let mounts = beginning.mounts.iter();
+    mounts
+        .map(|live| (live.plan.at.clone(), live.storage.uri().to_owned()))
+        .collect()
 }
 
-async fn open_storages(
-    plan: &Plan,
-    clock: &Arc<dyn Clock>,
-    request_timeout: Duration,
-) -> Result<Vec<Arc<dyn UnderStorage>>> {
-    let opened = plan
-        .mounts
-        .iter()
-        .map(|mount| open_storage(mount, clock, request_timeout));
-    try_join_all(opened).await
-}
-
-/// Asks each storage once, all at the same time, with connections that are not used again.
+/// Asks each storage of the plan once, all at the same time, with connections that are not used
+/// again.
 async fn probe_all(plan: &Plan, clock: &Arc<dyn Clock>) -> Result<()> {
-    let storages = open_storages(plan, clock, plan.deadline.min(PROBE_REQUEST_MAX)).await?;
+    let timeout = plan.deadline.min(PROBE_REQUEST_MAX);
     let deadline = clock.deadline(PROBE_MAX);
-    try_join_all(
-        storages
-            .iter()
-            .map(|storage| ufs::probe(&**storage, deadline)),
-    )
-    .await?;
+    let asked = plan.mounts.iter().map(|mount| async {
+        let storage = storage::open(mount, clock, timeout).await?;
+        ufs::probe(&*storage, deadline).await
+    });
+    try_join_all(asked).await?;
     Ok(())
 }
 
@@ -216,14 +196,19 @@ type Maps = (Arc<cache::Store>, Arc<Kv>);
 struct Start<'a> {
     plan: &'a Plan,
     runtime: &'a Runtime,
-    storages: &'a [Arc<dyn UnderStorage>],
+    settings: mounts::Settings,
     clock: Arc<dyn Clock>,
     faults: Arc<Faults>,
 }
 
 impl Start<'_> {
     /// Builds the rooms and mounts. On failure what was started ends with its last owner.
-    fn mount(self, (store, metadata): Maps, signals: &mut Signals) -> Result<Daemon> {
+    fn mount(
+        self,
+        (store, metadata): Maps,
+        beginning: Beginning,
+        signals: &mut Signals,
+    ) -> Result<Daemon> {
         self.runtime.block_on(async {
             tokio::select! {
                 probed = probe_all(self.plan, &self.clock) => probed,
@@ -231,7 +216,7 @@ impl Start<'_> {
             }
         })?;
         let worker = self.worker(&store, &metadata)?;
-        let vfs = self.vfs(&worker)?;
+        let vfs = self.vfs(&worker, &beginning)?;
         let listener = {
             let _context = self.runtime.enter();
             let socket = records::socket_path(&self.plan.run_dir, &self.plan.mount_point);
@@ -243,19 +228,28 @@ impl Start<'_> {
             Arc::clone(&vfs),
             handle,
         )?);
-        let storages = self.storages.to_vec();
+        let uris = told_mounts(&beginning).into_iter().map(|(_, uri)| uri);
+        let uris = uris.collect();
+        let doors = Doors {
+            worker: Arc::clone(&worker),
+            vfs: Arc::clone(&vfs),
+            session: Arc::clone(&session),
+        };
+        let mounts = Mounts::new(self.settings, doors, Arc::clone(&self.clock), beginning);
+        self.runtime
+            .spawn(Arc::clone(&mounts).look_after_restored());
         let rooms = Rooms {
             session,
             vfs,
             worker,
             store,
             metadata,
-            storages,
+            mounts,
         };
         let node = DaemonNode::new(self.plan.clone(), rooms, self.faults, self.clock)?;
         let daemon = Daemon::new(self.plan, node, listener, self.runtime);
         let answered = self.runtime.block_on(answers(&self.plan.mount_point));
-        match answered.and_then(|()| daemon.write_record(self.storages)) {
+        match answered.and_then(|()| daemon.write_record(uris)) {
             Ok(()) => Ok(daemon),
             Err(error) => {
                 daemon.end(self.runtime);
@@ -277,6 +271,7 @@ impl Start<'_> {
             // The other half is for the runtime, the index, names, and what the kernel asks.
             memory: ByteSize(self.plan.memory_bytes / 2),
             background_deadline: self.plan.deadline,
+            neighbours: self.plan.neighbours,
             ..worker::Settings::default()
         };
         let (store, names) = (Some(Arc::clone(store)), Some(Arc::clone(names)));
@@ -290,36 +285,25 @@ impl Start<'_> {
         )?)
     }
 
-    fn vfs(&self, worker: &Arc<Worker>) -> Result<Arc<Vfs>> {
-        let mounts = self.plan.mounts.iter().zip(self.storages);
-        let specs = mounts.map(|(mount, storage)| spec(mount, storage, worker));
+    fn vfs(&self, worker: &Arc<Worker>, beginning: &Beginning) -> Result<Arc<Vfs>> {
+        let specs = beginning.mounts.iter();
+        let specs = specs.map(|live| mounts::spec(live, worker));
+        let specs = specs.collect::<types::Result<Vec<_>>>()?;
+        let own = MountPlan::with_defaults(String::new(), String::new());
+        let own = self.plan.mounts.first().unwrap_or(&own);
         let settings = vfs::Settings {
             deadline: self.plan.deadline,
+            attributes: AttributeDefaults {
+                uid: own.uid,
+                gid: own.gid,
+                file_mode: own.file_mode,
+                dir_mode: own.dir_mode,
+            },
             ..vfs::Settings::default()
         };
-        let specs = specs.collect::<Result<Vec<_>>>()?;
-        Ok(Vfs::new(
-            settings,
-            specs,
-            Arc::clone(worker),
-            Arc::clone(&self.clock),
-        )?)
+        let vfs = Vfs::new(settings, specs, Arc::clone(worker), Arc::clone(&self.clock));
+        Ok(vfs?)
     }
-}
-
-fn spec(mount: &MountPlan, storage: &Arc<dyn UnderStorage>, worker: &Worker) -> Result<MountSpec> {
-    Ok(MountSpec {
-        at: ObjectPath::parse(mount.at.as_bytes())?,
-        id: worker.add_storage(Arc::clone(storage)),
-        uri: storage.uri().to_owned(),
-        freshness: mount.freshness,
-        attributes: AttributeDefaults {
-            uid: mount.uid,
-            gid: mount.gid,
-            file_mode: mount.file_mode,
-            dir_mode: mount.dir_mode,
-        },
-    })
 }
 
 fn fuse_settings(plan: &Plan) -> fuse::Settings {
@@ -372,11 +356,7 @@ impl Daemon {
         }
     }
 
-    fn write_record(&self, storages: &[Arc<dyn UnderStorage>]) -> Result<()> {
-        let uris = storages
-            .iter()
-            .map(|storage| storage.uri().to_owned())
-            .collect();
+    fn write_record(&self, uris: Vec<String>) -> Result<()> {
         let (run_dir, log) = (&self.plan.run_dir, self.plan.log.file.clone());
         Record::of_self(run_dir, &self.plan.mount_point, uris, log)?.write(run_dir)
     }

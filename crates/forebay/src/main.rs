@@ -15,15 +15,19 @@ mod cache_dir;
 mod cli;
 mod commands;
 mod config;
+mod credentials;
 mod daemon;
 mod demo;
 mod launch;
 mod logging;
 mod memory;
+mod mounts;
 mod node;
 mod places;
 mod plan;
 mod records;
+mod state;
+mod storage;
 mod values;
 
 use std::process::ExitCode;
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         Command::Mount(args) => commands::mount::run(args, run_dir),
         Command::Umount(args) => commands::umount::run(args, run_dir),
         Command::Status(args) => commands::status::run(args, run_dir),
+        Command::Mounts(command) => commands::mounts::run(command, run_dir),
         Command::Serve(args) => commands::serve::run(args, run_dir),
         Command::Config(command) => commands::config::run(command),
         Command::Demo(args) => demo::run(args),

@@ -13,13 +13,12 @@ use cache::kv::Kv;
 use gateway::{Node, NodeFuture, wire};
 use tokio::sync::watch;
 use types::{Clock, Error, ErrorKind, Result};
-use ufs::UnderStorage;
 use vfs::Vfs;
 use worker::Worker;
 
 use crate::logging::Faults;
+use crate::mounts::Mounts;
 use crate::plan::Plan;
-use crate::values;
 
 /// Pauses between two attempts to unmount a mount in use, from the first to the longest.
 const ATTEMPT_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -31,8 +30,7 @@ pub(crate) struct Rooms {
     pub(crate) worker: Arc<Worker>,
     pub(crate) store: Arc<cache::Store>,
     pub(crate) metadata: Arc<Kv>,
-    /// In the order of the plan's mounts.
-    pub(crate) storages: Vec<Arc<dyn UnderStorage>>,
+    pub(crate) mounts: Arc<Mounts>,
 }
 
 /// A running daemon.
@@ -129,17 +127,16 @@ impl DaemonNode {
         }
     }
 
-    fn mounts(&self) -> Vec<wire::Mount> {
-        let mounts = self.plan.mounts.iter().zip(&self.rooms.storages);
-        let mounts = mounts.map(|(mount, storage)| wire::Mount {
-            at: format!("/{}", mount.at),
-            uri: storage.uri().to_owned(),
-            freshness: values::show_freshness(mount.freshness),
-            // Until writing exists, whatever was asked for.
-            read_only: true,
-            requests: requests(&**storage),
+    fn trees_ahead(&self) -> Vec<wire::TreeAhead> {
+        let trees = self.rooms.worker.trees_ahead().into_iter();
+        let trees = trees.filter_map(|tree| {
+            Some(wire::TreeAhead {
+                path: self.rooms.mounts.path_of(tree.mount, &tree.dir)?,
+                found_files: tree.found,
+                cached_files: tree.cached,
+            })
         });
-        mounts.collect()
+        trees.collect()
     }
 
     fn cache(&self) -> wire::Cache {
@@ -200,7 +197,8 @@ impl Node for DaemonNode {
                 .file
                 .as_ref()
                 .map(|file| file.display().to_string()),
-            mounts: self.mounts(),
+            mounts: self.rooms.mounts.list(),
+            trees_ahead: self.trees_ahead(),
             cache: self.cache(),
             memory: wire::Memory {
                 used_bytes: resident_bytes().unwrap_or(0),
@@ -209,6 +207,25 @@ impl Node for DaemonNode {
             kernel: self.kernel(),
             last_errors: self.faults.latest(),
         }
+    }
+
+    fn mounts(&self) -> wire::MountList {
+        wire::MountList {
+            mount_point: self.plan.mount_point.display().to_string(),
+            mounts: self.rooms.mounts.list(),
+        }
+    }
+
+    fn add_mount(&self, request: wire::AddMount) -> NodeFuture<wire::MountChanged> {
+        Box::pin(Arc::clone(&self.rooms.mounts).add(request))
+    }
+
+    fn update_mount(&self, request: wire::UpdateMount) -> NodeFuture<wire::MountChanged> {
+        Box::pin(Arc::clone(&self.rooms.mounts).update(request))
+    }
+
+    fn remove_mount(&self, request: wire::RemoveMount) -> NodeFuture<wire::MountChanged> {
+        Box::pin(Arc::clone(&self.rooms.mounts).remove(request))
     }
 
     fn unmount(&self, request: wire::Unmount) -> NodeFuture<wire::Unmounted> {
@@ -232,20 +249,6 @@ async fn blocking(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|source| Error::internal("unmount").with_source(source))?
-}
-
-fn requests(storage: &dyn UnderStorage) -> wire::Requests {
-    let counts = storage.counters().snapshot();
-    wire::Requests {
-        list: counts.list,
-        head: counts.head,
-        get: counts.get,
-        other: counts.other,
-        errors: counts.errors,
-        retries: counts.retries,
-        throttled: counts.throttled,
-        bytes_read: counts.bytes_read,
-    }
 }
 
 /// Returns the resident memory of this process.

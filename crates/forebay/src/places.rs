@@ -109,6 +109,16 @@ pub(crate) fn default_log(mount_point: &Path) -> Result<PathBuf> {
         .join(format!("{}.log", label(mount_point))))
 }
 
+/// Returns the file in which the mounts that were added to a running daemon are kept; none where
+/// there is no place for it.
+pub(crate) fn state_file(dir: Option<&Path>, mount_point: &Path) -> Option<PathBuf> {
+    let dir = match dir {
+        Some(dir) => dir.to_owned(),
+        None => base_dir("/var/lib", "XDG_STATE_HOME", ".local/state")?.join("forebay"),
+    };
+    Some(dir.join(format!("{}.mounts.json", label(mount_point))))
+}
+
 /// Returns a name for people, which the key makes unique: `data-0123456789abcdef`.
 fn label(mount_point: &Path) -> String {
     let name = mount_point

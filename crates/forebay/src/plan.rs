@@ -3,25 +3,21 @@
 //!
 //! Flags, environment and file meet here, in that order. A plan is plain data: the command that
 //! starts a daemon writes it as JSON to the daemon's standard input, so that paths are resolved
-//! once and nothing passes through an argument list. Secrets are not part of what is written: a
-//! daemon finds them where the storage's own chain looks, or resolves the references of its file.
+//! once and nothing passes through an argument list. Secrets are not part of a plan: a daemon finds
+//! them where the storage's own chain looks, or resolves the references that the plan has.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use types::Freshness;
 
 use crate::cli::{MountArgs, NodeArgs, StorageArgs};
+use crate::credentials::{Credentials, SECRET_OPTIONS};
 use crate::places;
 use crate::values;
-
-/// Options of a storage whose values are secrets; they have no place on a command line.
-pub(crate) const SECRET_OPTIONS: [&str; 3] =
-    ["access_key_id", "secret_access_key", "session_token"];
 
 /// Below this the buffers of a few readers alone would not fit.
 pub(crate) const MEMORY_MIN_BYTES: u64 = 64 << 20;
@@ -45,17 +41,22 @@ pub(crate) struct Plan {
     pub(crate) passthrough: bool,
     pub(crate) log: LogPlan,
     pub(crate) run_dir: PathBuf,
+    /// Where mounts that are added to the running daemon are kept; none when there is no place.
+    pub(crate) state_file: Option<PathBuf>,
+    /// Whether the rest of a tree is fetched when a job reads its small files one after the other.
+    pub(crate) neighbours: bool,
 }
 
 /// One storage in the tree.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct MountPlan {
     /// Path in the tree, without slashes at its ends; empty for the mount point itself.
     pub(crate) at: String,
     pub(crate) uri: String,
+    #[serde(default)]
     pub(crate) options: BTreeMap<String, String>,
-    #[serde(skip)]
-    pub(crate) secrets: Secrets,
+    #[serde(default)]
+    pub(crate) credentials: Credentials,
     #[serde(with = "freshness_text")]
     pub(crate) freshness: Freshness,
     pub(crate) read_only: bool,
@@ -81,16 +82,6 @@ pub(crate) struct LogPlan {
     pub(crate) level: String,
 }
 
-/// Options whose values must not be shown.
-#[derive(Clone, Default)]
-pub(crate) struct Secrets(pub(crate) BTreeMap<String, String>);
-
-impl fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
 /// What a file says of the daemon itself; the flags of the same names win over it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct NodeDefaults {
@@ -103,6 +94,8 @@ pub(crate) struct NodeDefaults {
     pub(crate) log_level: Option<String>,
     pub(crate) allow_other: Option<bool>,
     pub(crate) passthrough: Option<bool>,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) neighbours: Option<bool>,
 }
 
 impl Plan {
@@ -156,7 +149,11 @@ impl Plan {
             .or(file.log_level)
             .unwrap_or_else(|| "info".into());
         crate::logging::check_level(&level)?;
+        let state_dir = flags.state_dir.clone().or(file.state_dir);
+        let state_dir = state_dir.map(|dir| absolute(&dir)).transpose()?;
         Ok(Plan {
+            state_file: places::state_file(state_dir.as_deref(), &mount_point),
+            neighbours: !flags.no_neighbours && file.neighbours.unwrap_or(true),
             mount_point,
             mounts,
             cache: CachePlan {
@@ -178,49 +175,20 @@ impl Plan {
 }
 
 impl MountPlan {
-    fn of_flags(uri: &str, flags: &StorageArgs) -> Result<MountPlan> {
-        let mut options = BTreeMap::new();
-        for (key, value) in &flags.options {
-            if SECRET_OPTIONS.contains(&key.as_str()) {
-                bail!(
-                    "--option {key}: a secret on a command line can be read by every user; \
-                     set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use --profile"
-                );
-            }
-            options.insert(key.clone(), value.clone());
-        }
-        let ca_bundle = flags.ca_bundle.as_deref().map(absolute).transpose()?;
-        for (key, value) in [
-            ("endpoint", flags.endpoint.clone()),
-            ("region", flags.region.clone()),
-            ("profile", flags.profile.clone()),
-            ("anonymous", flags.anonymous.then(|| "true".to_owned())),
-            ("path_style", flags.path_style.map(|on| on.to_string())),
-            (
-                "ca_bundle",
-                ca_bundle.map(|file| file.to_string_lossy().into_owned()),
-            ),
-        ] {
-            if let Some(value) = value {
-                options.insert(key.to_owned(), value);
-            }
-        }
+    /// Makes the plan of a mount of the root from flags.
+    pub(crate) fn of_flags(uri: &str, flags: &StorageArgs) -> Result<MountPlan> {
         check_no_userinfo(uri)?;
-        if let Some(endpoint) = options.get("endpoint") {
-            check_no_userinfo(endpoint)?;
-        }
-        let (uid, gid) = own_ids();
+        let defaults = MountPlan::with_defaults(String::new(), absolute_uri(uri)?);
         Ok(MountPlan {
-            at: String::new(),
-            uri: absolute_uri(uri)?,
-            options,
-            secrets: Secrets::default(),
-            freshness: flags.freshness.unwrap_or(FRESHNESS_DEFAULT),
+            options: options_of(flags)?,
+            credentials: credentials_of(flags)?,
+            freshness: flags.freshness.unwrap_or(defaults.freshness),
             read_only: flags.read_only,
-            uid: flags.uid.unwrap_or(uid),
-            gid: flags.gid.unwrap_or(gid),
-            file_mode: flags.file_mode.unwrap_or(FILE_MODE_DEFAULT),
-            dir_mode: flags.dir_mode.unwrap_or(DIR_MODE_DEFAULT),
+            uid: flags.uid.unwrap_or(defaults.uid),
+            gid: flags.gid.unwrap_or(defaults.gid),
+            file_mode: flags.file_mode.unwrap_or(defaults.file_mode),
+            dir_mode: flags.dir_mode.unwrap_or(defaults.dir_mode),
+            ..defaults
         })
     }
 
@@ -231,7 +199,7 @@ impl MountPlan {
             at,
             uri,
             options: BTreeMap::new(),
-            secrets: Secrets::default(),
+            credentials: Credentials::default(),
             freshness: FRESHNESS_DEFAULT,
             read_only: false,
             uid,
@@ -240,6 +208,46 @@ impl MountPlan {
             dir_mode: DIR_MODE_DEFAULT,
         }
     }
+}
+
+/// Returns the options that flags give.
+pub(crate) fn options_of(flags: &StorageArgs) -> Result<BTreeMap<String, String>> {
+    let mut options = BTreeMap::new();
+    for (key, value) in &flags.options {
+        if SECRET_OPTIONS.contains(&key.as_str()) {
+            bail!(
+                "--option {key}: a secret on a command line can be read by every user; \
+                 give --credentials env:NAME or file:/path, or set AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY"
+            );
+        }
+        options.insert(key.clone(), value.clone());
+    }
+    let ca_bundle = flags.ca_bundle.as_deref().map(absolute).transpose()?;
+    for (key, value) in [
+        ("endpoint", flags.endpoint.clone()),
+        ("region", flags.region.clone()),
+        ("profile", flags.profile.clone()),
+        ("anonymous", flags.anonymous.then(|| "true".to_owned())),
+        ("path_style", flags.path_style.map(|on| on.to_string())),
+        (
+            "ca_bundle",
+            ca_bundle.map(|file| file.to_string_lossy().into_owned()),
+        ),
+    ] {
+        if let Some(value) = value {
+            options.insert(key.to_owned(), value);
+        }
+    }
+    if let Some(endpoint) = options.get("endpoint") {
+        check_no_userinfo(endpoint)?;
+    }
+    Ok(options)
+}
+
+/// Returns the references to secrets that flags give.
+pub(crate) fn credentials_of(flags: &StorageArgs) -> Result<Credentials> {
+    Credentials::parse(&flags.credentials).map_err(|why| anyhow!("--credentials: {why}"))
 }
 
 /// Makes a bare path absolute, because the daemon works in another directory.
@@ -319,19 +327,18 @@ mod tests {
 
     #[test]
     fn a_plan_survives_the_way_to_the_daemon_and_leaves_secrets_behind() {
-        let mut plan = mount("--freshness immutable --deadline 5s --endpoint http://h:1").unwrap();
-        plan.mounts[0]
-            .secrets
-            .0
-            .insert("secret_access_key".into(), "hush".into());
-        assert!(!format!("{plan:?}").contains("hush"));
+        let flags = "--freshness immutable --deadline 5s --endpoint http://h:1 \
+                     --credentials env:PATH --no-neighbours";
+        let plan = mount(flags).unwrap();
+        let secret = std::env::var("PATH").unwrap();
         let json = serde_json::to_string(&plan).unwrap();
-        assert!(!json.contains("hush"));
+        assert!(!json.contains(&secret) && !format!("{plan:?}").contains(&secret));
         let back: Plan = serde_json::from_str(&json).unwrap();
         assert_eq!(back.mounts[0].freshness, Freshness::Immutable);
         assert_eq!(back.mounts[0].options["endpoint"], "http://h:1");
         assert_eq!(back.deadline, Duration::from_secs(5));
-        assert!(back.mounts[0].secrets.0.is_empty());
+        assert_eq!(back.mounts[0], plan.mounts[0]);
+        assert!(!back.neighbours);
     }
 
     #[test]

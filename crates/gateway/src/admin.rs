@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The admin API: `GET /v1/status` and `POST /v1/unmount` over a Unix socket.
+//! The admin API over a Unix socket: `GET /v1/status`, `POST /v1/unmount`, `GET` and `POST
+//! /v1/mounts`, `POST /v1/mounts/update` and `/v1/mounts/remove`.
 //!
 //! The socket has mode 0600, and on top each request is answered only to the daemon's own user or
 //! root, by what the kernel says of the peer (SO_PEERCRED). Every answer is JSON, failures too.
@@ -19,14 +20,16 @@ use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use rustix::fs::Mode;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 use types::{Error, ErrorKind, Result};
 
 use crate::errors;
 use crate::wire;
 
-/// A request is a few words; this leaves room.
-const BODY_MAX_BYTES: usize = 16 * 1024;
+/// A request is a few words and options; this leaves room.
+const BODY_MAX_BYTES: usize = 64 * 1024;
 
 /// What an answer of a node may have to wait for.
 pub type NodeFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
@@ -38,6 +41,14 @@ pub trait Node: Send + Sync + 'static {
     /// Unmounts and lets the daemon end. Resolves when the mount is gone, or with `Busy` when files
     /// were still open after the time that the request gives.
     fn unmount(&self, request: wire::Unmount) -> NodeFuture<wire::Unmounted>;
+    /// Returns what is mounted where in the tree; does no I/O that can wait.
+    fn mounts(&self) -> wire::MountList;
+    /// Hangs one more storage into the tree.
+    fn add_mount(&self, request: wire::AddMount) -> NodeFuture<wire::MountChanged>;
+    /// Describes a mount in another way.
+    fn update_mount(&self, request: wire::UpdateMount) -> NodeFuture<wire::MountChanged>;
+    /// Takes a storage out of the tree.
+    fn remove_mount(&self, request: wire::RemoveMount) -> NodeFuture<wire::MountChanged>;
 }
 
 /// Binds the socket, with mode 0600. A socket file that a dead daemon left is replaced.
@@ -79,6 +90,9 @@ fn router(node: Arc<dyn Node>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/unmount", post(unmount))
+        .route("/v1/mounts", get(mounts).post(add_mount))
+        .route("/v1/mounts/update", post(update_mount))
+        .route("/v1/mounts/remove", post(remove_mount))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
@@ -115,9 +129,33 @@ async fn status(State(node): State<Arc<dyn Node>>) -> Response {
     Json(node.status()).into_response()
 }
 
-async fn unmount(
-    State(node): State<Arc<dyn Node>>,
-    body: std::result::Result<Bytes, BytesRejection>,
+/// A body as it came, or why it did not.
+type Body = std::result::Result<Bytes, BytesRejection>;
+
+async fn unmount(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.unmount(request)).await
+}
+
+async fn mounts(State(node): State<Arc<dyn Node>>) -> Response {
+    Json(node.mounts()).into_response()
+}
+
+async fn add_mount(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.add_mount(request)).await
+}
+
+async fn update_mount(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.update_mount(request)).await
+}
+
+async fn remove_mount(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.remove_mount(request)).await
+}
+
+/// Reads a request, has it carried out and answers with the outcome.
+async fn act<Q: DeserializeOwned, A: Serialize>(
+    body: Body,
+    carry_out: impl FnOnce(Q) -> NodeFuture<A>,
 ) -> Response {
     let body = match body {
         Ok(body) if body.is_empty() => Bytes::from_static(b"{}"),
@@ -128,7 +166,7 @@ async fn unmount(
         Ok(request) => request,
         Err(error) => return refuse(ErrorKind::Invalid, format!("request body: {error}")),
     };
-    match node.unmount(request).await {
+    match carry_out(request).await {
         Ok(done) => Json(done).into_response(),
         Err(error) => answer(&error),
     }

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use types::{Error, ErrorKind, Result};
@@ -47,10 +48,51 @@ impl Client {
         request: wire::Unmount,
         patience: Duration,
     ) -> Result<wire::Unmounted> {
-        let body = serde_json::to_vec(&request)
-            .map_err(|source| Error::internal("write the request").with_source(source))?;
-        self.call(Method::POST, "/v1/unmount", body.into(), patience)
+        self.send("/v1/unmount", &request, patience).await
+    }
+
+    /// Asks what is mounted where in the tree.
+    pub async fn mounts(&self, patience: Duration) -> Result<wire::MountList> {
+        self.call(Method::GET, "/v1/mounts", Bytes::new(), patience)
             .await
+    }
+
+    /// Asks the daemon to hang one more storage into its tree.
+    pub async fn add_mount(
+        &self,
+        request: &wire::AddMount,
+        patience: Duration,
+    ) -> Result<wire::MountChanged> {
+        self.send("/v1/mounts", request, patience).await
+    }
+
+    /// Asks the daemon to describe a mount in another way.
+    pub async fn update_mount(
+        &self,
+        request: &wire::UpdateMount,
+        patience: Duration,
+    ) -> Result<wire::MountChanged> {
+        self.send("/v1/mounts/update", request, patience).await
+    }
+
+    /// Asks the daemon to take a storage out of its tree.
+    pub async fn remove_mount(
+        &self,
+        request: &wire::RemoveMount,
+        patience: Duration,
+    ) -> Result<wire::MountChanged> {
+        self.send("/v1/mounts/remove", request, patience).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &impl Serialize,
+        patience: Duration,
+    ) -> Result<T> {
+        let body = serde_json::to_vec(request)
+            .map_err(|source| Error::internal("write the request").with_source(source))?;
+        self.call(Method::POST, path, body.into(), patience).await
     }
 
     async fn call<T: DeserializeOwned>(

@@ -5,6 +5,8 @@
 //! They are filled in by the daemon from the rooms' own counters, which stay free to change.
 //! Times are in seconds, sizes in bytes, and each name says so.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// What a daemon tells of itself: the answer to `GET /v1/status`.
@@ -29,6 +31,8 @@ pub struct Status {
     pub memory: Memory,
     /// How the kernel is served.
     pub kernel: Kernel,
+    /// Trees of small files that are fetched ahead of their readers.
+    pub trees_ahead: Vec<TreeAhead>,
     /// Latest warnings and errors, oldest first.
     pub last_errors: Vec<Event>,
 }
@@ -47,6 +51,110 @@ pub struct Mount {
     pub read_only: bool,
     /// Requests to the storage since the daemon started.
     pub requests: Requests,
+    /// Options of the storage; none of them is a secret.
+    pub options: BTreeMap<String, String>,
+    /// References to secrets, by option; `*` is for all options.
+    pub credentials: BTreeMap<String, String>,
+    /// Owner of what has none in the storage.
+    pub uid: u32,
+    /// Group of what has none in the storage.
+    pub gid: u32,
+    /// Mode of files that have none in the storage, in octal.
+    pub file_mode: String,
+    /// Mode of directories that have none in the storage, in octal.
+    pub dir_mode: String,
+    /// `start` when it came with the command line or the configuration file, `live` when it was
+    /// added to the running daemon, now or before an earlier end of it.
+    pub source: String,
+    /// Why the storage last failed, unless it has answered since.
+    pub fault: Option<String>,
+}
+
+/// The body of `POST /v1/mounts`: hang one more storage into the tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddMount {
+    /// Path in the tree; `/` is the mount point itself.
+    pub at: String,
+    /// Location of the storage.
+    pub uri: String,
+    /// What is to be other than by default.
+    #[serde(flatten)]
+    pub change: MountChange,
+}
+
+/// The body of `POST /v1/mounts/update`: describe a mount in another way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateMount {
+    /// Path in the tree.
+    pub at: String,
+    /// What is to be other than it is.
+    #[serde(flatten)]
+    pub change: MountChange,
+}
+
+/// What is to be other than it is, or than by default.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountChange {
+    /// Options of the storage; an empty text takes an option away.
+    pub options: BTreeMap<String, String>,
+    /// References to secrets (`env:NAME`, `file:/path`) by option; `*` is for all options. None
+    /// leaves them as they are, an empty one goes back to the storage's own chain.
+    pub credentials: Option<BTreeMap<String, String>>,
+    /// `immutable`, `always`, or a maximum age such as `60s`.
+    pub freshness: Option<String>,
+    /// Whether writes are refused.
+    pub read_only: Option<bool>,
+    /// Owner of what has none in the storage.
+    pub uid: Option<u32>,
+    /// Group of what has none in the storage.
+    pub gid: Option<u32>,
+    /// Mode of files that have none in the storage, as a number.
+    pub file_mode: Option<u32>,
+    /// Mode of directories that have none in the storage, as a number.
+    pub dir_mode: Option<u32>,
+    /// Do it even when the storage does not answer.
+    pub no_check: bool,
+}
+
+/// The body of `POST /v1/mounts/remove`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveMount {
+    /// Path in the tree.
+    pub at: String,
+}
+
+/// The answer to `GET /v1/mounts`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountList {
+    /// Where the tree hangs.
+    pub mount_point: String,
+    /// What is mounted where in it.
+    pub mounts: Vec<Mount>,
+}
+
+/// The answer to a change of the mounts: it is done.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountChanged {
+    /// The mount as it is now, or as it was before it was removed.
+    pub mount: Mount,
+    /// Things to know that are no faults.
+    pub notices: Vec<String>,
+}
+
+/// A tree of small files that is fetched ahead of its readers.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TreeAhead {
+    /// Path in the tree.
+    pub path: String,
+    /// Files found so far.
+    pub found_files: u64,
+    /// Those of them that are cached.
+    pub cached_files: u64,
 }
 
 /// Requests to a storage, by kind.

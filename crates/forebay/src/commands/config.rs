@@ -11,9 +11,9 @@ use anyhow::{Context, Result};
 use types::{Clock, SystemClock};
 
 use crate::cli::ConfigCommand;
-use crate::config::{self, Faults};
-use crate::daemon;
+use crate::config::{self, Faults, alluxio};
 use crate::plan::MountPlan;
+use crate::storage;
 
 /// Nothing is sent, so nothing is waited for.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -21,6 +21,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// Checks a file or prints the example.
 pub(crate) fn run(command: &ConfigCommand) -> Result<()> {
     match command {
+        ConfigCommand::FromAlluxio {
+            file,
+            mounts,
+            mount_point,
+        } => from_alluxio(file, mounts.as_deref(), mount_point)?,
         ConfigCommand::Example => super::answer(config::EXAMPLE)?,
         ConfigCommand::Check { file } => {
             let loaded = config::load(file)?;
@@ -35,6 +40,16 @@ pub(crate) fn run(command: &ConfigCommand) -> Result<()> {
     Ok(())
 }
 
+/// Writes our configuration from that of Alluxio.
+fn from_alluxio(file: &Path, mounts: Option<&Path>, mount_point: &Path) -> Result<()> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).with_context(|| format!("read '{}'", path.display()))
+    };
+    let listing = mounts.map(read).transpose()?.unwrap_or_default();
+    let mount_point = std::path::absolute(mount_point).context("mount point")?;
+    super::answer(alluxio::convert(&read(file)?, &listing, &mount_point)?)
+}
+
 fn check_storages(file: &Path, mounts: &[MountPlan]) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -43,9 +58,9 @@ fn check_storages(file: &Path, mounts: &[MountPlan]) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut messages = Vec::new();
     for mount in mounts {
-        let opened = runtime.block_on(daemon::open_storage(mount, &clock, REQUEST_TIMEOUT));
+        let opened = runtime.block_on(storage::open(mount, &clock, REQUEST_TIMEOUT));
         if let Err(error) = opened {
-            messages.push(format!("mount at '/{}': {error:#}", mount.at));
+            messages.push(format!("mount at '/{}': {error}", mount.at));
         }
     }
     match messages.is_empty() {

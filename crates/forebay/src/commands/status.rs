@@ -150,6 +150,12 @@ fn table(status: &wire::Status) -> Table {
             text,
         );
         row("  requests", requests(&mount.requests));
+        if let Some(fault) = &mount.fault {
+            row("  fault", fault.clone());
+        }
+    }
+    for tree in &status.trees_ahead {
+        row("neighbours", ahead(tree));
     }
     row("cache", cache(&status.cache));
     row("  directory", status.cache.dir.clone());
@@ -227,6 +233,16 @@ fn cache(cache: &wire::Cache) -> String {
     )
 }
 
+fn ahead(tree: &wire::TreeAhead) -> String {
+    let percent = (100 * tree.cached_files).checked_div(tree.found_files);
+    format!(
+        "loading {} ahead of readers: {} % of {} files",
+        tree.path,
+        percent.unwrap_or(0),
+        tree.found_files
+    )
+}
+
 fn hits(cache: &wire::Cache) -> String {
     let mut text = match cache.hit_ratio {
         Some(ratio) => format!(
@@ -293,6 +309,12 @@ mod tests {
         };
         status.cache.hit_ratio = Some(0.5);
         status.mounts[0].requests.retries = 3;
+        status.mounts[0].fault = Some("no answer".into());
+        status.trees_ahead.push(wire::TreeAhead {
+            path: "/train".into(),
+            found_files: 200,
+            cached_files: 82,
+        });
         status.kernel.passthrough.reason = Some("no CAP_SYS_ADMIN".into());
         status.last_errors.push(wire::Event {
             message: "slow disk".into(),
@@ -306,6 +328,8 @@ mod tests {
             "s3://b/",
             "50.0 %",
             "3 retried",
+            "no answer",
+            "loading /train ahead of readers: 41 %",
             "SYS_ADMIN",
             "slow disk",
         ] {

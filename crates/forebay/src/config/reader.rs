@@ -122,6 +122,12 @@ impl Reader {
         }
     }
 
+    /// Returns whether a key is a text.
+    pub(super) fn is_text(&self, section: &Section<'_>, key: &str) -> bool {
+        let value = section.table.get(key);
+        value.is_some_and(|value| value.get_ref().as_str().is_some())
+    }
+
     /// Returns true or false.
     pub(super) fn boolean(&mut self, section: &Section<'_>, key: &str) -> Option<bool> {
         let value = section.table.get(key)?.get_ref();

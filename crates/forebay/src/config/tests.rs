@@ -54,11 +54,9 @@ fn the_example_has_no_faults_and_shows_every_key() {
     };
     assert_eq!(images.at, "datasets/images");
     assert_eq!(images.options["path_style"], "true");
-    assert_eq!(images.secrets.0["access_key_id"], "value of IMAGES_KEY_ID");
-    assert_eq!(
-        images.secrets.0["secret_access_key"],
-        "text in /run/secrets/images"
-    );
+    let secrets = images.credentials.resolve(&Toy).unwrap();
+    assert_eq!(secrets["access_key_id"], "value of IMAGES_KEY_ID");
+    assert_eq!(secrets["secret_access_key"], "text in /run/secrets/images");
     assert_eq!(local.freshness, Freshness::Immutable);
     assert_eq!((local.uid, local.file_mode), (1000, 0o644));
     for key in ["threads", "log ", "session_token"].iter().take(2) {
@@ -127,6 +125,23 @@ fn secrets_are_references_and_literals_are_refused_without_showing_them() {
 }
 
 #[test]
+fn one_reference_may_stand_for_all_credentials() {
+    let head = "mount_point = \"/m\"\n[[mount]]\nat = \"/\"\nuri = \"s3://b\"\n";
+    let file = parse(&format!("{head}credentials = \"profile:lab\"\n"), &Toy).unwrap();
+    assert_eq!(
+        file.mounts[0].credentials.resolve(&Toy).unwrap()["profile"],
+        "lab"
+    );
+    let literal = fault_of_mount("credentials = \"hunter2\"");
+    assert!(
+        !literal.contains("hunter2") && literal.contains("env:NAME"),
+        "{literal}"
+    );
+    assert!(fault_of_mount("credentials = \"env:UNSET\"").contains("UNSET"));
+    assert!(fault_of_mount("credentials = 3").contains("a table"));
+}
+
+#[test]
 fn wrong_types_are_named() {
     assert!(fault_of_mount("freshness = 60").contains("a text in quotes, not 60"));
     assert!(fault_of_mount("read_only = \"yes\"").contains("true or false"));
@@ -135,11 +150,16 @@ fn wrong_types_are_named() {
 }
 
 #[test]
-fn two_mounts_at_one_place_and_none_at_all_are_faults() {
+fn two_mounts_at_one_place_are_a_fault_and_none_at_all_is_an_empty_tree() {
     let two = "mount_point = \"/m\"\n[[mount]]\nat = \"/x\"\nuri = \"/a\"\n\
                [[mount]]\nat = \"/x/\"\nuri = \"/b\"\n";
     assert!(faults(two)[0].1.contains("two mounts at '/x'"));
-    assert!(faults("mount_point = \"/m\"\n")[0].1.contains("[[mount]]"));
+    assert!(
+        parse("mount_point = \"/m\"\n", &Toy)
+            .unwrap()
+            .mounts
+            .is_empty()
+    );
     assert!(
         faults("mount_point = \"/m\"\n[mount]\nat = \"/\"\n")[0]
             .1

@@ -33,6 +33,51 @@ impl Node for Toy {
         }
     }
 
+    fn mounts(&self) -> wire::MountList {
+        let at = "/".to_owned();
+        let mount = wire::Mount {
+            at,
+            ..wire::Mount::default()
+        };
+        wire::MountList {
+            mount_point: "/mnt/data".into(),
+            mounts: vec![mount],
+        }
+    }
+
+    fn add_mount(&self, request: wire::AddMount) -> NodeFuture<wire::MountChanged> {
+        let (at, uri) = (request.at, request.uri);
+        let options = request.change.options;
+        let mount = wire::Mount {
+            at,
+            uri,
+            options,
+            ..wire::Mount::default()
+        };
+        let notices = vec!["hello".to_owned()];
+        Box::pin(async { Ok(wire::MountChanged { mount, notices }) })
+    }
+
+    fn update_mount(&self, request: wire::UpdateMount) -> NodeFuture<wire::MountChanged> {
+        let (at, freshness) = (request.at, request.change.freshness.unwrap_or_default());
+        let mount = wire::Mount {
+            at,
+            freshness,
+            ..wire::Mount::default()
+        };
+        Box::pin(async {
+            Ok(wire::MountChanged {
+                mount,
+                ..Default::default()
+            })
+        })
+    }
+
+    fn remove_mount(&self, request: wire::RemoveMount) -> NodeFuture<wire::MountChanged> {
+        let text = format!("nothing is mounted at '{}'", request.at);
+        Box::pin(async { Err(Error::new(ErrorKind::NotFound, text)) })
+    }
+
     fn unmount(&self, request: wire::Unmount) -> NodeFuture<wire::Unmounted> {
         self.asked.lock().unwrap().push(request);
         let (busy, silent) = (self.busy, self.silent);
@@ -187,4 +232,41 @@ async fn bad_requests_are_answered_in_json_with_a_status_that_fits() {
         assert!(answer.contains(&format!(r#""kind":"{kind}""#)), "{answer}");
     }
     assert!(toy.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn mounts_are_listed_added_changed_and_removed() {
+    let rig = Rig::start(Arc::default());
+    let client = rig.client();
+    let list = client.mounts(PATIENCE).await.unwrap();
+    assert_eq!(
+        (list.mount_point.as_str(), list.mounts.len()),
+        ("/mnt/data", 1)
+    );
+    let change = wire::MountChange {
+        options: [("region".to_owned(), "eu-1".to_owned())].into(),
+        freshness: Some("5s".into()),
+        ..wire::MountChange::default()
+    };
+    let request = wire::AddMount {
+        at: "/x".into(),
+        uri: "s3://b".into(),
+        change: change.clone(),
+    };
+    let added = client.add_mount(&request, PATIENCE).await.unwrap();
+    assert_eq!(
+        (added.mount.uri.as_str(), added.notices.len()),
+        ("s3://b", 1)
+    );
+    assert_eq!(added.mount.options["region"], "eu-1");
+    let request = wire::UpdateMount {
+        at: "/x".into(),
+        change,
+    };
+    let changed = client.update_mount(&request, PATIENCE).await.unwrap();
+    assert_eq!(changed.mount.freshness, "5s");
+    let request = wire::RemoveMount { at: "/y".into() };
+    let error = client.remove_mount(&request, PATIENCE).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("'/y'"), "{error}");
 }

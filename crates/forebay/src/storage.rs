@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The storage of a mount: opened when it can be, known by who asks, and watched.
+//!
+//! Three things that no driver knows. A storage that cannot be opened yet (a directory that is away,
+//! a secret that is missing) is still a mount: it answers with the reason, and is tried again. What
+//! one mount learnt with its credentials must not answer another that has other credentials: they
+//! are part of the identity under which names and bytes are kept. And the last failure is kept for
+//! `status` until the storage answers again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+use types::{
+    ByteRange, Clock, Deadline, Error, ErrorKind, ObjectMeta, ObjectPath, Result, VersionTag,
+};
+use ufs::{ByteStream, Counters, ListStream, UnderStorage};
+
+use crate::credentials::{Credentials, Environment};
+use crate::plan::MountPlan;
+
+/// A storage that could not be opened is left alone for so long.
+const OPEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Requests under way at a time, for each storage: 64 hide 15 ms at 200 MB/s even for objects of
+/// 50 KB.
+const CONNECTIONS_MAX: usize = 64;
+
+/// The storage of a mount.
+#[derive(Clone)]
+pub(crate) struct MountedStorage(Arc<Inner>);
+
+struct Inner {
+    mount: MountPlan,
+    uri: String,
+    identity: String,
+    clock: Arc<dyn Clock>,
+    request_timeout: Duration,
+    opened: OnceCell<Arc<dyn UnderStorage>>,
+    /// Counts of a storage that is not open: none.
+    nothing: Counters,
+    state: Mutex<State>,
+}
+
+/// Its lock is a leaf, held for a few assignments.
+#[derive(Default)]
+struct State {
+    /// Why the storage last failed, unless it has answered since.
+    fault: Option<String>,
+    /// Why it could not be opened, and until when nobody tries.
+    closed: Option<(Error, Deadline)>,
+}
+
+/// Reads the URI, the options and the secrets of a mount; sends nothing.
+pub(crate) async fn open(
+    mount: &MountPlan,
+    clock: &Arc<dyn Clock>,
+    request_timeout: Duration,
+) -> Result<Arc<dyn UnderStorage>> {
+    let secrets = mount.credentials.resolve(&Environment);
+    let secrets = secrets.map_err(|why| {
+        Error::new(
+            ErrorKind::Invalid,
+            format!("credentials of the mount: {why}"),
+        )
+    })?;
+    let mut options = mount.options.clone();
+    options.extend(secrets);
+    let settings = ufs::Settings {
+        uri: mount.uri.clone(),
+        options,
+        request_timeout,
+        max_connections: CONNECTIONS_MAX,
+    };
+    ufs::open(&settings, Arc::clone(clock)).await
+}
+
+impl MountedStorage {
+    /// Opens the storage of a mount.
+    ///
+    /// # Errors
+    /// What keeps it from being opened.
+    pub(crate) async fn open(
+        mount: &MountPlan,
+        clock: &Arc<dyn Clock>,
+        request_timeout: Duration,
+    ) -> Result<MountedStorage> {
+        let opened = open(mount, clock, request_timeout).await?;
+        let identity = identity(opened.identity(), &mount.options, &mount.credentials);
+        let storage = MountedStorage::closed(mount, identity, clock, request_timeout);
+        let inner = Inner {
+            uri: opened.uri().to_owned(),
+            opened: OnceCell::new_with(Some(opened)),
+            ..storage
+        };
+        Ok(MountedStorage(Arc::new(inner)))
+    }
+
+    /// Opens the storage of a mount if it can be; otherwise it is tried again when it is used.
+    /// `identity` is what it had when it was last open.
+    pub(crate) async fn open_some_time(
+        mount: &MountPlan,
+        clock: &Arc<dyn Clock>,
+        request_timeout: Duration,
+        identity_then: Option<&str>,
+    ) -> MountedStorage {
+        match MountedStorage::open(mount, clock, request_timeout).await {
+            Ok(storage) => storage,
+            Err(error) => {
+                let identity = identity_then.map_or_else(
+                    || identity(&mount.uri, &mount.options, &mount.credentials),
+                    str::to_owned,
+                );
+                let inner = MountedStorage::closed(mount, identity, clock, request_timeout);
+                inner.state.lock().fault = Some(error.to_string());
+                MountedStorage(Arc::new(inner))
+            }
+        }
+    }
+
+    fn closed(
+        mount: &MountPlan,
+        identity: String,
+        clock: &Arc<dyn Clock>,
+        request_timeout: Duration,
+    ) -> Inner {
+        Inner {
+            mount: mount.clone(),
+            uri: mount.uri.clone(),
+            identity,
+            clock: Arc::clone(clock),
+            request_timeout,
+            opened: OnceCell::new(),
+            nothing: Counters::default(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Returns why the storage last failed, unless it has answered since.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.0.state.lock().fault.clone()
+    }
+}
+
+impl Inner {
+    async fn storage(&self) -> Result<&Arc<dyn UnderStorage>> {
+        let opened = self.opened.get_or_try_init(|| async {
+            if let Some((error, until)) = &self.state.lock().closed
+                && until.instant() > self.clock.now()
+            {
+                return Err(error.clone());
+            }
+            let opened = open(&self.mount, &self.clock, self.request_timeout).await;
+            opened.map_err(|error| {
+                // Whatever it is, the name that was asked for may exist.
+                let message = format!("the storage of '/{}' cannot be opened", self.mount.at);
+                let error = Error::new(ErrorKind::Unavailable, message).with_source(error);
+                let until = self.clock.deadline(OPEN_PAUSE);
+                self.state.lock().closed = Some((error.clone(), until));
+                error
+            })
+        });
+        opened.await.inspect_err(|error| self.note(Some(error)))
+    }
+
+    fn answered<T>(&self, answer: Result<T>) -> Result<T> {
+        self.note(answer.as_ref().err());
+        answer
+    }
+
+    fn note(&self, error: Option<&Error>) {
+        use ErrorKind::{PermissionDenied, Timeout, Unavailable};
+        let is_fault =
+            |error: &&Error| matches!(error.kind(), Unavailable | Timeout | PermissionDenied);
+        let fault = error.filter(is_fault).map(ToString::to_string);
+        let mut state = self.state.lock();
+        if state.fault != fault {
+            state.fault = fault;
+        }
+    }
+}
+
+/// Returns what names and bytes are kept under: the place, and who looked at it.
+fn identity(place: &str, options: &BTreeMap<String, String>, credentials: &Credentials) -> String {
+    let mut identity = place.to_owned();
+    for option in ["profile", "anonymous"] {
+        if let Some(value) = options.get(option) {
+            identity.push_str(&format!(" {option}={value}"));
+        }
+    }
+    for (option, reference) in credentials.references() {
+        identity.push_str(&format!(" {option}={reference}"));
+    }
+    identity
+}
+
+impl fmt::Debug for MountedStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MountedStorage")
+            .field("identity", &self.0.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl UnderStorage for MountedStorage {
+    fn uri(&self) -> &str {
+        &self.0.uri
+    }
+
+    fn identity(&self) -> &str {
+        &self.0.identity
+    }
+
+    async fn stat(&self, path: &ObjectPath, deadline: Deadline) -> Result<ObjectMeta> {
+        let storage = self.0.storage().await?;
+        self.0.answered(storage.stat(path, deadline).await)
+    }
+
+    fn list(&self, dir: &ObjectPath) -> ListStream {
+        let (inner, dir) = (Arc::clone(&self.0), dir.clone());
+        let listing = async move {
+            match inner.storage().await {
+                Ok(storage) => {
+                    let pages = storage.list(&dir);
+                    let inner = Arc::clone(&inner);
+                    pages.map(move |page| inner.answered(page)).boxed()
+                }
+                Err(error) => futures::stream::iter([Err(error)]).boxed(),
+            }
+        };
+        futures::stream::once(listing).flatten().boxed()
+    }
+
+    async fn read(
+        &self,
+        path: &ObjectPath,
+        tag: &VersionTag,
+        range: ByteRange,
+        deadline: Deadline,
+    ) -> Result<ByteStream> {
+        let storage = self.0.storage().await?;
+        self.0
+            .answered(storage.read(path, tag, range, deadline).await)
+    }
+
+    async fn read_link(&self, path: &ObjectPath, deadline: Deadline) -> Result<Vec<u8>> {
+        let storage = self.0.storage().await?;
+        self.0.answered(storage.read_link(path, deadline).await)
+    }
+
+    async fn check(&self, deadline: Deadline) -> Result<()> {
+        let storage = self.0.storage().await?;
+        self.0.answered(storage.check(deadline).await)
+    }
+
+    fn counters(&self) -> &Counters {
+        let opened = self.0.opened.get();
+        opened.map_or(&self.0.nothing, |storage| storage.counters())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use types::ManualClock;
+
+    use super::*;
+
+    #[test]
+    fn mounts_share_what_they_know_only_with_the_same_credentials() {
+        let of = |words: &[&str], profile: Option<&str>| {
+            let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+            let options = profile.map(|name| ("profile".to_owned(), name.to_owned()));
+            let options = options.into_iter().collect();
+            identity("s3://b/", &options, &Credentials::parse(&words).unwrap())
+        };
+        assert_eq!(of(&[], None), "s3://b/");
+        assert_eq!(of(&["env:A"], None), of(&["env:A"], None));
+        let all = [
+            of(&[], None),
+            of(&["env:A"], None),
+            of(&["env:B"], None),
+            of(&[], Some("A")),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(all[index + 1..].iter().all(|other| other != one), "{one}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_storage_that_is_away_answers_with_the_reason_until_it_comes() {
+        let manual = Arc::new(ManualClock::default());
+        let clock = Arc::clone(&manual) as Arc<dyn Clock>;
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("away");
+        let uri = format!("file://{}", root.display());
+        let mount = MountPlan::with_defaults("x".into(), uri);
+        let timeout = Duration::from_secs(5);
+        assert!(MountedStorage::open(&mount, &clock, timeout).await.is_err());
+        let storage =
+            MountedStorage::open_some_time(&mount, &clock, timeout, Some("as it was")).await;
+        assert_eq!(storage.identity(), "as it was");
+        assert!(storage.fault().unwrap().contains("away"));
+        let root_of_it = ObjectPath::root();
+        let page = storage.list(&root_of_it).next().await.unwrap();
+        assert_eq!(
+            page.unwrap_err().kind(),
+            ErrorKind::Unavailable,
+            "and not 'not found'"
+        );
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("file"), b"x").unwrap();
+        let file = ObjectPath::parse(b"file").unwrap();
+        let deadline = clock.deadline(timeout);
+        assert!(
+            storage.stat(&file, deadline).await.is_err(),
+            "not asked again at once"
+        );
+        manual.advance(OPEN_PAUSE);
+        assert_eq!(storage.stat(&file, deadline).await.unwrap().tag.size, 1);
+        assert_eq!(storage.fault(), None);
+        assert_eq!(storage.identity(), "as it was");
+    }
+}
