@@ -92,6 +92,9 @@ impl ObjectStore for Azure {
     }
 
     async fn head(&self, key: &str) -> Outcome<Option<Found>> {
+        if is_unheard_of(key) {
+            return Ok(None);
+        }
         let request = finish(Request::head(self.url_of(key)))?;
         match self.session.transport.send(Ask::Head, request).await {
             Ok(answer) if is_directory(answer.headers()) => Ok(Some(Found::Directory)),
@@ -102,6 +105,9 @@ impl ObjectStore for Azure {
     }
 
     async fn page(&self, prefix: &str, token: Option<&str>, limit: Option<u32>) -> Outcome<Page> {
+        if is_unheard_of(prefix) {
+            return Ok(Page::default());
+        }
         let mut url = format!(
             "{}?restype=container&comp=list&delimiter=%2F",
             self.container_url
@@ -137,6 +143,12 @@ impl ObjectStore for Azure {
         check_version(tag, &tag_of(answer.headers())?)?;
         Ok(Got::exactly(answer))
     }
+}
+
+/// Returns whether no blob has such a name: Azure takes a backslash for a slash, so that one object
+/// would have two names.
+fn is_unheard_of(key: &str) -> bool {
+    key.contains('\\')
 }
 
 fn finish(request: request::Builder) -> Outcome<Request<()>> {

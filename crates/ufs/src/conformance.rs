@@ -29,8 +29,62 @@ pub trait Fixture: Send + Sync {
     /// Removes an object behind the driver's back.
     async fn remove(&self, path: &[u8]);
 
-    /// Returns names that this storage can hold and that are likely to be mistaken.
+    /// Returns names that this storage can hold and that are likely to be mistaken: of
+    /// [`odd_names`] those that the server of the tests keeps.
     fn odd_names(&self) -> Vec<Vec<u8>>;
+
+    /// Returns how many names make more than a page.
+    fn more_than_a_page(&self) -> usize {
+        2_500
+    }
+
+    /// Returns whether names are flat: a name may be an object and the start of others, end with a
+    /// slash, or have two slashes in a row.
+    fn is_flat(&self) -> bool {
+        false
+    }
+
+    /// Returns how many looks at a file it costs to show it in a listing.
+    fn looks_per_listed_file(&self) -> u64 {
+        0
+    }
+}
+
+/// Returns names that are legal and likely to be mistaken.
+pub fn odd_names() -> Vec<Vec<u8>> {
+    let names = [
+        " ",
+        "a ",
+        " a",
+        "%2F",
+        "%",
+        "%25",
+        "a+b",
+        "?",
+        "?q=1&r",
+        "#",
+        "...",
+        ".hidden",
+        // The same letter, composed and not.
+        "\u{e9}",
+        "e\u{301}",
+        "\u{1f600}",
+        "a\\b",
+        "-",
+        "'\"",
+        "!*()'",
+        "&amp;",
+        "<a>",
+        "a=b&c",
+        "~",
+        "a:b;c,d@e$f",
+        "[x]{y}|z^`",
+        "\u{1}\u{7f}",
+        "line\nbreak\ttab",
+    ];
+    let longest_of_most = "x".repeat(255);
+    let names = names.into_iter().chain([longest_of_most.as_str()]);
+    names.map(|name| name.as_bytes().to_vec()).collect()
 }
 
 /// Checks every promise of [`UnderStorage`].
@@ -43,7 +97,9 @@ pub async fn run(fixture: &dyn Fixture) {
     lists_more_than_a_page(fixture).await;
     reads_exactly_what_is_asked(fixture).await;
     keeps_odd_names(fixture).await;
+    shows_flat_names(fixture).await;
     never_reads_another_version(fixture).await;
+    never_mixes_versions_in_a_stream(fixture).await;
     counts_what_it_does(fixture).await;
     probe(&*fixture.storage(), soon())
         .await
@@ -118,7 +174,7 @@ async fn lists_one_level(fixture: &dyn Fixture) {
 }
 
 async fn lists_more_than_a_page(fixture: &dyn Fixture) {
-    let names: Vec<String> = (0..2_500)
+    let names: Vec<String> = (0..fixture.more_than_a_page())
         .map(|index| format!("many/n{index:05}"))
         .collect();
     futures::stream::iter(&names)
@@ -160,6 +216,95 @@ async fn reads_exactly_what_is_asked(fixture: &dyn Fixture) {
     let tag = stat(&*storage, b"bytes/empty").await.expect("a file").tag;
     let none = read(&*storage, b"bytes/empty", &tag, ByteRange::new(0, 0)).await;
     assert_eq!(none.expect("no bytes"), b"");
+    // Callers know the length; one who does not must not get less than was asked.
+    let past = read(&*storage, b"bytes/empty", &tag, ByteRange::new(0, 1)).await;
+    past.expect_err("no bytes past the end");
+}
+
+async fn shows_flat_names(fixture: &dyn Fixture) {
+    if !fixture.is_flat() {
+        return;
+    }
+    let storage = fixture.storage();
+    let names: [&[u8]; 7] = [
+        b"flat/marked/",
+        b"flat/marked/file",
+        b"flat/only-marked/",
+        b"flat/both",
+        b"flat/both-",
+        b"flat/both/below",
+        b"flat/twice//below",
+    ];
+    for name in names {
+        fixture.put(name, b"").await;
+    }
+    let shown = |entries: Vec<ListEntry>| -> Vec<_> {
+        let kinds = entries.into_iter().map(|entry| {
+            let slash = match entry.meta.kind {
+                NodeKind::Directory => "/",
+                NodeKind::File | NodeKind::Symlink => "",
+            };
+            format!("{}{slash}", entry.name)
+        });
+        kinds.collect()
+    };
+    let (entries, unshowable) = list(&*storage, b"flat").await.expect("a listing");
+    let wanted = ["both/", "both-", "marked/", "only-marked/", "twice/"];
+    assert_eq!(shown(entries), wanted);
+    assert_eq!(unshowable, 1, "the object that a directory hides");
+    let (entries, unshowable) = list(&*storage, b"flat/marked").await.expect("a listing");
+    assert_eq!((shown(entries), unshowable), (vec!["file".to_string()], 0));
+    let (entries, unshowable) = list(&*storage, b"flat/twice").await.expect("a listing");
+    assert_eq!(
+        (entries.len(), unshowable),
+        (0, 1),
+        "a name between slashes"
+    );
+    for dir in [&b"flat/marked"[..], b"flat/only-marked", b"flat/both"] {
+        let kind = stat(&*storage, dir).await.expect("a directory").kind;
+        assert_eq!(kind, NodeKind::Directory, "{}", dir.escape_ascii());
+    }
+}
+
+async fn never_mixes_versions_in_a_stream(fixture: &dyn Fixture) {
+    let storage = fixture.storage();
+    let name = b"versions/stream";
+    let old = vec![b'o'; 6_000_000];
+    fixture.put(name, &old).await;
+    for change in [Some(b'n'), None] {
+        let tag = stat(&*storage, name).await.expect("a file").tag;
+        let before = match change {
+            Some(_) => b'o',
+            None => b'n',
+        };
+        let whole = ByteRange::new(0, tag.size);
+        let mut stream = storage
+            .read(&path(name), &tag, whole, soon())
+            .await
+            .expect("a stream");
+        let mut bytes = stream
+            .next()
+            .await
+            .expect("a piece")
+            .expect("bytes")
+            .to_vec();
+        match change {
+            Some(letter) => fixture.put(name, &vec![letter; old.len()]).await,
+            None => fixture.remove(name).await,
+        }
+        let end = loop {
+            match stream.next().await {
+                Some(Ok(piece)) => bytes.extend_from_slice(&piece),
+                Some(Err(error)) => break Some(error),
+                None => break None,
+            }
+        };
+        assert!(bytes.iter().all(|&byte| byte == before), "a mixture");
+        match end {
+            Some(error) => assert_eq!(error.kind(), ErrorKind::Stale, "{error}"),
+            None => assert_eq!(bytes.len(), old.len()),
+        }
+    }
 }
 
 async fn keeps_odd_names(fixture: &dyn Fixture) {
@@ -177,11 +322,12 @@ async fn keeps_odd_names(fixture: &dyn Fixture) {
         (b"odd dirs", NodeKind::Directory),
     ] {
         let (entries, unshowable) = list(&*storage, dir).await.expect("a listing");
-        let found: Vec<_> = entries.iter().map(|entry| entry.name.as_bytes()).collect();
-        assert_eq!(
-            (found, unshowable),
-            (names.iter().map(|name| &name[..]).collect(), 0)
-        );
+        let found: Vec<_> = entries.iter().map(|entry| entry.name.to_string()).collect();
+        let wanted: Vec<_> = names
+            .iter()
+            .map(|name| name.escape_ascii().to_string())
+            .collect();
+        assert_eq!((found, unshowable), (wanted, 0));
         assert!(entries.iter().all(|entry| entry.meta.kind == kind));
     }
     for name in &names {
@@ -201,6 +347,13 @@ async fn keeps_odd_names(fixture: &dyn Fixture) {
         let kind = stat(&*storage, &dir).await.expect("a directory").kind;
         assert_eq!(kind, NodeKind::Directory, "{shown}");
     }
+    let error = stat(&*storage, b"odd/\xff")
+        .await
+        .expect_err("a name that is not there");
+    assert!(
+        matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid),
+        "{error}"
+    );
 }
 
 async fn never_reads_another_version(fixture: &dyn Fixture) {
@@ -238,6 +391,8 @@ async fn never_reads_another_version(fixture: &dyn Fixture) {
 async fn counts_what_it_does(fixture: &dyn Fixture) {
     let storage = fixture.storage();
     fixture.put(b"counts/object", b"0123456789").await;
+    // Where versions are times, what changed just now costs a second look.
+    stat(&*storage, b"counts/object").await.expect("a file");
     let before = storage.counters().snapshot();
     let tag = stat(&*storage, b"counts/object").await.expect("a file").tag;
     read(&*storage, b"counts/object", &tag, ByteRange::new(0, 10))
@@ -250,7 +405,8 @@ async fn counts_what_it_does(fixture: &dyn Fixture) {
         after.get - before.get,
         after.list - before.list,
     ];
-    assert_eq!(counts, [1, 1, 1], "one request each");
+    let looks = 1 + fixture.looks_per_listed_file();
+    assert_eq!(counts, [looks, 1, 1], "one request each");
     assert_eq!(after.bytes_read - before.bytes_read, 10);
     assert_eq!(
         (after.errors - before.errors, after.retries - before.retries),

@@ -134,7 +134,7 @@ impl ObjectStore for Gcs {
         let request = self.finish(Request::get(url))?;
         let transport = &self.session.transport;
         let listed = transport.send(Ask::List, request).await;
-        let listed = listed.map_err(|fault| answer::missing_bucket(fault))?;
+        let listed = listed.map_err(answer::missing_bucket)?;
         answer::parse_page(&transport.body(listed, PAGE_BYTES_MAX).await?)
     }
 

@@ -20,9 +20,7 @@ use types::{
 };
 
 use crate::uri::Location;
-use crate::{
-    Counters, Settings, azure, cephfs, gcs, hdfs, huggingface, local, s3, web, webhdfs,
-};
+use crate::{Counters, Settings, azure, cephfs, gcs, hdfs, huggingface, local, s3, web, webhdfs};
 
 /// Bytes of one version of one object, in order. Ends early only with an error.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;

@@ -33,7 +33,8 @@ use self::manifest::Manifest;
 use crate::http::{
     Arrived, Ask, Authorize, Bearer, Bucket, Clients, Fault, Found, Got, Leeway, Object,
     ObjectStore, Outcome, Page, Refusal, Session, Transport, check_version, clean_etag, follow,
-    header_text, http_time, if_match, next_place, percent_encode_path, range_header, whole_length,
+    header_text, http_time, if_match, next_place, percent_decode, percent_encode_path,
+    range_header, whole_length,
 };
 use crate::retry::Retry;
 use crate::uri::invalid;
@@ -153,7 +154,9 @@ impl Web {
                 return Ok(Some((Found::Object(tag), young_for(answer.headers()))));
             }
             let place = next_place(&url, answer.headers())?;
-            if place.path() == format!("{}/", start.path()) {
+            // The server may write the same name with other characters encoded.
+            let with_slash = format!("{}/", start.path());
+            if percent_decode(place.path()) == percent_decode(&with_slash) {
                 return Ok(Some((Found::Directory, Duration::ZERO)));
             }
             (url, ask) = (place, Ask::Other);

@@ -125,9 +125,12 @@ fn advice(refusal: &Refusal, container: &str) -> Option<String> {
             "check the account key or token, whether it has expired, and the clock of this machine"
                 .into()
         }
-        "AuthorizationPermissionMismatch" | "AuthorizationFailure" => format!(
-            "give this identity the role Storage Blob Data Reader on container '{container}', and \
-             check the account's network rules"
+        "AuthorizationPermissionMismatch" => format!(
+            "give this identity the role Storage Blob Data Reader on container '{container}'"
+        ),
+        "AuthorizationFailure" => format!(
+            "check the credentials, that they may list and read container '{container}', and the \
+             account's network rules"
         ),
         "PublicAccessNotPermitted" => {
             "the account allows no anonymous access; give credentials".into()
@@ -187,7 +190,12 @@ mod tests {
             if !code.is_empty() {
                 headers.insert("x-ms-error-code", code.parse().unwrap());
             }
-            read_refusal(status, &headers, b"<Error><Message>m\nRequestId:1</Message>", "c")
+            read_refusal(
+                status,
+                &headers,
+                b"<Error><Message>m\nRequestId:1</Message>",
+                "c",
+            )
         };
         for (status, code, kind, absent) in [
             (404, "BlobNotFound", ErrorKind::NotFound, true),

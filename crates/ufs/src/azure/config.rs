@@ -224,78 +224,38 @@ mod tests {
 
     #[test]
     fn the_account_comes_from_options_uri_string_or_environment() {
-        let cases: [(&str, &[(&str, &str)], &[(&str, &str)], &str, &str); 8] = [
-            (
-                "c",
-                &[("account_name", "a"), ("account_key", "k")],
-                &[],
-                "https://a.blob.core.windows.net",
-                "key a k",
-            ),
-            (
-                "c@a.dfs.core.windows.net",
-                &[("sas_token", "?sv=1&sig=s")],
-                &[],
-                "https://a.blob.core.windows.net",
-                "sas sv=1&sig=s",
-            ),
-            (
-                "c",
-                &[],
-                &[("AZURE_STORAGE_ACCOUNT", "a"), ("AZURE_STORAGE_KEY", "k")],
-                "https://a.blob.core.windows.net",
-                "key a k",
-            ),
-            (
-                "c",
-                &[],
-                &[(
-                    "AZURE_STORAGE_CONNECTION_STRING",
-                    "UseDevelopmentStorage=true",
-                )],
-                "http://127.0.0.1:10000/devstoreaccount1",
-                "key devstoreaccount1 Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
-            ),
-            (
-                "c",
-                &[(
-                    "connection_string",
-                    "AccountName=a;AccountKey=k==;EndpointSuffix=core.chinacloudapi.cn",
-                )],
-                &[],
-                "https://a.blob.core.chinacloudapi.cn",
-                "key a k==",
-            ),
-            // The environment's key is another account's.
-            (
-                "c",
-                &[("account_name", "a")],
-                &[("AZURE_STORAGE_ACCOUNT", "b"), ("AZURE_STORAGE_KEY", "k")],
-                "https://a.blob.core.windows.net",
-                "identity",
-            ),
-            (
-                "c",
-                &[("account_name", "a"), ("anonymous", "true")],
-                &[],
-                "https://a.blob.core.windows.net",
-                "nobody",
-            ),
-            (
-                "c",
-                &[("account_name", "a"), ("client_secret", "s")],
-                &[("AZURE_STORAGE_KEY", "k")],
-                "https://a.blob.core.windows.net",
-                "identity",
-            ),
-        ];
-        for (rest, options, env, endpoint, credentials) in cases {
+        let cloud = "https://a.blob.core.windows.net";
+        let check = |rest: &str, options: &[(&str, &str)], env: &[(&str, &str)], wanted| {
             let config = config(rest, options, env).unwrap();
-            assert_eq!(
-                (config.endpoint.as_str(), who(&config).as_str()),
-                (endpoint, credentials)
-            );
-        }
+            let who = who(&config);
+            assert_eq!((config.endpoint.as_str(), who.as_str()), wanted, "{rest}");
+        };
+        let named = ("account_name", "a");
+        let key = ("AZURE_STORAGE_KEY", "k");
+        check("c", &[named, ("account_key", "k")], &[], (cloud, "key a k"));
+        let sas = ("sas_token", "?sv=1&sig=s");
+        let long = "c@a.dfs.core.windows.net";
+        check(long, &[sas], &[], (cloud, "sas sv=1&sig=s"));
+        let account = ("AZURE_STORAGE_ACCOUNT", "a");
+        check("c", &[], &[account, key], (cloud, "key a k"));
+        // The environment's key is another account's.
+        let other = ("AZURE_STORAGE_ACCOUNT", "b");
+        check("c", &[named], &[other, key], (cloud, "identity"));
+        check("c", &[named, ("anonymous", "true")], &[], (cloud, "nobody"));
+        let secret = ("client_secret", "s");
+        check("c", &[named, secret], &[key], (cloud, "identity"));
+    }
+
+    #[test]
+    fn a_connection_string_says_all() {
+        let text = "AccountName=a;AccountKey=k==;EndpointSuffix=core.chinacloudapi.cn";
+        let china = config("c", &[("connection_string", text)], &[]).unwrap();
+        assert_eq!(china.endpoint, "https://a.blob.core.chinacloudapi.cn");
+        assert_eq!(who(&china), "key a k==");
+        let emulator = (CONNECTION[0], "UseDevelopmentStorage=true");
+        let local = config("c", &[], &[emulator]).unwrap();
+        assert_eq!(local.endpoint, "http://127.0.0.1:10000/devstoreaccount1");
+        assert!(who(&local).starts_with("key devstoreaccount1 "));
     }
 
     #[test]

@@ -175,19 +175,18 @@ impl Body {
             *lead -= before_it as u64;
             let mut bytes = piece.split_off(before_it);
             let len = bytes.len() as u64;
-            if *more && len > missing {
+            if len == 0 {
+                continue;
+            }
+            if len < missing {
+                return Ok(bytes);
+            }
+            if *more {
                 bytes.truncate(usize::try_from(missing).unwrap_or(usize::MAX));
                 return Ok(bytes);
             }
-            match len {
-                0 => continue,
-                len if len < missing => return Ok(bytes),
-                len if len == missing => {
-                    if *more || before(deadline, ended(transport, answer)).await? {
-                        return Ok(bytes);
-                    }
-                }
-                _ => {}
+            if len == missing && before(deadline, ended(transport, answer)).await? {
+                return Ok(bytes);
             }
             break Fault::WrongAnswer("more bytes than were asked".into());
         };

@@ -63,7 +63,13 @@ pub(super) fn check_range(
             let text = format!("{:?}", headers.get(CONTENT_RANGE));
             Fault::WrongAnswer(format!("a part without a readable Content-Range: {text}"))
         })?;
-        let (from, to, _) = given;
+        let (from, to, size) = given;
+        if size <= last {
+            // Only bytes that are in the object are asked for.
+            return Err(Fault::Stale(format!(
+                "the object changed: it has {size} bytes now"
+            )));
+        }
         if (from, to) != asked {
             return Err(Fault::WrongAnswer(format!(
                 "bytes {from} to {to} when {first} to {last} were asked"
@@ -113,6 +119,7 @@ mod tests {
             (Some("bytes 10-19/100"), Some("11")),
             (Some("bytes 10-19/*"), Some("10")),
             (Some("bytes 10-19/12"), Some("10")),
+            (Some("bytes 12-19/20"), Some("8")),
             (Some("lines 10-19/100"), Some("10")),
             (None, Some("10")),
         ] {
@@ -122,6 +129,8 @@ mod tests {
                 "{range:?} {length:?}"
             );
         }
+        let shorter = check(206, Some("bytes 10-14/15"), Some("5"));
+        assert!(matches!(shorter, Err(Fault::Stale(_))), "{shorter:?}");
         assert!(matches!(
             check(200, None, Some("100")),
             Err(Fault::Unfit(_))

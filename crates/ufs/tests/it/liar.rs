@@ -158,17 +158,31 @@ impl Liar {
             ("secret_access_key", "hunter2"),
             ("session_token", "tok3n"),
         ];
+        let options: Vec<_> = options.iter().chain(more).copied().collect();
+        self.open_as("s3://b/", &options).await
+    }
+
+    /// Opens another storage with these options and no others.
+    pub(crate) async fn open_as(
+        &self,
+        uri: &str,
+        options: &[(&str, &str)],
+    ) -> types::Result<Arc<dyn UnderStorage>> {
         let settings = Settings {
-            uri: "s3://b/".into(),
+            uri: uri.into(),
             options: options
                 .iter()
-                .chain(more)
                 .map(|(k, v)| ((*k).into(), (*v).into()))
                 .collect(),
             request_timeout: Duration::from_millis(300),
             max_connections: 4,
         };
         open(&settings, Arc::new(SystemClock)).await
+    }
+
+    /// Returns where it is, without a slash at its end.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 }
 

@@ -7,14 +7,20 @@
     reason = "a test ends at the first thing that is not as it should be"
 )]
 
+mod azure;
 mod ceph;
+mod faults;
+mod gcs;
 mod hdfs;
 mod hdfs_kerberos;
+mod hub;
+mod huggingface;
 mod liar;
 mod local;
 mod s3;
 mod s3_faults;
 mod s3_names;
 mod s3_trust;
+mod web;
 mod webhdfs;
 mod wire;

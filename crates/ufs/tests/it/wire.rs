@@ -16,6 +16,11 @@ pub(crate) fn encode_path(path: &str) -> String {
     text
 }
 
+/// The same, slashes too.
+pub(crate) fn encode_whole(name: &str) -> String {
+    encode_path(name).replace('/', "%2F")
+}
+
 /// Returns a client for plain HTTP on this machine.
 pub(crate) fn plain_client() -> reqwest::Client {
     reqwest::Client::builder()

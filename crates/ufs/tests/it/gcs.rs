@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A real server of Google's JSON API: fake-gcs-server. It ignores the conditions of reads: that
+//! an answer of another generation is not believed is what keeps versions apart here; that the
+//! condition is sent is shown in `faults`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+use testkit::rigs::{FakeGcs, Relay};
+use types::{ByteRange, Clock, ErrorKind, SystemClock};
+use ufs::conformance::{self, Fixture, list, odd_names, read, stat};
+use ufs::{Settings, UnderStorage, open, probe};
+
+use crate::wire::{encode_whole, plain_client};
+
+/// A server with a bucket, a relay before it, and the driver behind that.
+struct Bucket {
+    relay: Relay,
+    server: FakeGcs,
+    client: reqwest::Client,
+    storage: Arc<dyn UnderStorage>,
+    prefix: String,
+    _dir: TempDir,
+}
+
+impl Bucket {
+    async fn new(prefix: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let server = FakeGcs::start(dir.path()).unwrap();
+        let relay = Relay::start(&server.endpoint).unwrap();
+        let storage = open_bucket(relay.endpoint(), &format!("bucket/{prefix}")).await;
+        let bucket = Bucket {
+            relay,
+            client: plain_client(),
+            storage,
+            prefix: prefix.into(),
+            server,
+            _dir: dir,
+        };
+        let url = format!("{}/storage/v1/b?project=rig", bucket.server.endpoint);
+        let request = bucket.client.post(url).body("{\"name\":\"bucket\"}");
+        bucket.send(request).await;
+        bucket
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) {
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        assert!(status.is_success(), "{status} {text}");
+    }
+
+    fn name(&self, path: &[u8]) -> String {
+        let slash = if self.prefix.is_empty() { "" } else { "/" };
+        let path = std::str::from_utf8(path).unwrap();
+        encode_whole(&format!("{}{slash}{path}", self.prefix))
+    }
+}
+
+async fn open_bucket(endpoint: &str, place: &str) -> Arc<dyn UnderStorage> {
+    let options = [("endpoint", endpoint), ("anonymous", "true")];
+    let settings = Settings {
+        uri: format!("gs://{place}"),
+        options: options.map(|(k, v)| (k.into(), v.into())).into(),
+        request_timeout: Duration::from_secs(20),
+        max_connections: 8,
+    };
+    open(&settings, Arc::new(SystemClock)).await.unwrap()
+}
+
+#[async_trait]
+impl Fixture for Bucket {
+    fn storage(&self) -> Arc<dyn UnderStorage> {
+        Arc::clone(&self.storage)
+    }
+
+    async fn put(&self, path: &[u8], content: &[u8]) {
+        let (endpoint, name) = (&self.server.endpoint, self.name(path));
+        let url = format!("{endpoint}/upload/storage/v1/b/bucket/o?uploadType=media&name={name}");
+        self.send(self.client.post(url).body(content.to_vec()))
+            .await;
+    }
+
+    async fn remove(&self, path: &[u8]) {
+        let (endpoint, name) = (&self.server.endpoint, self.name(path));
+        let url = format!("{endpoint}/storage/v1/b/bucket/o/{name}");
+        self.send(self.client.delete(url)).await;
+    }
+
+    fn odd_names(&self) -> Vec<Vec<u8>> {
+        odd_names()
+    }
+
+    fn is_flat(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_keeps_every_promise() {
+    conformance::run(&Bucket::new("").await).await;
+}
+
+#[tokio::test]
+async fn a_prefix_of_a_bucket_keeps_every_promise() {
+    conformance::run(&Bucket::new("a prefix/of +it").await).await;
+}
+
+#[tokio::test]
+async fn every_request_on_the_wire_is_counted() {
+    let bucket = Bucket::new("").await;
+    bucket.put(b"dir/object", b"0123456789").await;
+    let storage = &*bucket.storage;
+    let tag = stat(storage, b"dir/object").await.unwrap().tag;
+    read(storage, b"dir/object", &tag, ByteRange::new(3, 4))
+        .await
+        .unwrap();
+    list(storage, b"").await.unwrap();
+    stat(storage, b"dir").await.unwrap();
+    stat(storage, b"absent").await.unwrap_err();
+    let counts = storage.counters().snapshot();
+    assert_eq!((counts.head, counts.get, counts.list), (3, 1, 3));
+    assert_eq!(counts.requests(), bucket.relay.requests());
+    assert_eq!(counts.errors, 0, "an absent name is no failure");
+}
+
+#[tokio::test]
+async fn a_missing_bucket_is_said_by_the_probe() {
+    let bucket = Bucket::new("").await;
+    let storage = open_bucket(&bucket.server.endpoint, "absent").await;
+    let deadline = SystemClock.deadline(Duration::from_secs(20));
+    let error = probe(&*storage, deadline).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    let text = error.to_string();
+    assert!(text.starts_with("reach gs://absent/"), "{text}");
+    assert!(text.contains("check the name of the bucket"), "{text}");
+}
