@@ -18,7 +18,7 @@ mod web;
 pub use azurite::Azurite;
 pub use ceph::{Ceph, CephFs};
 pub use gcs::FakeGcs;
-pub use hdfs::{Hdfs, Kdc, NameNodes};
+pub use hdfs::{Hdfs, Kdc, NameNodes, Tls};
 pub use relay::Relay;
 pub use versitygw::VersityGw;
 pub use web::WebServer;

@@ -6,6 +6,7 @@
 //! [`Hdfs::tell`] changes files and servers behind a client's back, through Hadoop's own client.
 
 mod kerberos;
+mod tls;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -19,6 +20,7 @@ use anyhow::{Context, Result, bail, ensure};
 use types::{Clock, SystemClock};
 
 pub use kerberos::Kdc;
+pub use tls::Tls;
 
 use super::installed::Installed;
 
@@ -73,7 +75,10 @@ impl Hdfs {
         if let Some(config) = properties.iter().find(|(name, _)| name == Kdc::CONFIG) {
             java.arg(format!("-Djava.security.krb5.conf={}", config.1));
         }
-        let classes = format!("{0}/classes:{0}/lib/*", rig.display());
+        let mut classes = format!("{0}/classes:{0}/lib/*", rig.display());
+        if let Some(tls) = properties.iter().find(|(name, _)| name == Tls::CLASSES) {
+            classes = format!("{}:{classes}", tls.1);
+        }
         let count = if name_nodes == NameNodes::Pair {
             "2"
         } else {

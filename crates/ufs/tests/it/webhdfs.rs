@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use testkit::rigs::{Hdfs, NameNodes, Relay};
+use testkit::rigs::{Hdfs, NameNodes, Relay, Tls};
 use types::{ByteRange, Clock, ErrorKind, ObjectPath, SystemClock};
 use ufs::conformance::{self, Fixture, list, read, stat};
 use ufs::probe;
@@ -236,5 +236,33 @@ async fn the_active_one_of_a_pair_is_found() {
             .await
             .unwrap();
         assert_eq!(bytes, b"12345");
+    }
+}
+
+#[tokio::test]
+async fn a_web_service_with_tls_is_read_when_its_certificate_is_trusted() {
+    let keys = tempfile::tempdir().unwrap();
+    let tls = Tls::new(keys.path()).unwrap();
+    let server = Arc::new(Hdfs::start(NameNodes::One, &tls.properties()).unwrap());
+    let uri = format!("swebhdfs://{}/tls", server.web[0]);
+    let bundle = tls.certificate.to_str().unwrap();
+    let storage = open_at(&uri, &[("ca_bundle", bundle)]).await.unwrap();
+    let dir = Directory::with(&server, "/tls", storage);
+    let content = bytes(5 << 20);
+    dir.put(b"file", &content).await;
+    let tag = stat(&*dir.storage, b"file").await.unwrap().tag;
+    let whole = ByteRange::new(0, tag.size);
+    assert!(read(&*dir.storage, b"file", &tag, whole).await.unwrap() == content);
+    assert_eq!(list(&*dir.storage, b"").await.unwrap().0.len(), 1);
+    let plain = uri.replace("swebhdfs:", "webhdfs:");
+    for (uri, kind, advice) in [
+        (uri, ErrorKind::PermissionDenied, "'ca_bundle'"),
+        (plain, ErrorKind::Unavailable, "is right and up"),
+    ] {
+        let storage = open_at(&uri, &[]).await.unwrap();
+        let deadline = SystemClock.deadline(Duration::from_secs(10));
+        let error = probe(&*storage, deadline).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(advice), "{error}");
     }
 }
