@@ -17,7 +17,7 @@ use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use types::{Name, NodeKind, ObjectMeta};
+use types::{Name, NodeKind, ObjectMeta, ObjectPath};
 
 use crate::ino::{Ino, same_inode};
 use crate::mounts::{MountIndex, Place};
@@ -169,17 +169,15 @@ impl Namespace {
         None
     }
 
-    /// Returns the known names directly below the root of a mount, in no order.
-    pub(crate) fn names_in(&self, mount: MountIndex) -> Vec<Name> {
-        let below = |known: &Known| match known.node.place.path.split() {
-            Some((dir, name)) if dir.is_root() && known.node.place.mount == Some(mount) => {
-                Some(name)
-            }
+    /// Returns the known names of a mount with their directories, in no order; its root has none.
+    pub(crate) fn names_of(&self, mount: MountIndex) -> Vec<(ObjectPath, Name)> {
+        let name = |known: &Known| match &known.node.place {
+            place if place.mount == Some(mount) => place.path.split(),
             _ => None,
         };
         let shards = self.shards.iter();
         shards
-            .flat_map(|shard| shard.lock().values().filter_map(below).collect::<Vec<_>>())
+            .flat_map(|shard| shard.lock().values().filter_map(name).collect::<Vec<_>>())
             .collect()
     }
 
@@ -191,7 +189,7 @@ impl Namespace {
 
 #[cfg(test)]
 mod tests {
-    use types::{ObjectPath, VersionTag};
+    use types::VersionTag;
 
     use super::*;
 

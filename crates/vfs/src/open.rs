@@ -93,6 +93,9 @@ impl Vfs {
             self.namespace.let_go(ino);
             return Err(Error::internal("a file outside all mounts"));
         };
+        if local_file.is_some() {
+            self.counters.served_bytes.add(object.size());
+        }
         let read_ahead = ReadAhead::new(object.size(), self.settings.read_ahead_max.0);
         let handle = self.files.insert(FileHandle {
             ino,

@@ -36,6 +36,9 @@ impl Vfs {
         if range.len == 0 {
             return ReadReply::Ready(Ok(()));
         }
+        if file.local_file.is_none() {
+            self.counters.served_bytes.add(range.len);
+        }
         let plan = plan(&file, range);
         if self.worker.read_cached(&file.object, range, buf) {
             self.counters.read_hits.add(1);

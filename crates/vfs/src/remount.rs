@@ -7,6 +7,7 @@
 //! whatever the table says. What must not happen is left to nobody's care: a mount that was removed
 //! answers nothing but what is cached for files that are open.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -103,17 +104,15 @@ impl Vfs {
     pub fn update_mount(&self, spec: MountSpec) -> Result<Vec<Outdated>> {
         let at = spec.at.clone();
         let (old, new) = self.change(|table| table.changed(mount_at(table, &spec.at)?, spec))?;
-        let (mount, mut outdated) = (mount_at(&new, &at)?, Vec::new());
-        // The hash of a directory's number changes with its storage, its node does not.
+        let mount = mount_at(&new, &at)?;
+        // Everything, and not only what is at the top: a kernel keeps what is below a directory that
+        // it finds again if a program is in there or has a file open. Numbers came from the old table.
+        let mut outdated = self.names_of(&old, mount);
         let root = Place {
             mount: Some(mount),
             path: ObjectPath::root(),
         };
-        let numbers = [&old, &new].map(|table| self.number_of(table, &root));
-        for dir in numbers.into_iter().flatten() {
-            outdated.extend(self.names_in(dir, mount));
-            outdated.push(Outdated::Attributes(dir));
-        }
+        outdated.extend(self.number_of(&old, &root).map(Outdated::Attributes));
         let is_another = old.spec(mount).id != new.spec(mount).id;
         let promised_for_ever = old.spec(mount).freshness == Freshness::Immutable;
         if is_another || promised_for_ever {
@@ -190,7 +189,12 @@ impl Vfs {
         let mut outdated = vec![Outdated::Attributes(Ino::ROOT)];
         for table in [old, new] {
             if let Some(mount) = table.root().mount {
-                outdated.extend(self.names_in(Ino::ROOT, mount));
+                let names = self.namespace.names_of(mount).into_iter();
+                let in_root = names.filter(|(dir, _)| dir.is_root());
+                outdated.extend(in_root.map(|(_, name)| Outdated::Name {
+                    dir: Ino::ROOT,
+                    name: name.as_bytes().to_vec(),
+                }));
             }
         }
         for table in [old, new] {
@@ -231,12 +235,28 @@ impl Vfs {
         })
     }
 
-    fn names_in(&self, dir: Ino, mount: MountIndex) -> impl Iterator<Item = Outdated> {
-        let names = self.namespace.names_in(mount).into_iter();
-        names.map(move |name| Outdated::Name {
-            dir,
-            name: name.as_bytes().to_vec(),
-        })
+    /// Returns all names of a mount that anybody knows.
+    fn names_of(&self, table: &MountTable, mount: MountIndex) -> Vec<Outdated> {
+        let mut numbers = HashMap::new();
+        let names = self.namespace.names_of(mount).into_iter();
+        let names = names.filter_map(|(path, name)| {
+            let number = |path: &ObjectPath| {
+                let mount = Some(mount);
+                self.number_of(
+                    table,
+                    &Place {
+                        mount,
+                        path: path.clone(),
+                    },
+                )
+            };
+            let dir = *numbers.entry(path).or_insert_with_key(number);
+            Some(Outdated::Name {
+                dir: dir?,
+                name: name.as_bytes().to_vec(),
+            })
+        });
+        names.collect()
     }
 
     fn number_of(&self, table: &MountTable, dir: &Place) -> Option<Ino> {

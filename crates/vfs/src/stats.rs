@@ -22,6 +22,8 @@ pub struct Stats {
     pub read_hits: u64,
     /// Reads that had to ask the storage.
     pub read_misses: u64,
+    /// Bytes given to readers; a file that is handed over whole counts at its open.
+    pub served_bytes: u64,
     /// Bytes asked for ahead of the readers.
     pub read_ahead_bytes: u64,
     /// Opens and reads that found their object version gone.
@@ -85,6 +87,7 @@ pub(crate) struct Counters {
     pub(crate) lookups_pending: Counter,
     pub(crate) read_hits: Counter,
     pub(crate) read_misses: Counter,
+    pub(crate) served_bytes: Counter,
     pub(crate) read_ahead_bytes: Counter,
     pub(crate) stale: Counter,
 }

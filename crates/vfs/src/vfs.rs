@@ -133,6 +133,7 @@ impl Vfs {
             lookups_pending: counters.lookups_pending.get(),
             read_hits: counters.read_hits.get(),
             read_misses: counters.read_misses.get(),
+            served_bytes: counters.served_bytes.get(),
             read_ahead_bytes: counters.read_ahead_bytes.get(),
             stale: counters.stale.get(),
         }

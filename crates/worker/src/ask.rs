@@ -125,7 +125,7 @@ impl Worker {
         mount: MountId,
         dir: &ObjectPath,
     ) -> Result<Learnt<Listing>> {
-        let value = collect(&*self.mount(mount)?, dir).await?;
+        let value = self.collect_pages(&*self.mount(mount)?, dir).await?;
         let age = Duration::ZERO;
         Ok(Learnt { value, age })
     }
@@ -146,7 +146,7 @@ impl Worker {
                     let mount = worker.mount(place.0)?;
                     let under_way = worker.knowledge.list_begins(&place);
                     let learnt = worker.moment();
-                    let listed = collect(&mount, &place.1).await;
+                    let listed = worker.collect_pages(&mount, &place.1).await;
                     worker.awake(&mount, listed.as_ref().err());
                     let mut value = listed?;
                     if let Some(under_way) = under_way {
@@ -178,6 +178,32 @@ impl Worker {
         tokio::time::timeout(WRITE_PATIENCE, written).await.ok();
         Ok(listing)
     }
+
+    /// Takes in all pages of a listing, sorted. Of an object and a directory of one name the
+    /// directory is shown, since only so can what lies below be reached.
+    async fn collect_pages(&self, mount: &Mount, dir: &ObjectPath) -> Result<Listing> {
+        let mut pages = mount.storage.list(dir);
+        let mut entries: Vec<ListEntry> = Vec::new();
+        let mut unshowable = 0;
+        while let Some(page) = pages.next().await {
+            let page = page?;
+            entries.extend(page.entries);
+            unshowable += page.unshowable;
+        }
+        if unshowable > 0 {
+            self.counters.names_unshowable.add(unshowable);
+            let uri = mount.storage.uri();
+            tracing::warn!(
+                "list '{uri}{dir}': {unshowable} names cannot be shown and are left out"
+            );
+        }
+        entries.sort_by(|a, b| {
+            let is_file = |entry: &ListEntry| entry.meta.kind != types::NodeKind::Directory;
+            a.name.cmp(&b.name).then(is_file(a).cmp(&is_file(b)))
+        });
+        entries.dedup_by(|next, kept| next.name == kept.name);
+        Ok(entries.into())
+    }
 }
 
 fn find(listed: &Learnt<Listing>, path: &ObjectPath) -> Result<Learnt<ObjectMeta>> {
@@ -195,20 +221,4 @@ fn find(listed: &Learnt<Listing>, path: &ObjectPath) -> Result<Learnt<ObjectMeta
         }),
         None => Err(absent(path)),
     }
-}
-
-/// Takes in all pages of a listing, sorted. Of an object and a directory of one name the
-/// directory is shown, since only so can what lies below be reached.
-async fn collect(mount: &Mount, dir: &ObjectPath) -> Result<Listing> {
-    let mut pages = mount.storage.list(dir);
-    let mut entries: Vec<ListEntry> = Vec::new();
-    while let Some(page) = pages.next().await {
-        entries.extend(page?.entries);
-    }
-    entries.sort_by(|a, b| {
-        let is_file = |entry: &ListEntry| entry.meta.kind != types::NodeKind::Directory;
-        a.name.cmp(&b.name).then(is_file(a).cmp(&is_file(b)))
-    });
-    entries.dedup_by(|next, kept| next.name == kept.name);
-    Ok(entries.into())
 }

@@ -7,7 +7,7 @@
 //! outlives the process; `ask` is how it is learnt.
 //!
 //! Only what the storage said is remembered: a failure never becomes "not found". When a storage
-//! does not answer, a mount with a maximum age serves what it knew before (counted) and lets the
+//! does not answer, a mount with a maximum age serves the names it knew before (counted) and lets the
 //! storage rest for a few seconds; a mount that asks always passes the error on.
 
 use std::sync::Arc;
@@ -45,6 +45,13 @@ pub(crate) fn absent(path: &ObjectPath) -> Error {
     )
 }
 
+fn unknown(path: &ObjectPath) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("the storage does not answer, and '{path}' was not known before"),
+    )
+}
+
 pub(crate) fn is_outage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
 }
@@ -73,10 +80,15 @@ impl Worker {
         let fresh = |learnt: Moment| freshness.left(learnt.age(now)).is_some();
         let (learnt, meta) = self.knowledge.entry(mount, &dir, &name, fresh)?;
         let age = self.usable(mount, freshness, learnt)?;
-        Some(
-            meta.map(|value| Learnt { value, age })
-                .ok_or_else(|| absent(path)),
-        )
+        let is_fresh = freshness.left(age).is_some();
+        Some(meta.map(|value| Learnt { value, age }).ok_or_else(|| {
+            // That there was none then does not mean that there is none now.
+            if is_fresh {
+                absent(path)
+            } else {
+                unknown(path)
+            }
+        }))
     }
 
     /// Returns what a path stands for, from knowledge or from the storage. One flight for all who
@@ -119,9 +131,9 @@ impl Worker {
                 (Err(error), Some((learnt, meta)))
                     if worker.may_serve_old(mount, freshness, &error) =>
                 {
+                    // That there was none then does not mean that there is none now.
                     let age = learnt.age(worker.moment());
-                    meta.map(|value| Learnt { value, age })
-                        .ok_or_else(|| absent(&path))
+                    meta.map(|value| Learnt { value, age }).ok_or(error)
                 }
                 (asked, _) => asked,
             }

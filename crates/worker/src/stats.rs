@@ -29,6 +29,7 @@ pub(crate) struct Counters {
     pub(crate) fills_late: Counter,
     pub(crate) stale_served: Counter,
     pub(crate) neighbours: Counter,
+    pub(crate) names_unshowable: Counter,
 }
 
 /// A snapshot of the counters, since the worker was made.
@@ -54,6 +55,8 @@ pub struct Stats {
     pub stale_served: u64,
     /// Files fetched ahead of a job that reads the files around them.
     pub neighbours: u64,
+    /// Names in listings that a file system cannot show, which were left out; again at each listing.
+    pub names_unshowable: u64,
     /// Bytes of the memory budget in use.
     pub memory_used: u64,
     /// The memory budget.

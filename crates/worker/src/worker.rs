@@ -136,6 +136,7 @@ impl Worker {
             fills_late: counters.fills_late.get(),
             stale_served: counters.stale_served.get(),
             neighbours: counters.neighbours.get(),
+            names_unshowable: counters.names_unshowable.get(),
             memory_used,
             memory_total,
         }

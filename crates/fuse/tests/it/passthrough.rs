@@ -185,16 +185,20 @@ fn without_passthrough_everything_is_the_same_but_for_who_reads() {
     };
     assert_eq!(reason, "it was switched off");
     let mut asked = Vec::new();
-    for _ in 0..3 {
+    // More than twice only where something else takes pages from the kernel meanwhile.
+    for _ in 0..20 {
         let file = rig.open("file");
         assert_eq!(drain(&file), bytes(LARGE));
         assert_eq!(Map::of(&file, LARGE).bytes(), bytes(LARGE));
         assert_eq!(rig.session.stats().open_passthrough, 0);
         asked.push(reads(&rig));
+        if asked.array_windows().any(|[before, after]| before == after) {
+            break;
+        }
     }
     assert!(asked[0] > 0);
-    assert_eq!(
-        asked[0], asked[2],
-        "the kernel kept its pages of this version"
+    assert!(
+        asked.len() < 20,
+        "the kernel never kept its pages of this version: {asked:?}"
     );
 }

@@ -137,7 +137,7 @@ async fn in_an_outage_old_knowledge_is_served_and_the_storage_rests() {
         assert_eq!(names(&rig, "d").await, ["a"]);
         assert_eq!(
             stat(&rig, "d/x", MINUTE).await.unwrap_err().kind(),
-            ErrorKind::NotFound
+            ErrorKind::Unavailable
         );
     }
     assert_eq!(rig.storage.asked(), (2, 0));
