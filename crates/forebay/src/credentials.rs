@@ -10,20 +10,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-
-/// Options of storages whose values are secrets; they have no place on a command line or in a file.
-pub(crate) const SECRET_OPTIONS: [&str; 10] = [
-    "access_key_id",
-    "secret_access_key",
-    "session_token",
-    "account_key",
-    "sas_token",
-    "connection_string",
-    "client_secret",
-    "credential",
-    "token",
-    "password",
-];
+pub(crate) use ufs::SECRET_OPTIONS;
 
 /// The name under which one reference for all options is kept.
 const WHOLE: &str = "*";

@@ -191,6 +191,12 @@ async fn an_update_changes_freshness_and_owners_and_keeps_inodes_and_open_files(
     let before = rig.lookup("m/dir/file").await.unwrap();
     let open = rig.open("m/dir/file").await.unwrap().handle;
     let dir = rig.lookup("m/dir").await.unwrap();
+    let expected = [
+        name(mount.ino, "dir"),
+        name(dir.ino, "file"),
+        Outdated::Attributes(mount.ino),
+        name(Ino::ROOT, "m"),
+    ];
     rig.put("s/dir/file", "second");
     assert_eq!(rig.cat("m/dir/file").await.unwrap(), b"one");
 
@@ -204,11 +210,6 @@ async fn an_update_changes_freshness_and_owners_and_keeps_inodes_and_open_files(
         .await;
     spec.attributes.uid = 42;
     let outdated = rig.vfs.update_mount(spec).unwrap();
-    let expected = [
-        name(mount.ino, "dir"),
-        Outdated::Attributes(mount.ino),
-        name(Ino::ROOT, "m"),
-    ];
     for one in &expected {
         assert!(outdated.contains(one), "no {one:?} in {outdated:?}");
     }
