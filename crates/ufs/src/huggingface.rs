@@ -31,7 +31,14 @@ use crate::http::{
 use crate::uri::invalid;
 use crate::{Counters, Settings, UnderStorage};
 
-const OPTIONS: [&str; 5] = ["endpoint", "token", "anonymous", "follow", "ca_bundle"];
+const OPTIONS: [&str; 6] = [
+    "endpoint",
+    "token",
+    "token_path",
+    "anonymous",
+    "follow",
+    "ca_bundle",
+];
 /// A page of 1,000 entries with paths of some kilobytes.
 const PAGE_BYTES_MAX: usize = 16 << 20;
 /// A file that comes whole although a part was asked is skipped through up to this length.
@@ -317,6 +324,12 @@ fn authorize(
             None => Ok(None),
             Some(_) => Err(invalid("anonymous=true and a token exclude each other")),
         };
+    }
+    if let Some(file) = settings.text("token_path") {
+        // Named by the user, so it must be there.
+        let bearer = Bearer::of_file(file.into())
+            .ok_or_else(|| invalid(format!("there is no token in the file '{file}'")))?;
+        return Ok(Some(Box::new(bearer)));
     }
     let names = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"];
     if let Some(token) = first_set(settings, env, "token", &names) {

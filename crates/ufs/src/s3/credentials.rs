@@ -60,7 +60,7 @@ mod tests {
 
     use http::Request;
     use reqsign_core::StaticEnv;
-    use types::SystemClock;
+    use types::{ManualClock, SystemClock};
 
     use super::*;
     use crate::http::{Fault, Files};
@@ -129,6 +129,44 @@ mod tests {
                 "{profile:?}: {who}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn credentials_that_were_refused_are_looked_for_again_but_not_all_the_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("credentials");
+        let write = |id: &str| {
+            let keys = format!("aws_access_key_id = {id}\naws_secret_access_key = hush\n");
+            std::fs::write(&file, format!("[default]\n{keys}")).unwrap();
+        };
+        let envs = [
+            ("AWS_SHARED_CREDENTIALS_FILE", file.to_str().unwrap()),
+            NO_METADATA,
+        ];
+        let env = StaticEnv {
+            home_dir: None,
+            envs: HashMap::from(envs.map(|(k, v)| (k.into(), v.into()))),
+        };
+        let context = Context::new().with_env(env).with_file_read(Files);
+        let clock = Arc::new(ManualClock::default());
+        let chain = Credentials::Chain { profile: None };
+        let signature = authorize(chain, "r-1", context, Arc::clone(&clock) as _).unwrap();
+        let signs_as = async |id: &str| {
+            let request = Request::get("http://h/b/k").body(()).unwrap();
+            let (mut parts, ()) = request.into_parts();
+            signature.sign(&mut parts).await.unwrap();
+            let who = parts.headers["authorization"].to_str().unwrap();
+            who.contains(&format!("Credential={id}/"))
+        };
+        write("OLD");
+        assert!(signs_as("OLD").await);
+        write("NEW");
+        assert!(signs_as("OLD").await, "kept while it is good");
+        assert!(signature.renew());
+        assert!(signs_as("NEW").await);
+        assert!(!signature.renew(), "too soon");
+        clock.advance(std::time::Duration::from_secs(11));
+        assert!(signature.renew());
     }
 
     #[tokio::test]

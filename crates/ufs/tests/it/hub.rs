@@ -26,6 +26,8 @@ struct State {
     reads_of_address: Option<u32>,
     reads: BTreeMap<String, u32>,
     next_address: u32,
+    /// Another token than the first, once it was changed.
+    token: Option<String>,
 }
 
 /// A running hub with one data set, `owner/name`, private to those who show the token.
@@ -60,6 +62,11 @@ impl Hub {
         self.state.lock().unwrap().main.remove(path);
     }
 
+    /// Takes this token from now on, and the old one no more.
+    pub(crate) fn change_token(&self, token: &str) {
+        self.state.lock().unwrap().token = Some(token.into());
+    }
+
     /// Makes addresses of bytes end after so many reads.
     pub(crate) fn limit_addresses(&self, reads: u32) {
         self.state.lock().unwrap().reads_of_address = Some(reads);
@@ -67,7 +74,8 @@ impl Hub {
 }
 
 fn answer(state: &mut State, asked: &Asked, network: &str) -> Told {
-    if asked.header("authorization") != format!("Bearer {TOKEN}") {
+    let token = state.token.as_deref().unwrap_or(TOKEN);
+    if asked.header("authorization") != format!("Bearer {token}") {
         return refused("401 Unauthorized", "RepoNotFound");
     }
     let (path, query) = asked.target.split_once('?').unwrap_or((&asked.target, ""));

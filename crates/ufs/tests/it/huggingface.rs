@@ -36,11 +36,21 @@ impl Repository {
 }
 
 async fn open_at(hub: &Hub, uri: &str, more: &[(&str, &str)]) -> Arc<dyn UnderStorage> {
-    let options = [("endpoint", hub.door.endpoint()), ("token", TOKEN)];
+    open_as(hub, uri, &[("token", TOKEN)], more).await
+}
+
+async fn open_as(
+    hub: &Hub,
+    uri: &str,
+    who: &[(&str, &str)],
+    more: &[(&str, &str)],
+) -> Arc<dyn UnderStorage> {
+    let options = [("endpoint", hub.door.endpoint())];
     let settings = Settings {
         uri: uri.into(),
         options: options
             .iter()
+            .chain(who)
             .chain(more)
             .map(|(k, v)| ((*k).into(), (*v).into()))
             .collect(),
@@ -150,6 +160,29 @@ async fn an_address_that_is_no_longer_good_is_asked_for_again() {
         let range = ByteRange::new(offset, 1);
         assert_eq!(read(&*storage, b"large", &tag, range).await.unwrap(), [7]);
     }
+}
+
+#[tokio::test]
+async fn a_token_that_was_changed_is_found_without_a_new_mount() {
+    let hub = Hub::start().await;
+    hub.put("file", b"x");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    let who = [("token_path", file.to_str().unwrap())];
+    let storage = open_as(&hub, "hf://datasets/owner/name", &who, &[]).await;
+    list(&*storage, b"").await.unwrap();
+    hub.change_token("hf_n3w");
+    let error = list(&*storage, b"").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    std::fs::write(&file, "hf_n3w").unwrap();
+    let asked = hub.door.asked().len();
+    list(&*storage, b"").await.unwrap();
+    assert_eq!(
+        hub.door.asked().len(),
+        asked + 2,
+        "refused, and again with the new one"
+    );
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 )]
 
 mod azure;
+mod docs;
 mod ceph;
 mod faults;
 mod gcs;
