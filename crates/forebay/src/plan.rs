@@ -266,9 +266,11 @@ pub(crate) fn absolute_uri(uri: &str) -> Result<String> {
 
 /// Refuses `scheme://user:password@host`: a URI is shown in lists of mounts and in logs.
 pub(crate) fn check_no_userinfo(uri: &str) -> Result<()> {
-    let authority = uri.split_once("://").map_or("", |(_, rest)| rest);
-    let authority = authority.split('/').next().unwrap_or_default();
-    if authority.contains('@') {
+    let (scheme, rest) = uri.split_once("://").unwrap_or_default();
+    let authority = rest.split('/').next().unwrap_or_default();
+    // There a container stands before the '@', which the driver checks.
+    let names_container = matches!(scheme, "abfs" | "abfss" | "wasb" | "wasbs");
+    if authority.contains('@') && (!names_container || authority.contains(':')) {
         bail!(
             "a URI must not hold credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
              or use a profile"
@@ -397,5 +399,13 @@ mod tests {
         assert!(absolute_uri("data").unwrap().ends_with("/data"));
         assert!(absolute_uri("data").unwrap().starts_with('/'));
         assert!(absolute_uri("").is_err());
+    }
+
+    #[test]
+    fn a_container_before_the_account_is_no_password() {
+        assert!(check_no_userinfo("abfss://data@account.dfs.core.windows.net/x").is_ok());
+        assert!(check_no_userinfo("abfss://u:p@account.dfs.core.windows.net/x").is_err());
+        assert!(check_no_userinfo("s3://key@bucket/").is_err());
+        assert!(check_no_userinfo("hf://datasets/owner/name@main").is_ok());
     }
 }
