@@ -139,11 +139,20 @@ impl DaemonNode {
         trees.collect()
     }
 
+    fn names(&self) -> wire::Names {
+        let worker = self.rooms.worker.stats();
+        wire::Names {
+            left_out: worker.names_unshowable,
+            served_old: worker.stale_served,
+        }
+    }
+
     fn cache(&self) -> wire::Cache {
         let (cache, worker) = (self.rooms.store.stats(), self.rooms.worker.stats());
-        let asked = worker.hits + worker.misses;
+        let served = self.rooms.vfs.stats().served_bytes;
+        let spared = served.saturating_sub(worker.fetched_bytes);
         #[allow(clippy::cast_precision_loss, reason = "a ratio for people")]
-        let ratio = || worker.hits as f64 / asked as f64;
+        let ratio = || spared as f64 / served as f64;
         wire::Cache {
             dir: self.plan.cache.dir.display().to_string(),
             capacity_bytes: cache.capacity,
@@ -153,7 +162,9 @@ impl DaemonNode {
             pages: cache.pages,
             hits: worker.hits,
             misses: worker.misses,
-            hit_ratio: (asked > 0).then(ratio),
+            served_bytes: served,
+            fetched_bytes: worker.fetched_bytes,
+            hit_ratio: (served > 0).then(ratio),
             fills: cache.fills,
             evictions: cache.evictions,
             corrupt_pages: cache.corrupt,
@@ -198,6 +209,7 @@ impl Node for DaemonNode {
                 .as_ref()
                 .map(|file| file.display().to_string()),
             mounts: self.rooms.mounts.list(),
+            names: self.names(),
             trees_ahead: self.trees_ahead(),
             cache: self.cache(),
             memory: wire::Memory {

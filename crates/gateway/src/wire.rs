@@ -31,10 +31,22 @@ pub struct Status {
     pub memory: Memory,
     /// How the kernel is served.
     pub kernel: Kernel,
+    /// What does not show in the tree, or is old there.
+    pub names: Names,
     /// Trees of small files that are fetched ahead of their readers.
     pub trees_ahead: Vec<TreeAhead>,
     /// Latest warnings and errors, oldest first.
     pub last_errors: Vec<Event>,
+}
+
+/// What does not show in the tree, or is old there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Names {
+    /// Names in listings that a file system cannot show; counted again at each listing.
+    pub left_out: u64,
+    /// Answers from knowledge past its age, because the storage did not answer.
+    pub served_old: u64,
 }
 
 /// One storage in the tree.
@@ -195,11 +207,16 @@ pub struct Cache {
     pub objects: u64,
     /// Pages it holds.
     pub pages: u64,
-    /// Reads that it answered.
+    /// Opens and reads that needed no request.
     pub hits: u64,
-    /// Reads that it could not answer.
+    /// Opens and reads that waited for the storage.
     pub misses: u64,
-    /// Hits over hits and misses; none before the first read.
+    /// Bytes given to readers; a file that is handed to the kernel counts whole at its open.
+    pub served_bytes: u64,
+    /// Bytes of data fetched from the storages, also ahead of readers.
+    pub fetched_bytes: u64,
+    /// The share of the bytes given to readers that had not to be fetched since the daemon
+    /// started; none before the first read.
     pub hit_ratio: Option<f64>,
     /// Pages written into it.
     pub fills: u64,

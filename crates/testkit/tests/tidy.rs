@@ -230,10 +230,11 @@ fn every_promise_names_tests_that_exist() {
     let mut number = None;
     for line in promises.lines().chain(["end. "]) {
         let starts = line.split_once(". ").map(|(start, _)| start);
-        if let Some(next) = starts.filter(|start| *start == "end" || start.parse::<u32>().is_ok()) {
-            if let Some(number) = number.replace(next.to_owned()) {
-                faults.push(format!("SEMANTICS.md, {number}: no tests are named"));
-            }
+        let starts_one = |start: &&str| *start == "end" || start.parse::<u32>().is_ok();
+        if let Some(next) = starts.filter(starts_one)
+            && let Some(number) = number.replace(next.to_owned())
+        {
+            faults.push(format!("SEMANTICS.md, {number}: no tests are named"));
         }
         let Some((_, names)) = line.split_once("Tests: ") else {
             continue;

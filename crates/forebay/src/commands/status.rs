@@ -157,21 +157,17 @@ fn table(status: &wire::Status) -> Table {
     for tree in &status.trees_ahead {
         row("neighbours", ahead(tree));
     }
+    if status.names != wire::Names::default() {
+        row("names", names(status.names));
+    }
     row("cache", cache(&status.cache));
     row("  directory", status.cache.dir.clone());
     row("  hit ratio", hits(&status.cache));
     if let Some(reason) = &status.cache.retired {
         row("  retired", reason.clone());
     }
-    let memory = status.memory;
-    row(
-        "memory",
-        format!(
-            "{} of {}",
-            size(memory.used_bytes),
-            size(memory.budget_bytes)
-        ),
-    );
+    let (used, budget) = (status.memory.used_bytes, status.memory.budget_bytes);
+    row("memory", format!("{} of {}", size(used), size(budget)));
     let open = status.kernel.open_files;
     row(
         "open files",
@@ -243,12 +239,31 @@ fn ahead(tree: &wire::TreeAhead) -> String {
     )
 }
 
+fn names(names: wire::Names) -> String {
+    let mut parts = Vec::new();
+    for (count, what) in [
+        (
+            names.left_out,
+            "left out of listings: no file system can show them",
+        ),
+        (
+            names.served_old,
+            "answered from old knowledge: the storage was away",
+        ),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    parts.join("; ")
+}
+
 fn hits(cache: &wire::Cache) -> String {
     let mut text = match cache.hit_ratio {
         Some(ratio) => format!(
-            "{:.1} % of {} reads",
+            "{:.1} % of {} read",
             ratio * 100.0,
-            cache.hits + cache.misses
+            size(cache.served_bytes)
         ),
         None => "nothing read yet".to_owned(),
     };

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Stdio;
 
 use testkit::data;
-use testkit::sandbox::{Mount, Sandbox};
+use testkit::sandbox::{Mount, Sandbox, drop_kernel_caches};
 use testkit::storage::{BUCKET, Storage};
 use testkit::wait;
 
@@ -314,4 +314,42 @@ fn what_a_daemon_leaves_on_disk_is_for_its_owner_only() {
     assert_eq!(mode & 0o177, 0, "the socket is open to others: {mode:o}");
     let mode = fs::metadata(sandbox.log()).unwrap().permissions().mode();
     assert_eq!(mode & 0o037, 0, "the log is open to others: {mode:o}");
+}
+
+#[test]
+fn the_hit_ratio_is_the_share_of_the_bytes_that_were_not_fetched() {
+    let storage = Storage::local();
+    for index in 0..40 {
+        storage.put(format!("images/{index}"), index, 100_000);
+    }
+    storage.put("large", 7, 20 << 20);
+    let sandbox = Sandbox::new(&storage);
+    let mount = sandbox.mount(&storage).start();
+    let ratio = || mount.status().0["cache"]["hit_ratio"].as_f64();
+    let read = || {
+        for index in 0..40 {
+            mount.read(format!("images/{index}"));
+        }
+        mount.read("large");
+    };
+    assert_eq!(ratio(), None);
+    read();
+    assert!(ratio().unwrap() < 0.01, "a cold epoch: {:?}", ratio());
+    drop_kernel_caches();
+    read();
+    let warm = ratio().unwrap();
+    assert!((0.49..0.51).contains(&warm), "and a warm one: {warm}");
+}
+
+#[test]
+fn names_that_cannot_be_shown_are_counted() {
+    let storage = Storage::local();
+    storage.put("file", 1, 10);
+    let pipe = storage.root().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let sandbox = Sandbox::new(&storage);
+    let mount = sandbox.mount(&storage).start();
+    assert_eq!(fs::read_dir(mount.point()).unwrap().count(), 1);
+    assert!(mount.status().number("/names/left_out") > 0);
 }
