@@ -194,7 +194,7 @@ async fn what_is_wrong_with_a_mount_is_said_by_the_probe() {
                 ("sas_token", "sv=2022-11-02&sp=r&sig=aHVudGVyMg%3D%3D"),
             ],
             ErrorKind::PermissionDenied,
-            "on container 'container'",
+            "read container 'container'",
         ),
     ];
     for (place, options, kind, advice) in cases {

@@ -162,6 +162,40 @@ async fn read_briefly(storage: &dyn UnderStorage, range: ByteRange) -> (Vec<u8>,
 }
 
 #[tokio::test]
+async fn names_go_out_as_they_are() {
+    let longest = "x".repeat(1024);
+    let names = [
+        (" a ", "%20a%20"),
+        ("\na\t", "%0Aa%09"),
+        ("\u{1}\u{7f}", "%01%7F"),
+        ("a%2Fb", "a%252Fb"),
+        ("a+b", "a%2Bb"),
+        ("?q=1&r", "%3Fq%3D1%26r"),
+        ("#f", "%23f"),
+        ("%2e%2e", "%252e%252e"),
+        ("e\u{301}\u{e9}", "e%CC%81%C3%A9"),
+        (longest.as_str(), longest.as_str()),
+    ];
+    for driver in &DRIVERS {
+        let liar = Liar::start(|_, _| told("404 Not Found", &[], b"")).await;
+        let storage = driver.open(&liar).await;
+        for (name, encoded) in &names {
+            let before = liar.asked().len();
+            // Whatever comes of it: what is looked at is what was asked for.
+            let _absent = stat(&*storage, format!("dir/{name}").as_bytes()).await;
+            let target = liar.asked()[before].target.clone();
+            let path = target.split('?').next().unwrap().replace("dir%2F", "dir/");
+            let wanted = format!("/dir/{encoded}");
+            assert!(
+                path.ends_with(&wanted),
+                "{}: {name:?}: {target}",
+                driver.uri
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_breaks_off_is_resumed_under_the_same_condition() {
     for driver in &DRIVERS {
         for end in [End::Close, End::Reset, End::Silence] {
