@@ -2,8 +2,9 @@
 //! The configuration file of `forebay serve`: which keys there are and what they mean.
 //!
 //! Every fault of a file is reported at once, each with its line; an unknown key names the nearest
-//! known one. Secrets are references only (`env:NAME`, `file:/path`), resolved here and never
-//! printed. `reader` walks the TOML; this file knows the keys.
+//! known one. Secrets are references only (`env:NAME`, `file:/path`); that they lead somewhere is
+//! checked here, and what they lead to is not kept. `reader` walks the TOML; this file knows the
+//! keys; `alluxio` writes such a file from that of another product.
 
 pub(crate) mod alluxio;
 mod reader;

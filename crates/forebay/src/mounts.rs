@@ -101,6 +101,7 @@ pub(crate) async fn begin(
         beginning.notices.push(notice);
         Vec::new()
     });
+    let mut restored = Vec::new();
     for one in remembered {
         let at = &one.mount.at;
         if beginning.mounts.iter().any(|mount| mount.plan.at == *at) {
@@ -111,8 +112,14 @@ pub(crate) async fn begin(
             beginning.shadowed.push(one);
             continue;
         }
+        restored.push(one);
+    }
+    let opened = restored.iter().map(|one| {
         let identity = Some(one.identity.as_str());
-        let storage = MountedStorage::open_some_time(&one.mount, clock, timeout, identity).await;
+        MountedStorage::open_some_time(&one.mount, clock, timeout, identity)
+    });
+    let opened = futures::future::join_all(opened).await;
+    for (one, storage) in restored.into_iter().zip(opened) {
         beginning.mounts.push(Live {
             plan: one.mount,
             storage,
@@ -230,9 +237,12 @@ impl Mounts {
         let plan = &live.plan;
         // The same reference again asks for the secret that is behind it by now.
         if plan.options != before.options || request.change.credentials.is_some() {
-            live.storage = self
-                .open(plan, request.change.no_check, Some(&live))
-                .await?;
+            let unchanged = Live {
+                plan: before,
+                ..live.clone()
+            };
+            let opened = self.open(plan, request.change.no_check, Some(&unchanged));
+            live.storage = opened.await?;
         }
         let spec = spec(&live, &self.doors.worker)?;
         let id = spec.id;
@@ -299,8 +309,12 @@ impl Mounts {
         let storage = match shared {
             Some((_, live)) => live.storage,
             None if no_check => {
-                let identity = before.map(|live| live.storage.identity().to_owned());
-                let identity = identity.as_deref();
+                // What was learnt with other credentials or elsewhere is not this mount's.
+                let before = before.filter(|before| {
+                    let before = &before.plan;
+                    (&before.options, &before.credentials) == (&plan.options, &plan.credentials)
+                });
+                let identity = before.map(|before| before.storage.identity());
                 MountedStorage::open_some_time(plan, &self.clock, timeout, identity).await
             }
             None => MountedStorage::open(plan, &self.clock, timeout).await?,
@@ -389,7 +403,7 @@ fn apply(plan: &mut MountPlan, change: &wire::MountChange) -> Result<()> {
         plan.freshness = values::freshness(freshness).map_err(invalid)?;
     }
     for mode in [change.file_mode, change.dir_mode].into_iter().flatten() {
-        if mode > 0o7777 {
+        if mode > 0o777 {
             return Err(invalid(format!("{mode:o} is not a mode in octal digits")));
         }
     }

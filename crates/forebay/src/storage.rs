@@ -77,7 +77,15 @@ pub(crate) async fn open(
         request_timeout,
         max_connections: CONNECTIONS_MAX,
     };
-    ufs::open(&settings, Arc::clone(clock)).await
+    // A directory on a file server that is away may hang.
+    let opened = ufs::open(&settings, Arc::clone(clock));
+    match tokio::time::timeout(request_timeout, opened).await {
+        Ok(opened) => opened,
+        Err(_) => Err(Error::new(
+            ErrorKind::Timeout,
+            format!("open '{}': no answer in {request_timeout:?}", mount.uri),
+        )),
+    }
 }
 
 impl MountedStorage {
@@ -112,10 +120,12 @@ impl MountedStorage {
         match MountedStorage::open(mount, clock, request_timeout).await {
             Ok(storage) => storage,
             Err(error) => {
-                let identity = identity_then.map_or_else(
-                    || identity(&mount.uri, &mount.options, &mount.credentials),
-                    str::to_owned,
-                );
+                // What the driver would say is not known: all options may be part of it.
+                let unknown = || {
+                    let place = format!("{} with {:?}", mount.uri, mount.options);
+                    identity(&place, &mount.options, &mount.credentials)
+                };
+                let identity = identity_then.map_or_else(unknown, str::to_owned);
                 let inner = MountedStorage::closed(mount, identity, clock, request_timeout);
                 inner.state.lock().fault = Some(error.to_string());
                 MountedStorage(Arc::new(inner))
@@ -148,7 +158,19 @@ impl MountedStorage {
 }
 
 impl Inner {
-    async fn storage(&self) -> Result<&Arc<dyn UnderStorage>> {
+    async fn storage(&self, deadline: Deadline) -> Result<&Arc<dyn UnderStorage>> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let opened = tokio::time::timeout_at(deadline.instant().into(), self.open_now()).await;
+        let opened = opened.unwrap_or_else(|_| {
+            let message = format!("the storage of '/{}' was not opened in time", self.mount.at);
+            Err(Error::new(ErrorKind::Timeout, message))
+        });
+        opened.inspect_err(|error| self.note(Some(error)))
+    }
+
+    async fn open_now(&self) -> Result<&Arc<dyn UnderStorage>> {
         let opened = self.opened.get_or_try_init(|| async {
             if let Some((error, until)) = &self.state.lock().closed
                 && until.instant() > self.clock.now()
@@ -165,7 +187,7 @@ impl Inner {
                 error
             })
         });
-        opened.await.inspect_err(|error| self.note(Some(error)))
+        opened.await
     }
 
     fn answered<T>(&self, answer: Result<T>) -> Result<T> {
@@ -218,14 +240,15 @@ impl UnderStorage for MountedStorage {
     }
 
     async fn stat(&self, path: &ObjectPath, deadline: Deadline) -> Result<ObjectMeta> {
-        let storage = self.0.storage().await?;
+        let storage = self.0.storage(deadline).await?;
         self.0.answered(storage.stat(path, deadline).await)
     }
 
     fn list(&self, dir: &ObjectPath) -> ListStream {
         let (inner, dir) = (Arc::clone(&self.0), dir.clone());
         let listing = async move {
-            match inner.storage().await {
+            let deadline = inner.clock.deadline(inner.request_timeout);
+            match inner.storage(deadline).await {
                 Ok(storage) => {
                     let pages = storage.list(&dir);
                     let inner = Arc::clone(&inner);
@@ -244,18 +267,18 @@ impl UnderStorage for MountedStorage {
         range: ByteRange,
         deadline: Deadline,
     ) -> Result<ByteStream> {
-        let storage = self.0.storage().await?;
+        let storage = self.0.storage(deadline).await?;
         self.0
             .answered(storage.read(path, tag, range, deadline).await)
     }
 
     async fn read_link(&self, path: &ObjectPath, deadline: Deadline) -> Result<Vec<u8>> {
-        let storage = self.0.storage().await?;
+        let storage = self.0.storage(deadline).await?;
         self.0.answered(storage.read_link(path, deadline).await)
     }
 
     async fn check(&self, deadline: Deadline) -> Result<()> {
-        let storage = self.0.storage().await?;
+        let storage = self.0.storage(deadline).await?;
         self.0.answered(storage.check(deadline).await)
     }
 

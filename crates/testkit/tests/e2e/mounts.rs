@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use serde_json::Value;
@@ -629,4 +630,41 @@ fn mounts_check_tells_what_works_and_how_to_mend_what_does_not() {
     assert!(finished.stdout.contains("--credentials"), "{finished:?}");
     assert!(!format!("{finished:?}").contains("hunter2"));
     assert_eq!(finished.status.code(), Some(1));
+}
+
+#[test]
+fn a_tree_that_is_loaded_ahead_is_told_by_status_and_a_flag_forbids_it() {
+    const FILES: usize = 300;
+    for forbidden in [true, false] {
+        let storage = Storage::s3();
+        for index in 0..FILES {
+            storage.put(format!("sets/train/{index:03}"), 1, 20_000);
+        }
+        let sandbox = sandbox_of(&storage);
+        let mount = match forbidden {
+            true => sandbox.mount(&storage).switch("--no-neighbours").start(),
+            false => sandbox.mount(&storage).start(),
+        };
+        storage.relay().set_latency(Duration::from_millis(50));
+        for index in 0..20 {
+            mount.read(format!("sets/train/{index:03}"));
+        }
+        if forbidden {
+            let status = mount.status();
+            assert_eq!(status.number("/mounts/0/requests/get"), 20);
+            assert_eq!(status.0["trees_ahead"], Value::Array(Vec::new()));
+            continue;
+        }
+        wait::until("status tells of the tree", || {
+            mount.status().0["trees_ahead"][0]["path"] == "/sets/train"
+        });
+        let table = sandbox.run(&["status"]).success();
+        wait::until("all of it is there", || {
+            mount.status().number("/cache/objects") == FILES as u64
+        });
+        assert!(
+            table.contains("ahead of readers") || table.contains("300 objects"),
+            "{table}"
+        );
+    }
 }
