@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Tests of the drivers through the crate's public face: against a real S3 server, a real
-//! directory, and a server that lies.
+//! Tests of the drivers through the crate's public face: against real servers, a real directory, a
+//! small hub of ours, and a server that lies.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An S3 storage that fails and lies: never a wrong byte, and errors that say what is wrong.
+//! An S3 storage that fails and lies, in its own codes and pages: never a wrong byte, and errors
+//! that say what is wrong. What all storages over HTTP have in common is in `faults`.
 
 use std::time::Duration;
 
@@ -41,109 +42,6 @@ async fn read_briefly(storage: &dyn UnderStorage, range: ByteRange) -> (Vec<u8>,
 fn broken(mut told: Told, missing: usize, end: End) -> Told {
     told.bytes.truncate(told.bytes.len() - missing);
     Told { end, ..told }
-}
-
-#[tokio::test]
-async fn a_body_that_breaks_off_is_resumed_under_the_same_condition() {
-    for end in [End::Close, End::Reset, End::Silence] {
-        let liar = Liar::start(move |index, asked| match index {
-            0 => broken(honest(asked, CONTENT, "v1"), 20, end),
-            1 => broken(honest(asked, CONTENT, "v1"), 7, end),
-            _ => honest(asked, CONTENT, "v1"),
-        });
-        let liar = liar.await;
-        let storage = liar.open().await;
-        let bytes = read(&*storage, b"k", &v1(CONTENT.len()), whole())
-            .await
-            .unwrap();
-        assert_eq!(bytes, CONTENT, "{end:?}");
-        let asked = liar.asked();
-        let ranges: Vec<_> = asked.iter().map(|asked| asked.range()).collect();
-        assert_eq!(ranges, [(0, 35), (16, 35), (29, 35)], "{end:?}");
-        assert!(
-            asked
-                .iter()
-                .all(|asked| asked.header("if-match") == "\"v1\"")
-        );
-        let counts = storage.counters().snapshot();
-        assert_eq!((counts.get, counts.retries, counts.bytes_read), (3, 2, 36));
-    }
-}
-
-#[tokio::test]
-async fn a_body_that_stays_short_is_an_error() {
-    let liar = Liar::start(|_, asked| {
-        let (first, _) = asked.range();
-        match first {
-            0 => broken(honest(asked, CONTENT, "v1"), 26, End::Close),
-            _ => broken(honest(asked, CONTENT, "v1"), 26, End::Reset),
-        }
-    });
-    let liar = liar.await;
-    let (bytes, end) = read_briefly(&*liar.open().await, whole()).await;
-    assert_eq!(bytes, &CONTENT[..10]);
-    let error = end.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert!(error.to_string().starts_with("gave up after"), "{error}");
-    assert!(error.to_string().contains("read s3://b/k"), "{error}");
-}
-
-#[tokio::test]
-async fn a_chunked_body_that_is_short_or_long_never_passes_for_the_range() {
-    for body in [
-        "5\r\n01234\r\n0\r\n\r\n",
-        "b\r\n0123456789X\r\n0\r\n\r\n",
-        "a\r\n0123456789\r\n",
-    ] {
-        let liar = Liar::start(move |_, _| {
-            let headers = [
-                ("Content-Range", "bytes 0-9/36"),
-                ("ETag", "\"v1\""),
-                ("Transfer-Encoding", "chunked"),
-            ];
-            told("206 Partial Content", &headers, body.as_bytes())
-        });
-        let liar = liar.await;
-        let (bytes, end) = read_briefly(&*liar.open().await, ByteRange::new(0, 10)).await;
-        assert!(bytes.len() < 10, "{body:?}");
-        assert_eq!(end.unwrap_err().kind(), ErrorKind::Unavailable, "{body:?}");
-    }
-}
-
-#[tokio::test]
-async fn an_answer_of_another_range_is_not_used() {
-    type Wrong = fn() -> Told;
-    let cases: [(Wrong, ErrorKind); 4] = [
-        (
-            || wrong("206 Partial Content", Some("bytes 0-9/36")),
-            ErrorKind::Unavailable,
-        ),
-        (
-            || wrong("206 Partial Content", Some("bytes 10-18/36")),
-            ErrorKind::Unavailable,
-        ),
-        (
-            || wrong("206 Partial Content", None),
-            ErrorKind::Unavailable,
-        ),
-        (|| wrong("200 OK", None), ErrorKind::Unsupported),
-    ];
-    for (answer, kind) in cases {
-        let liar = Liar::start(move |_, _| answer()).await;
-        let (bytes, end) = read_briefly(&*liar.open().await, ByteRange::new(10, 10)).await;
-        let error = end.unwrap_err();
-        assert_eq!(
-            (bytes.as_slice(), error.kind()),
-            (&b""[..], kind),
-            "{error}"
-        );
-    }
-}
-
-fn wrong(status: &str, range: Option<&str>) -> Told {
-    let mut headers = vec![("ETag", "\"v1\"")];
-    headers.extend(range.map(|range| ("Content-Range", range)));
-    told(status, &headers, &CONTENT[..10])
 }
 
 #[tokio::test]
@@ -330,47 +228,6 @@ async fn a_listing_that_is_cut_is_asked_again_and_never_shown() {
     let storage = liar.open().await;
     let (entries, _) = list(&*storage, b"").await.unwrap();
     assert_eq!((entries.len(), liar.asked().len()), (2, 3));
-}
-
-#[tokio::test]
-async fn a_dropped_read_gives_its_connection_back() {
-    let liar = Liar::start(|_, asked| broken(honest(asked, CONTENT, "v1"), 20, End::Silence));
-    let liar = liar.await;
-    let storage = liar.open().await;
-    let path = ObjectPath::parse(b"k").unwrap();
-    let deadline = SystemClock.deadline(Duration::from_secs(20));
-    // More than the four connections that there are.
-    for _ in 0..6 {
-        let mut stream = storage
-            .read(&path, &v1(36), whole(), deadline)
-            .await
-            .unwrap();
-        assert_eq!(stream.next().await.unwrap().unwrap().len(), 16);
-    }
-    assert_eq!(liar.asked().len(), 6);
-}
-
-#[tokio::test]
-async fn a_listing_that_goes_in_circles_ends_with_an_error() {
-    for period in [1, 2, 3, 7] {
-        let liar = Liar::start(move |index, _| {
-            let page = format!(
-                "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>{}\
-                 </NextContinuationToken></ListBucketResult>",
-                // A few pages lead into the circle.
-                if index < 3 {
-                    index + 100
-                } else {
-                    index % period
-                }
-            );
-            told("200 OK", &[], page.as_bytes())
-        });
-        let liar = liar.await;
-        let error = list(&*liar.open().await, b"dir").await.unwrap_err();
-        assert!(error.to_string().contains("same page"), "{error}");
-        assert!(liar.asked().len() < 40, "{period}: {}", liar.asked().len());
-    }
 }
 
 #[tokio::test]
