@@ -5,12 +5,14 @@
 //! remembered in the directory, so that a full cache does not shrink at every restart.
 
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use types::ByteSize;
 
 use crate::places;
-use crate::plan::CachePlan;
+use crate::plan::{CACHE_MIN_BYTES, CachePlan};
+use crate::usage;
 
 /// Room for others on the disk: a cache of the whole of it would be in everybody's way.
 const SHARE_PERCENT: u64 = 80;
@@ -31,17 +33,14 @@ pub(crate) struct CacheDir {
 impl CacheDir {
     /// Makes the directory if it is missing and decides its size.
     pub(crate) fn prepare(plan: &CachePlan) -> Result<CacheDir> {
-        let what = || {
-            let dir = plan.dir.display();
-            format!("cache directory '{dir}': choose another with --cache-dir, or fix its owner")
-        };
+        let what = || format!("cache directory '{}'", plan.dir.display());
+        check_is_directory(&plan.dir).map_err(usage::wrong)?;
         let made = places::topmost_missing(&plan.dir);
         let mut builder = std::fs::DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(&plan.dir)
-            .with_context(what)?;
+        let created = builder.recursive(true).mode(0o700).create(&plan.dir);
+        created.with_context(|| {
+            format!("{} cannot be made; choose another with --cache-dir", what())
+        })?;
         let mut dir = CacheDir {
             path: plan.dir.clone(),
             size_bytes: 0,
@@ -83,7 +82,32 @@ impl CacheDir {
             return Ok(size);
         }
         let disk = rustix::fs::statvfs(&self.path).context("ask for the free room")?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize) / 100 * SHARE_PERCENT)
+        share_of(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+}
+
+/// Returns the size of a cache on a disk with so much room.
+fn share_of(free: u64) -> Result<u64> {
+    let size = free / 100 * SHARE_PERCENT;
+    if size < CACHE_MIN_BYTES {
+        bail!(
+            "its disk is full: {} are free, and {SHARE_PERCENT} % of that is less than the {} that \
+             a cache needs; free some space, or choose another disk with --cache-dir",
+            ByteSize(free),
+            ByteSize(CACHE_MIN_BYTES)
+        );
+    }
+    Ok(size)
+}
+
+/// Refuses what is there and no directory.
+pub(crate) fn check_is_directory(dir: &Path) -> Result<(), String> {
+    match dir.metadata() {
+        Ok(found) if !found.is_dir() => Err(format!(
+            "cache directory '{}' is a file: give a directory with --cache-dir",
+            dir.display()
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -139,11 +163,23 @@ mod tests {
     fn a_directory_that_cannot_be_made_is_an_error_with_a_fix() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), b"").unwrap();
-        let plan = CachePlan {
-            dir: dir.path().join("file/cache"),
-            size_bytes: None,
-        };
-        let error = format!("{:#}", CacheDir::prepare(&plan).unwrap_err());
-        assert!(error.contains("--cache-dir"), "{error}");
+        for (path, word) in [("file/cache", "cannot be made"), ("file", "is a file")] {
+            let plan = CachePlan {
+                dir: dir.path().join(path),
+                size_bytes: None,
+            };
+            let error = format!("{:#}", CacheDir::prepare(&plan).unwrap_err());
+            assert!(error.contains("--cache-dir"), "{error}");
+            assert!(error.contains(word) && !error.contains("owner"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_disk_without_room_for_a_cache_is_named() {
+        let error = share_of(10 << 20).unwrap_err().to_string();
+        for word in ["disk is full", "10 MiB", "64 MiB", "--cache-dir"] {
+            assert!(error.contains(word), "{word} in {error}");
+        }
+        assert_eq!(share_of(100 << 30).unwrap(), (100 << 30) / 100 * 80);
     }
 }

@@ -8,7 +8,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::BoolishValueParser;
+use clap::error::{ContextKind, ContextValue};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use types::{ByteSize, Freshness};
 
 use crate::values;
@@ -36,6 +38,42 @@ pub(crate) struct Cli {
     pub(crate) run_dir: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// Reads a command line.
+pub(crate) fn parse<W>(words: impl IntoIterator<Item = W>) -> Result<Cli, clap::Error>
+where
+    W: Into<std::ffi::OsString> + Clone,
+{
+    let mut command = with_boolish_switches(Cli::command());
+    let matches = command.try_get_matches_from_mut(words)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Lets the environment variables of switches take what people write there: `1`, `yes`, `off`.
+fn with_boolish_switches(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| match arg.get_action() {
+            ArgAction::SetTrue => arg.value_parser(BoolishValueParser::new()),
+            _ => arg,
+        })
+        .mut_subcommands(with_boolish_switches)
+}
+
+/// Returns the environment variable whose value was refused, if it was one.
+pub(crate) fn variable_at_fault(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let flag = shown.split(' ').next()?;
+    let name = flag.strip_prefix("--")?.to_uppercase().replace('-', "_");
+    let variable = format!("FOREBAY_{name}");
+    let is_given = |word: std::ffi::OsString| {
+        let word = word.to_string_lossy();
+        word == flag || word.starts_with(&format!("{flag}="))
+    };
+    let is_set = std::env::var_os(&variable).is_some() && !std::env::args_os().any(is_given);
+    is_set.then_some(variable)
 }
 
 /// What to do.
@@ -194,6 +232,7 @@ pub(crate) struct StorageArgs {
         long,
         env = "FOREBAY_PATH_STYLE",
         value_name = "BOOL",
+        value_parser = BoolishValueParser::new(),
         help_heading = "Storage"
     )]
     pub(crate) path_style: Option<bool>,
@@ -452,17 +491,35 @@ pub(crate) struct DaemonArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split(' '))
+        super::parse(line.split(' '))
     }
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn switches_take_every_word_for_yes_and_no_from_the_environment() {
+        let command = with_boolish_switches(Cli::command());
+        let mount = command.find_subcommand("mount").unwrap();
+        let switches = mount
+            .get_arguments()
+            .filter(|arg| matches!(arg.get_action(), ArgAction::SetTrue));
+        let mut count = 0;
+        for switch in switches {
+            let words = switch.get_value_parser().possible_values();
+            let words: Vec<_> = words.into_iter().flatten().collect();
+            for word in ["0", "1", "no", "yes", "false", "true"] {
+                let is_known = words.iter().any(|known| known.matches(word, false));
+                assert!(is_known, "{} takes {word}", switch.get_id());
+            }
+            count += 1;
+        }
+        assert!(count >= 5, "{count} switches");
     }
 
     #[test]

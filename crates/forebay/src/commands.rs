@@ -25,6 +25,11 @@ pub(crate) fn tell(text: impl Display) {
     answer(text).ok();
 }
 
+/// Complains on standard error, as far as somebody listens there.
+pub(crate) fn complain(text: impl Display) {
+    writeln!(std::io::stderr(), "{text}").ok();
+}
+
 /// A reader that has seen enough, as in `forebay status | head -1`, is no fault.
 fn write_answer(out: &mut impl Write, text: impl Display) -> Result<()> {
     match write!(out, "{text}").and_then(|()| out.flush()) {

@@ -9,9 +9,10 @@
 pub(crate) mod alluxio;
 mod reader;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use types::{ByteSize, ObjectPath};
 
@@ -29,6 +30,15 @@ pub(crate) struct ConfigFile {
     pub(crate) mount_point: PathBuf,
     pub(crate) mounts: Vec<MountPlan>,
     pub(crate) node: NodeDefaults,
+    pub(crate) lines: Lines,
+}
+
+/// Where things stand in a file, for faults that show only on this machine.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    pub(crate) mount_point: usize,
+    pub(crate) cache_dir: usize,
+    pub(crate) mounts: Vec<usize>,
 }
 
 /// One fault of a file.
@@ -63,6 +73,15 @@ impl fmt::Display for Faults {
 impl std::error::Error for Faults {}
 
 impl Faults {
+    /// Makes the faults of a file, in the order of its lines.
+    pub(crate) fn new(file: &Path, mut faults: Vec<Fault>) -> Faults {
+        faults.sort();
+        Faults {
+            file: file.to_owned(),
+            faults,
+        }
+    }
+
     /// Makes faults that are about the file as a whole.
     pub(crate) fn of_file(file: &Path, messages: Vec<String>) -> Faults {
         let faults = messages
@@ -78,21 +97,30 @@ impl Faults {
 
 /// Reads a file, with all its faults if it has any.
 pub(crate) fn load(path: &Path) -> Result<ConfigFile, Faults> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Faults::of_file(path, vec![format!("cannot be read: {error}")]))?;
-    parse(&text, &Environment).map_err(|faults| Faults {
-        file: path.to_owned(),
-        faults,
-    })
+    match examine(path)? {
+        (Some(file), faults) if faults.is_empty() => Ok(file),
+        (_, faults) => Err(Faults::new(path, faults)),
+    }
 }
 
-fn parse(text: &str, resolve: &dyn Resolve) -> Result<ConfigFile, Vec<Fault>> {
+/// Reads as much of a file as can be understood, with the faults of the rest.
+pub(crate) fn examine(path: &Path) -> Result<(Option<ConfigFile>, Vec<Fault>), Faults> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Faults::of_file(path, vec![format!("cannot be read: {error}")]))?;
+    Ok(read_text(&text, &Environment))
+}
+
+fn read_text(text: &str, resolve: &dyn Resolve) -> (Option<ConfigFile>, Vec<Fault>) {
     let mut reader = Reader::default();
     let file = reader.document(text, |reader, root| read_root(reader, root, resolve));
-    let mut faults = reader.into_faults();
-    match file {
-        Some(file) if faults.is_empty() => Ok(file),
-        _ => {
+    (file, reader.into_faults())
+}
+
+#[cfg(test)]
+fn parse(text: &str, resolve: &dyn Resolve) -> Result<ConfigFile, Vec<Fault>> {
+    match read_text(text, resolve) {
+        (Some(file), faults) if faults.is_empty() => Ok(file),
+        (_, mut faults) => {
             faults.sort();
             Err(faults)
         }
@@ -121,7 +149,7 @@ fn read_root(reader: &mut Reader, root: &Section<'_>, resolve: &dyn Resolve) -> 
     }
     let mut node = NodeDefaults {
         memory: reader.parsed(root, "memory", memory),
-        deadline: reader.parsed(root, "deadline", values::duration),
+        deadline: reader.parsed(root, "deadline", deadline),
         threads: reader
             .integer(root, "threads", 1..=256)
             .and_then(|count| count.try_into().ok()),
@@ -133,29 +161,43 @@ fn read_root(reader: &mut Reader, root: &Section<'_>, resolve: &dyn Resolve) -> 
         state_dir: reader.parsed(root, "state_dir", absolute_path),
         ..NodeDefaults::default()
     };
+    let mut lines = Lines {
+        mount_point: root.line_of("mount_point").unwrap_or(0),
+        ..Lines::default()
+    };
     if let Some(cache) = reader.table(root, "cache") {
         reader.check_keys(&cache, &["dir", "size"]);
         node.cache_dir = reader.parsed(&cache, "dir", absolute_path);
-        node.cache_size = reader.parsed(&cache, "size", size);
+        node.cache_size = reader.parsed(&cache, "size", cache_size);
+        lines.cache_dir = cache.line_of("dir").unwrap_or(0);
     }
     // None is an empty tree: mounts are added to the running daemon.
     let sections = reader.tables(root, "mount");
     let mut mounts: Vec<MountPlan> = Vec::new();
+    let mut places = BTreeSet::new();
     for section in sections {
-        let mount = read_mount(reader, &section, resolve);
-        if mounts.iter().any(|other| other.at == mount.at) {
-            reader.fault(section.line, format!("two mounts at '/{}'", mount.at));
+        let at = reader.parsed(&section, "at", place);
+        if let Some(at) = at.as_ref().filter(|at| places.contains(*at)) {
+            reader.fault(section.line, format!("two mounts at '/{at}'"));
         }
-        mounts.push(mount);
+        mounts.push(read_mount(reader, &section, at.clone(), resolve));
+        places.extend(at);
+        lines.mounts.push(section.line);
     }
     ConfigFile {
         mount_point: mount_point.unwrap_or_default(),
         mounts,
         node,
+        lines,
     }
 }
 
-fn read_mount(reader: &mut Reader, section: &Section<'_>, resolve: &dyn Resolve) -> MountPlan {
+fn read_mount(
+    reader: &mut Reader,
+    section: &Section<'_>,
+    at: Option<String>,
+    resolve: &dyn Resolve,
+) -> MountPlan {
     const KEYS: &[&str] = &[
         "at",
         "uri",
@@ -169,7 +211,6 @@ fn read_mount(reader: &mut Reader, section: &Section<'_>, resolve: &dyn Resolve)
         "credentials",
     ];
     reader.check_keys(section, KEYS);
-    let at = reader.parsed(section, "at", place);
     if at.is_none() {
         reader.missing(section, "at", "\"/\"");
     }
@@ -243,8 +284,13 @@ fn read_credentials(
     // What leads nowhere is found now, where somebody looks.
     if is_sound && let Err(why) = credentials.resolve(resolve) {
         reader.fault(line, why);
+        is_sound = false;
     }
-    credentials
+    // What is told here is not told again when the storage is opened.
+    match is_sound {
+        true => credentials,
+        false => Credentials::default(),
+    }
 }
 
 fn absolute_path(text: &str) -> Result<PathBuf, String> {
@@ -258,6 +304,19 @@ fn size(text: &str) -> Result<u64, String> {
     text.parse::<ByteSize>()
         .map(|size| size.0)
         .map_err(|error| error.to_string())
+}
+
+fn cache_size(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    plan::check_cache_size(bytes)?;
+    Ok(bytes)
+}
+
+fn deadline(text: &str) -> Result<Duration, String> {
+    match values::duration(text)? {
+        Duration::ZERO => Err("0 lets no operation succeed: give a time such as 60s".to_owned()),
+        deadline => Ok(deadline),
+    }
 }
 
 fn memory(text: &str) -> Result<u64, String> {

@@ -24,12 +24,16 @@ use vfs::{AttributeDefaults, Vfs};
 use worker::Worker;
 
 use crate::cache_dir::CacheDir;
+use crate::first_look::first_look;
+use crate::layout::Layout;
 use crate::logging::Faults;
 use crate::mounts::{self, Beginning, Doors, Mounts};
 use crate::node::{DaemonNode, Rooms};
 use crate::plan::{MountPlan, Plan};
 use crate::records::{self, Record};
+use crate::room::Room;
 use crate::storage;
+use crate::usage;
 
 /// Longest wait for the first answer of a storage: a user sits before it.
 const PROBE_MAX: Duration = Duration::from_secs(10);
@@ -81,9 +85,12 @@ pub(crate) fn run(
     let settings = mounts::Settings {
         request_timeout: plan.deadline.min(REQUEST_TIMEOUT_MAX),
         state_file: plan.state_file.clone(),
+        layout: Layout::new(&plan.mount_point, &plan.cache.dir),
     };
-    let mut beginning = runtime.block_on(mounts::begin(&plan.mounts, &settings, &clock))?;
+    let begun = runtime.block_on(mounts::begin(&plan.mounts, &settings, &clock));
+    let mut beginning = begun.map_err(usage::if_invalid)?;
     notices.append(&mut beginning.notices);
+    notices.extend(memory_notice(plan.memory_bytes));
     let told = told_mounts(&beginning);
     let cache_dir = CacheDir::prepare(&plan.cache)?;
     let start = Start {
@@ -100,12 +107,19 @@ pub(crate) fn run(
         }
     })?;
     cache_dir.remember();
-    let daemon = start
+    let room = Room {
+        store: Arc::clone(&cache.0),
+        dir: cache_dir.path.clone(),
+    };
+    notices.extend(room.notice());
+    let (daemon, found) = start
         .mount(cache, beginning, &mut signals)
         .inspect_err(|_| {
             Record::remove_own(&plan.run_dir, &plan.mount_point);
             cache_dir.undo();
         })?;
+    notices.extend(found);
+    runtime.spawn(room.watch());
     drop(claim);
     run_dir.keep();
     let ready = Ready {
@@ -176,17 +190,33 @@ fn told_mounts(beginning: &Beginning) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Asks each storage of the plan once, all at the same time, with connections that are not used
-/// again.
-async fn probe_all(plan: &Plan, clock: &Arc<dyn Clock>) -> Result<()> {
+/// Returns what to tell of a memory that this machine does not have.
+fn memory_notice(bytes: u64) -> Option<String> {
+    let info = rustix::system::sysinfo();
+    let machine = info.totalram.saturating_mul(u64::from(info.mem_unit));
+    (bytes > machine).then(|| {
+        format!(
+            "the daemon may use {} of memory, and this machine has {}: give less with --memory",
+            ByteSize(bytes),
+            ByteSize(machine)
+        )
+    })
+}
+
+/// Asks each storage of the plan, all at the same time, with connections that are not used again.
+/// Returns what to tell the user of what they hold.
+async fn probe_all(plan: &Plan, clock: &Arc<dyn Clock>) -> Result<Vec<String>> {
     let timeout = plan.deadline.min(PROBE_REQUEST_MAX);
     let deadline = clock.deadline(PROBE_MAX);
     let asked = plan.mounts.iter().map(|mount| async {
-        let storage = storage::open(mount, clock, timeout).await?;
-        ufs::probe(&*storage, deadline).await
+        let storage = storage::open(mount, clock, timeout).await;
+        let storage = storage.map_err(usage::if_invalid)?;
+        ufs::probe(&*storage, deadline).await?;
+        let found = first_look(&*storage, mount, clock, timeout, deadline).await;
+        found.map_err(usage::if_invalid)
     });
-    try_join_all(asked).await?;
-    Ok(())
+    let found = try_join_all(asked).await?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// Pages and names on the local disk.
@@ -202,14 +232,14 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Builds the rooms and mounts. On failure what was started ends with its last owner.
+    /// Builds the rooms and mounts; also returns what to tell the user. On failure what was started ends with its last owner.
     fn mount(
         self,
         (store, metadata): Maps,
         beginning: Beginning,
         signals: &mut Signals,
-    ) -> Result<Daemon> {
-        self.runtime.block_on(async {
+    ) -> Result<(Daemon, Vec<String>)> {
+        let found = self.runtime.block_on(async {
             tokio::select! {
                 probed = probe_all(self.plan, &self.clock) => probed,
                 name = signals.next() => bail!("{name} came before the mount was ready"),
@@ -250,7 +280,7 @@ impl Start<'_> {
         let daemon = Daemon::new(self.plan, node, listener, self.runtime);
         let answered = self.runtime.block_on(answers(&self.plan.mount_point));
         match answered.and_then(|()| daemon.write_record(uris)) {
-            Ok(()) => Ok(daemon),
+            Ok(()) => Ok((daemon, found)),
             Err(error) => {
                 daemon.end(self.runtime);
                 Err(error)

@@ -23,6 +23,7 @@ use crate::daemon::{self, Ready};
 use crate::logging::{self, LogFile};
 use crate::places;
 use crate::plan::Plan;
+use crate::usage::{self, Usage};
 
 /// A start is bounded by the probe of the storages and the recovery of the cache.
 const START_MAX: Duration = Duration::from_secs(120);
@@ -34,6 +35,8 @@ const PLAN_MAX_BYTES: u64 = 16 << 20;
 enum Answer {
     Ready(Ready),
     Failed(String),
+    /// What was asked for cannot be right.
+    Refused(String),
 }
 
 /// Runs a daemon in this process until it is unmounted.
@@ -113,6 +116,7 @@ fn exchange(plan: &Plan, mut socket: &UnixStream) -> Result<Ready> {
     match serde_json::from_str(&answer).context("understand the daemon")? {
         Answer::Ready(ready) => Ok(ready),
         Answer::Failed(message) => Err(anyhow!(message)),
+        Answer::Refused(message) => Err(usage::wrong(message)),
     }
 }
 
@@ -195,7 +199,14 @@ pub(crate) fn as_daemon() -> Result<()> {
         })
     });
     match outcome {
-        Err(error) if !told => tell(&socket, &Answer::Failed(format!("{error:#}"))),
+        Err(error) if !told => {
+            let message = format!("{error:#}");
+            let answer = match error.is::<Usage>() {
+                true => Answer::Refused(message),
+                false => Answer::Failed(message),
+            };
+            tell(&socket, &answer)
+        }
         Err(error) => {
             tracing::error!("{error:#}");
             Err(error)

@@ -26,6 +26,7 @@ use tracing_subscriber::{EnvFilter, fmt as text};
 use types::Clock;
 
 use crate::plan::LogPlan;
+use crate::usage;
 
 /// A week of a busy daemon at level info is a few megabytes.
 const FILE_MAX_BYTES: u64 = 16 << 20;
@@ -39,8 +40,14 @@ pub(crate) fn check_level(level: &str) -> Result<()> {
 }
 
 fn filter(level: &str) -> Result<EnvFilter> {
+    let advice = "give error, warn, info, debug or trace, or MODULE=LEVEL";
+    // The library would take any other word for the name of a module, and log nothing.
+    let is_word = |part: &&str| !part.contains('=') && part.parse::<Level>().is_err();
+    if let Some(word) = level.split(',').map(str::trim).find(is_word) {
+        return Err(usage::wrong(format!("log level '{word}': {advice}")));
+    }
     EnvFilter::try_new(level)
-        .with_context(|| format!("log level '{level}': give error, warn, info, debug or trace"))
+        .map_err(|error| usage::wrong(format!("log level '{level}': {error}; {advice}")))
 }
 
 /// Starts logging for the rest of the process. Returns the ring of the latest faults.
@@ -203,7 +210,7 @@ impl<S: Subscriber> Layer<S> for Ring {
         }
         let mut words = Words::default();
         event.record(&mut words);
-        let message = format!("{}{}", words.message, words.fields);
+        let message = format!("{}{}{}", words.message, words.cause, words.fields);
         self.0
             .push(level, message.chars().take(EVENT_MAX_CHARS).collect());
     }
@@ -212,6 +219,7 @@ impl<S: Subscriber> Layer<S> for Ring {
 #[derive(Default)]
 struct Words {
     message: String,
+    cause: String,
     fields: String,
 }
 
@@ -219,6 +227,7 @@ impl Visit for Words {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let written = match field.name() {
             "message" => write!(self.message, "{value:?}"),
+            "error" => write!(self.cause, ": {value:?}"),
             name => write!(self.fields, " {name}={value:?}"),
         };
         written.expect("a String takes all that is written to it");
@@ -274,6 +283,10 @@ mod tests {
     fn levels_are_checked_before_a_daemon_starts() {
         assert!(check_level("info").is_ok());
         assert!(check_level("warn,ufs=debug").is_ok());
-        assert!(check_level("loud=x=y").is_err());
+        for wrong in ["loud=x=y", "loud", "", "info,verbose", "ufs=loud"] {
+            let error = check_level(wrong).unwrap_err();
+            assert!(error.is::<usage::Usage>(), "{wrong}: {error:?}");
+            assert!(error.to_string().contains("trace"), "{error}");
+        }
     }
 }

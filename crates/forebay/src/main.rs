@@ -18,7 +18,9 @@ mod config;
 mod credentials;
 mod daemon;
 mod demo;
+mod first_look;
 mod launch;
+mod layout;
 mod logging;
 mod memory;
 mod mounts;
@@ -26,16 +28,17 @@ mod node;
 mod places;
 mod plan;
 mod records;
+mod room;
 mod state;
 mod storage;
+mod usage;
 mod values;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::cli::{Cli, Command};
+use crate::cli::Command;
 
 /// A command failed.
 const FAILED: u8 = 1;
@@ -44,17 +47,9 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     memory::bound_arenas();
-    let cli = match Cli::try_parse() {
+    let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => {
-            let help = matches!(
-                error.kind(),
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-            );
-            // A closed terminal is no reason to fail.
-            error.print().ok();
-            return ExitCode::from(if help { 0 } else { USAGE });
-        }
+        Err(error) => return not_parsed(&error),
     };
     let run_dir = cli.run_dir.as_deref();
     let outcome = match &cli.command {
@@ -70,11 +65,37 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<config::Faults>() => {
-            eprintln!("{error}");
+            commands::complain(&error);
             ExitCode::from(USAGE)
         }
         Err(error) => {
-            eprintln!("forebay: {error:#}");
+            let is_usage = error.is::<usage::Usage>();
+            commands::complain(format_args!("forebay: {error:#}"));
+            ExitCode::from(if is_usage { USAGE } else { FAILED })
+        }
+    }
+}
+
+/// Prints help where it was asked for, else what is wrong with the command line.
+fn not_parsed(error: &clap::Error) -> ExitCode {
+    let help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    );
+    if !help {
+        // There is nobody else to tell.
+        error.print().ok();
+        if let Some(variable) = cli::variable_at_fault(error) {
+            commands::complain(format_args!(
+                "The value comes from the environment variable {variable}."
+            ));
+        }
+        return ExitCode::from(USAGE);
+    }
+    match commands::answer(error.render().ansi()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            commands::complain(format_args!("forebay: {error:#}"));
             ExitCode::from(FAILED)
         }
     }

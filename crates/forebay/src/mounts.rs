@@ -19,6 +19,8 @@ use worker::Worker;
 
 use crate::config;
 use crate::credentials::{Credentials, SECRET_OPTIONS};
+use crate::first_look::first_look;
+use crate::layout::Layout;
 use crate::plan::{MountPlan, check_no_userinfo};
 use crate::state::{self, Remembered};
 use crate::storage::MountedStorage;
@@ -50,6 +52,8 @@ pub(crate) struct Beginning {
 pub(crate) struct Settings {
     pub(crate) request_timeout: Duration,
     pub(crate) state_file: Option<PathBuf>,
+    /// Where no storage may lie.
+    pub(crate) layout: Layout,
 }
 
 /// The rooms that a change goes through.
@@ -209,7 +213,12 @@ impl Mounts {
         apply(&mut plan, &request.change)?;
         let at = ObjectPath::parse(plan.at.as_bytes())?;
         self.doors.vfs.check_place(&at).await?;
+        self.check_source(&plan).await?;
         let storage = self.open(&plan, request.change.no_check, None).await?;
+        let found = match request.change.no_check {
+            true => None,
+            false => self.look(&storage, &plan).await?,
+        };
         let live = Live {
             plan,
             storage,
@@ -221,8 +230,24 @@ impl Mounts {
         let mount = describe(&live);
         tracing::info!("mounted '{}' at '{}'", mount.uri, mount.at);
         self.live.lock().push((id, live));
-        let notices = self.settle(outdated, true).await;
+        let mut notices = self.settle(outdated, true).await;
+        notices.extend(found);
         Ok(wire::MountChanged { mount, notices })
+    }
+
+    /// Refuses a directory of this machine that lies where the mount or the cache does.
+    async fn check_source(&self, plan: &MountPlan) -> Result<()> {
+        let (layout, uri) = (self.settings.layout.clone(), plan.uri.clone());
+        let checked = tokio::task::spawn_blocking(move || layout.check_source(&uri)).await;
+        let checked = checked.map_err(|source| Error::internal("check").with_source(source))?;
+        checked.map_err(|why| Error::new(ErrorKind::Invalid, why))
+    }
+
+    /// Looks whether there is anything in a storage.
+    async fn look(&self, storage: &MountedStorage, plan: &MountPlan) -> Result<Option<String>> {
+        let timeout = self.settings.request_timeout;
+        let deadline = self.clock.deadline(CHECK_MAX);
+        first_look(storage, plan, &self.clock, timeout, deadline).await
     }
 
     /// Describes a mount in another way.
@@ -459,6 +484,7 @@ mod tests {
         Settings {
             request_timeout: Duration::from_secs(5),
             state_file: Some(dir.join("data.mounts.json")),
+            layout: Layout::new(&dir.join("mnt"), &dir.join("cache")),
         }
     }
 

@@ -157,7 +157,7 @@ impl DaemonNode {
             dir: self.plan.cache.dir.display().to_string(),
             capacity_bytes: cache.capacity,
             used_bytes: cache.used,
-            free_bytes: cache.capacity.saturating_sub(cache.used),
+            free_bytes: self.rooms.store.free(),
             objects: cache.objects,
             pages: cache.pages,
             hits: worker.hits,

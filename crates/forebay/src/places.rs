@@ -44,6 +44,21 @@ pub(crate) fn mount_point(dir: &Path) -> Result<PathBuf> {
     }
 }
 
+/// Resolves a mount point that something may be mounted on, for commands that mount nothing.
+pub(crate) fn mounted_at(dir: &Path) -> Result<PathBuf> {
+    let missing = || {
+        let shown = dir.display();
+        anyhow!("'{shown}' does not exist; 'forebay status' lists the mounts")
+    };
+    let path = std::path::absolute(dir).with_context(|| format!("path '{}'", dir.display()))?;
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    // Whether it is there itself is not asked: a daemon may hang behind it.
+    if matches!(parent.try_exists(), Ok(false)) {
+        return Err(missing());
+    }
+    mount_point(&path)
+}
+
 /// Returns the name under which things of a mount point are filed: 16 hexadecimal digits.
 pub(crate) fn key(mount_point: &Path) -> String {
     let hash = blake3::hash(mount_point.as_os_str().as_encoded_bytes());
@@ -56,29 +71,66 @@ pub(crate) fn run_dir(flag: Option<&Path>) -> PathBuf {
         return std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     }
     let uid = rustix::process::geteuid().as_raw();
-    match (uid, env_dir("XDG_RUNTIME_DIR")) {
+    run_dir_of(uid, env_dir("XDG_RUNTIME_DIR"))
+}
+
+fn run_dir_of(uid: u32, runtime_dir: Option<PathBuf>) -> PathBuf {
+    match (uid, runtime_dir) {
         (0, _) => "/run/forebay".into(),
         (_, Some(dir)) => dir.join("forebay"),
         (_, None) => format!("/tmp/forebay-{uid}").into(),
     }
 }
 
-/// Returns the run directories to look into: of this user, and for root of all users.
+/// Returns the run directories to look into: of this user, and for root of all users. A daemon may
+/// have been started where the environment named another directory than here.
 pub(crate) fn run_dirs(flag: Option<&Path>) -> Vec<PathBuf> {
     let mut dirs = vec![run_dir(flag)];
-    if flag.is_none() && rustix::process::geteuid().is_root() {
-        dirs.extend(
-            children("/run/user")
-                .into_iter()
-                .map(|dir| dir.join("forebay")),
-        );
-        dirs.extend(
-            children("/tmp")
-                .into_iter()
-                .filter(|dir| is_of_its_user(dir)),
-        );
+    if flag.is_some() {
+        return dirs;
     }
+    let uid = rustix::process::geteuid().as_raw();
+    let usual = match uid {
+        0 => children("/run/user"),
+        uid => vec![format!("/run/user/{uid}").into()],
+    };
+    dirs.extend(usual.into_iter().map(|dir| dir.join("forebay")));
+    let temporary = children("/tmp").into_iter();
+    dirs.extend(temporary.filter(|dir| uid == 0 || dir.ends_with(format!("forebay-{uid}"))));
+    dirs.retain(|dir| !dir.starts_with("/tmp") || is_of_its_user(dir));
+    dirs.extend(
+        children("/proc")
+            .iter()
+            .filter_map(|one| run_dir_of_process(one)),
+    );
+    let mut seen = std::collections::HashSet::new();
+    dirs.retain(|dir| seen.insert(dir.clone()));
     dirs
+}
+
+/// Returns the run directory of a running daemon, from its environment. Only a directory of its own
+/// user is believed.
+fn run_dir_of_process(process: &Path) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::MetadataExt;
+    let name = std::fs::read_to_string(process.join("comm")).ok()?;
+    if name.trim_end() != "forebay" {
+        return None;
+    }
+    let uid = process.metadata().ok()?.uid();
+    let environment = std::fs::read(process.join("environ")).ok()?;
+    let variable = |name: &str| {
+        let mut all = environment.split(|&byte| byte == 0);
+        let value = all.find_map(|one| one.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+        let dir = PathBuf::from(std::ffi::OsStr::from_bytes(value));
+        dir.is_absolute().then_some(dir)
+    };
+    let dir = match variable("FOREBAY_RUN_DIR") {
+        Some(dir) => dir,
+        None => run_dir_of(uid, variable("XDG_RUNTIME_DIR")),
+    };
+    let found = dir.symlink_metadata().ok()?;
+    (found.is_dir() && found.uid() == uid).then_some(dir)
 }
 
 /// Returns whether a path is `forebay-UID`, a directory of that user: in /tmp anybody may put
@@ -190,6 +242,26 @@ mod tests {
             error.contains("/nowhere/at/all") && error.contains("mkdir"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_is_to_be_unmounted_is_not_to_be_made_first() {
+        let error = mounted_at(Path::new("/nowhere/at/all")).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("does not exist") && !text.contains("mkdir"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn run_directories_are_looked_into_once_and_a_flag_names_the_only_one() {
+        let dirs = run_dirs(None);
+        let mut unique = dirs.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len(), dirs.len(), "{dirs:?}");
+        assert_eq!(run_dirs(Some(Path::new("/x"))), [PathBuf::from("/x")]);
     }
 
     #[test]

@@ -10,17 +10,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use types::Freshness;
+use types::{ByteSize, Freshness};
 
 use crate::cli::{MountArgs, NodeArgs, StorageArgs};
 use crate::credentials::{Credentials, SECRET_OPTIONS};
+use crate::layout::Layout;
 use crate::places;
+use crate::usage::wrong;
 use crate::values;
 
 /// Below this the buffers of a few readers alone would not fit.
 pub(crate) const MEMORY_MIN_BYTES: u64 = 64 << 20;
+/// What the index of a cache and its journals take is a large part of less.
+pub(crate) const CACHE_MIN_BYTES: u64 = 64 << 20;
 const MEMORY_DEFAULT_BYTES: u64 = 200 << 20;
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
 pub(crate) const FRESHNESS_DEFAULT: Freshness = Freshness::MaxAge(Duration::from_secs(60));
@@ -127,16 +131,29 @@ impl Plan {
         let memory = flags.memory.map(|size| size.0).or(file.memory);
         let memory_bytes = memory.unwrap_or(MEMORY_DEFAULT_BYTES);
         if memory_bytes < MEMORY_MIN_BYTES {
-            bail!("memory of {memory_bytes} bytes is too little: give at least 64MiB");
+            let given = ByteSize(memory_bytes);
+            return Err(wrong(format!(
+                "a memory of {given} is too little: give at least 64MiB"
+            )));
         }
         let deadline = flags.deadline.or(file.deadline).unwrap_or(DEADLINE_DEFAULT);
         if deadline.is_zero() {
-            bail!("a deadline of 0 lets no operation succeed: give a time such as 60s");
+            let why = "a deadline of 0 lets no operation succeed: give a time such as 60s";
+            return Err(wrong(why));
         }
         let cache_dir = match flags.cache_dir.clone().or(file.cache_dir) {
             Some(dir) => absolute(&dir)?,
             None => places::default_cache(&mount_point)?,
         };
+        let layout = Layout::new(&mount_point, &cache_dir);
+        layout.check().map_err(wrong)?;
+        for mount in &mounts {
+            layout.check_source(&mount.uri).map_err(wrong)?;
+        }
+        let size_bytes = flags.cache_size.map(|size| size.0).or(file.cache_size);
+        if let Some(size) = size_bytes {
+            check_cache_size(size).map_err(wrong)?;
+        }
         let log = flags
             .log
             .clone()
@@ -158,7 +175,7 @@ impl Plan {
             mounts,
             cache: CachePlan {
                 dir: cache_dir,
-                size_bytes: flags.cache_size.map(|size| size.0).or(file.cache_size),
+                size_bytes,
             },
             memory_bytes,
             deadline,
@@ -215,11 +232,11 @@ pub(crate) fn options_of(flags: &StorageArgs) -> Result<BTreeMap<String, String>
     let mut options = BTreeMap::new();
     for (key, value) in &flags.options {
         if SECRET_OPTIONS.contains(&key.as_str()) {
-            bail!(
+            return Err(wrong(format!(
                 "--option {key}: a secret on a command line can be read by every user; \
                  give --credentials env:NAME or file:/path, or set AWS_ACCESS_KEY_ID and \
                  AWS_SECRET_ACCESS_KEY"
-            );
+            )));
         }
         options.insert(key.clone(), value.clone());
     }
@@ -247,7 +264,7 @@ pub(crate) fn options_of(flags: &StorageArgs) -> Result<BTreeMap<String, String>
 
 /// Returns the references to secrets that flags give.
 pub(crate) fn credentials_of(flags: &StorageArgs) -> Result<Credentials> {
-    Credentials::parse(&flags.credentials).map_err(|why| anyhow!("--credentials: {why}"))
+    Credentials::parse(&flags.credentials).map_err(|why| wrong(format!("--credentials: {why}")))
 }
 
 /// Makes a bare path absolute, because the daemon works in another directory.
@@ -256,12 +273,18 @@ pub(crate) fn absolute_uri(uri: &str) -> Result<String> {
         return Ok(uri.to_owned());
     }
     if uri.is_empty() {
-        bail!("the URI is empty: give s3://bucket/prefix, file:///path or a path");
+        let why = "the URI is empty: give s3://bucket/prefix, file:///path or a path";
+        return Err(wrong(why));
     }
     let path = absolute(Path::new(uri))?;
+    if !uri.starts_with(['/', '.']) && matches!(path.try_exists(), Ok(false)) {
+        return Err(wrong(format!(
+            "'{uri}' is no directory here; a bucket of that name is s3://{uri}"
+        )));
+    }
     path.into_os_string()
         .into_string()
-        .map_err(|path| anyhow::anyhow!("path '{}' is not UTF-8", path.display()))
+        .map_err(|path| wrong(format!("path '{}' is not UTF-8", path.display())))
 }
 
 /// Refuses `scheme://user:password@host`: a URI is shown in lists of mounts and in logs.
@@ -271,12 +294,23 @@ pub(crate) fn check_no_userinfo(uri: &str) -> Result<()> {
     // There a container stands before the '@', which the driver checks.
     let names_container = matches!(scheme, "abfs" | "abfss" | "wasb" | "wasbs");
     if authority.contains('@') && (!names_container || authority.contains(':')) {
-        bail!(
+        return Err(wrong(
             "a URI must not hold credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
-             or use a profile"
-        );
+             or use a profile",
+        ));
     }
     Ok(())
+}
+
+/// Refuses a size in which no cache can work.
+pub(crate) fn check_cache_size(bytes: u64) -> Result<(), String> {
+    match bytes < CACHE_MIN_BYTES {
+        true => Err(format!(
+            "a cache of {} is too small: give at least 64MiB",
+            ByteSize(bytes)
+        )),
+        false => Ok(()),
+    }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
@@ -389,16 +423,26 @@ mod tests {
                 .to_string()
                 .contains("deadline")
         );
-        assert!(mount("--log-level loud=x=y").is_err());
+        for flags in [
+            "--log-level loud",
+            "--cache-size 1MiB",
+            "--memory 1MiB",
+            "--cache-dir /",
+        ] {
+            let error = mount(flags).unwrap_err();
+            assert!(error.is::<crate::usage::Usage>(), "{error}");
+        }
     }
 
     #[test]
     fn bare_paths_become_absolute_and_uris_stay() {
         assert_eq!(absolute_uri("s3://b/p").unwrap(), "s3://b/p");
         assert_eq!(absolute_uri("/data").unwrap(), "/data");
-        assert!(absolute_uri("data").unwrap().ends_with("/data"));
-        assert!(absolute_uri("data").unwrap().starts_with('/'));
+        assert!(absolute_uri("src").unwrap().ends_with("/src"));
+        assert!(absolute_uri("./new").unwrap().starts_with('/'));
         assert!(absolute_uri("").is_err());
+        let hint = absolute_uri("my-bucket").unwrap_err().to_string();
+        assert!(hint.contains("s3://my-bucket"), "{hint}");
     }
 
     #[test]

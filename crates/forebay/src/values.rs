@@ -79,9 +79,9 @@ pub(crate) fn show_freshness(freshness: Freshness) -> String {
 pub(crate) fn mode(text: &str) -> Result<u32, String> {
     let digits = text.trim().trim_start_matches("0o");
     match u32::from_str_radix(digits, 8) {
-        Ok(mode) if mode <= 0o7777 => Ok(mode),
+        Ok(mode) if mode <= 0o777 => Ok(mode),
         _ => Err(format!(
-            "'{text}' is not a mode; write octal digits, as in 0644"
+            "'{text}' is not a mode; write up to three octal digits, as in 0644"
         )),
     }
 }
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(mode("0644"), Ok(0o644));
         assert_eq!(mode("755"), Ok(0o755));
         assert_eq!(mode("0o600"), Ok(0o600));
-        for bad in ["", "9", "rw", "10000", "-1"] {
+        for bad in ["", "9", "rw", "10000", "7777", "1755", "-1"] {
             assert!(mode(bad).is_err(), "{bad}");
         }
     }

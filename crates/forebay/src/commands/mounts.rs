@@ -21,6 +21,7 @@ use crate::cli::{
 use crate::places;
 use crate::plan;
 use crate::records::{self, Record};
+use crate::usage;
 use crate::values;
 
 /// What is known is answered from memory.
@@ -58,7 +59,8 @@ fn add(args: &AddArgs, run_dir: Option<&Path>) -> Result<()> {
         },
     };
     let client = Client::new(&daemon.socket);
-    let changed = block_on(client.add_mount(&request, CHANGE_MAX))??;
+    let changed = block_on(client.add_mount(&request, CHANGE_MAX))?;
+    let changed = changed.map_err(usage::if_invalid)?;
     let place = place(&daemon, &changed.mount);
     tell(
         &changed,
@@ -76,7 +78,8 @@ fn update(args: &UpdateArgs, run_dir: Option<&Path>) -> Result<()> {
     }
     let request = wire::UpdateMount { at, change };
     let client = Client::new(&daemon.socket);
-    let changed = block_on(client.update_mount(&request, CHANGE_MAX))??;
+    let changed = block_on(client.update_mount(&request, CHANGE_MAX))?;
+    let changed = changed.map_err(usage::if_invalid)?;
     let place = place(&daemon, &changed.mount);
     tell(&changed, format_args!("the mount at {place} is changed"));
     Ok(())
@@ -148,7 +151,8 @@ fn choose(at: &str, choice: &DaemonChoice, run_dir: Option<&Path>) -> Result<(Re
 
 fn choose_among(live: Vec<Record>, at: &str, wanted: Option<&Path>) -> Result<(Record, String)> {
     if !at.starts_with('/') {
-        bail!("'{at}' must begin with '/', as in /datasets/imagenet");
+        let why = format!("'{at}' must begin with '/', as in /datasets/imagenet");
+        return Err(usage::wrong(why));
     }
     let candidates: Vec<_> = live
         .into_iter()

@@ -51,7 +51,7 @@ struct Dead {
 pub(crate) fn run(args: &StatusArgs, run_dir: Option<&Path>) -> Result<()> {
     let mut found = records::scan(&places::run_dirs(run_dir))?;
     if let Some(dir) = &args.dir {
-        let mount_point = places::mount_point(dir)?;
+        let mount_point = places::mounted_at(dir)?;
         found
             .live
             .retain(|record| record.mount_point == mount_point);
@@ -182,11 +182,11 @@ fn table(status: &wire::Status) -> Table {
         row("log", log.clone());
     }
     if let Some(last) = status.last_errors.last() {
-        let count = status.last_errors.len();
-        row(
-            "last fault",
-            format!("{} {} (of {count} kept)", last.level, last.message),
-        );
+        row("last fault", last.message.clone());
+        let before = status.last_errors.len() - 1;
+        if before > 0 {
+            row("", format!("and {before} before it, in the log"));
+        }
     }
     table
 }
@@ -224,7 +224,7 @@ fn cache(cache: &wire::Cache) -> String {
         "{} of {} used, {} free, {} objects",
         size(cache.used_bytes),
         size(cache.capacity_bytes),
-        size(cache.free_bytes),
+        room(cache.free_bytes),
         cache.objects
     )
 }
@@ -283,6 +283,18 @@ fn passthrough(kernel: &wire::Kernel) -> String {
         (true, _) => format!("on, over {}", kernel.transport),
         (false, Some(reason)) => format!("off: {reason}; over {}", kernel.transport),
         (false, None) => format!("off; over {}", kernel.transport),
+    }
+}
+
+/// Shows room that is left, rounded down: what is used of 10 GiB must not leave 10 GiB.
+fn room(bytes: u64) -> String {
+    let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20)];
+    match units.into_iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) if !bytes.is_multiple_of(unit) => {
+            let tenths = bytes % unit * 10 / unit;
+            format!("{}.{tenths} {name}", bytes / unit)
+        }
+        _ => size(bytes).to_string(),
     }
 }
 
@@ -350,6 +362,14 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_is_left_is_never_as_much_as_there_was() {
+        assert_eq!(room((10 << 30) - 70_000), "9.9 GiB");
+        assert_eq!(room(10 << 30), "10 GiB");
+        assert_eq!(room((1 << 20) - 1), "1024.0 KiB");
+        assert_eq!(room(0), "0 B");
     }
 
     #[test]

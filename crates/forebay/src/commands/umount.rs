@@ -4,19 +4,21 @@
 //! A mount in use is waited for, and it is said who uses it. What a dead daemon left is taken away.
 //! With `--force` the mount goes even when its daemon does not answer any more.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use gateway::{Client, wire};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use types::ErrorKind;
 
 use crate::cli::UmountArgs;
 use crate::places;
 use crate::records::{self, Record};
+use crate::values::show_duration;
 
 /// What an answer may take on top of the time that the daemon waits for readers.
 const ANSWER_EXTRA: Duration = Duration::from_secs(15);
@@ -24,32 +26,112 @@ const ANSWER_EXTRA: Duration = Duration::from_secs(15);
 const END_MAX: Duration = Duration::from_secs(60);
 /// A daemon answers what it knows at once; one that takes longer hangs.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// A daemon that closes its socket before its mount is gone ends so soon after it.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 /// A daemon that hangs gets this long to end by itself before it is killed.
 const TERMINATE_MAX: Duration = Duration::from_secs(2);
 
 /// Unmounts; returns when the daemon has ended.
 pub(crate) fn run(args: &UmountArgs, run_dir: Option<&Path>) -> Result<()> {
-    let mount_point = places::mount_point(&args.dir)?;
-    let Some(record) = records::find(&places::run_dirs(run_dir), &mount_point)? else {
-        without_daemon(&mount_point, args.force)?;
-        // With its mount gone, the record of a dead daemon goes too.
-        records::scan(&places::run_dirs(run_dir))?;
-        super::tell(format_args!("unmounted {}\n", mount_point.display()));
-        return Ok(());
-    };
+    let mount_point = places::mounted_at(&args.dir)?;
+    match records::find(&places::run_dirs(run_dir), &mount_point)? {
+        Some(record) => with_daemon(&record, args)?,
+        None => {
+            check_there(&mount_point)?;
+            without_daemon(&mount_point, args.force)?;
+        }
+    }
+    // With its mount gone, the record of a dead daemon goes too.
+    records::scan(&places::run_dirs(run_dir))?;
+    super::tell(format_args!("unmounted {}\n", mount_point.display()));
+    Ok(())
+}
+
+/// Has a daemon unmount, and waits for its end.
+fn with_daemon(record: &Record, args: &UmountArgs) -> Result<()> {
+    let mount_point = &record.mount_point;
     let pid = Pid::from_raw(record.pid).context("a record without a process")?;
     // Opened before anything else, so that it is this process that is waited for.
-    let process = pidfd_open(pid, PidfdFlags::empty()).context("watch the daemon")?;
-    ask(&record, args, &process)?;
-    if !ends_within(std::os::fd::AsFd::as_fd(&process), END_MAX) {
+    let process = match pidfd_open(pid, PidfdFlags::empty()) {
+        // It has ended since its record was read.
+        Err(Errno::SRCH) => return take_rest(mount_point, args.force),
+        process => process.context("watch the daemon")?,
+    };
+    ask(record, args, &process)?;
+    if !ends_within(process.as_fd(), END_MAX) {
         bail!(
             "unmounted '{}', but its daemon (pid {}) is still closing its cache",
             mount_point.display(),
             record.pid
         );
     }
-    super::tell(format_args!("unmounted {}\n", mount_point.display()));
-    Ok(())
+    take_rest(mount_point, args.force)
+}
+
+/// Takes away what a daemon left that died instead of unmounting.
+fn take_rest(mount_point: &Path, force: bool) -> Result<()> {
+    match mount_options(mount_point).is_some() {
+        true => without_daemon(mount_point, force),
+        false => Ok(()),
+    }
+}
+
+/// Refuses what is not there, and a mount that another user made.
+fn check_there(mount_point: &Path) -> Result<()> {
+    let shown = mount_point.display();
+    let Some(options) = mount_options(mount_point) else {
+        if matches!(mount_point.try_exists(), Ok(false)) {
+            bail!("'{shown}' does not exist; 'forebay status' lists the mounts");
+        }
+        return Ok(());
+    };
+    let own = rustix::process::getuid().as_raw();
+    match owner_in(&options) {
+        Some(owner) if own != 0 && owner != own => bail!(
+            "'{shown}' was mounted by {}; only that user and root can unmount it",
+            user_name(owner)
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the options of what is mounted there, from the kernel's table: the mount is not asked.
+fn mount_options(mount_point: &Path) -> Option<String> {
+    let table = std::fs::read("/proc/self/mounts").ok()?;
+    options_in(&String::from_utf8_lossy(&table), mount_point)
+}
+
+fn options_in(table: &str, mount_point: &Path) -> Option<String> {
+    let mut escaped = String::new();
+    for letter in mount_point.to_str()?.chars() {
+        match letter {
+            ' ' | '\t' | '\n' | '\\' => escaped.push_str(&format!("\\{:03o}", letter as u32)),
+            letter => escaped.push(letter),
+        }
+    }
+    table.lines().rev().find_map(|line| {
+        let mut fields = line.split(' ');
+        let is_it = fields.nth(1)? == escaped;
+        is_it.then(|| fields.nth(1).unwrap_or_default().to_owned())
+    })
+}
+
+/// Returns the user whose process made a FUSE mount.
+fn owner_in(options: &str) -> Option<u32> {
+    let uid = options
+        .split(',')
+        .find_map(|option| option.strip_prefix("user_id="))?;
+    uid.parse().ok()
+}
+
+fn user_name(uid: u32) -> String {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    name.map_or_else(|| format!("user {uid}"), |name| format!("user '{name}'"))
 }
 
 /// A mount that no live daemon has a record of: dead, or started with another run directory.
@@ -80,14 +162,21 @@ fn ask(record: &Record, args: &UmountArgs, process: &OwnedFd) -> Result<()> {
         && error.kind() == ErrorKind::Busy
         && !args.timeout.is_zero()
     {
-        eprintln!(
-            "waits up to {}: {error}",
-            crate::values::show_duration(args.timeout)
-        );
+        let (time, error) = (show_duration(args.timeout), error.to_string());
+        // What to do about it is told when the waiting was in vain.
+        let who = error.split(';').next().unwrap_or_default();
+        super::complain(format_args!("waits up to {time}: {who}"));
         asked = request(args.timeout);
+        if let Err(error) = &asked
+            && error.kind() == ErrorKind::Busy
+        {
+            bail!("waited {time} in vain: {error}");
+        }
     }
     match asked {
         Ok(_) => Ok(()),
+        // Somebody else had it unmounted while we asked.
+        Err(error) if is_silent(error.kind()) && is_ending(record, process) => Ok(()),
         Err(error) if is_silent(error.kind()) && !args.force => Err(error).with_context(|| {
             format!(
                 "the daemon (pid {}) does not answer; --force ends it",
@@ -97,6 +186,11 @@ fn ask(record: &Record, args: &UmountArgs, process: &OwnedFd) -> Result<()> {
         Err(error) if is_silent(error.kind()) => take_down(record, process),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Returns whether a daemon that does not answer has unmounted, or ends.
+fn is_ending(record: &Record, process: &OwnedFd) -> bool {
+    mount_options(&record.mount_point).is_none() || ends_within(process.as_fd(), LAST_WORDS_MAX)
 }
 
 /// Returns whether an error of the client means that nobody answered.
@@ -110,7 +204,7 @@ fn take_down(record: &Record, process: &OwnedFd) -> Result<()> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let process = std::os::fd::AsFd::as_fd(process);
+    let process = process.as_fd();
     let pid = Pid::from_raw(record.pid).context("a record without a process")?;
     for (signal, patience) in [(Signal::TERM, TERMINATE_MAX), (Signal::KILL, TERMINATE_MAX)] {
         if !record.is_alive() {
@@ -138,7 +232,6 @@ pub(crate) fn ends_within(process: BorrowedFd<'_>, time: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
     use std::process::{Command, Stdio};
 
     use super::*;
@@ -151,6 +244,19 @@ mod tests {
         drop(child.stdin.take());
         assert!(ends_within(process.as_fd(), Duration::from_secs(20)));
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn the_kernel_tells_who_mounted_what() {
+        let table = "x /m/a\\040b fuse.forebay ro,user_id=1001,group_id=5 0 0\n\
+                     y /m ext4 rw 0 0\nz /m fuse.forebay ro,user_id=0 0 0\n";
+        let owner = |point: &str| options_in(table, Path::new(point)).map(|all| owner_in(&all));
+        assert_eq!(owner("/m/a b"), Some(Some(1001)));
+        assert_eq!(owner("/m"), Some(Some(0)), "the one on top");
+        assert_eq!(owner("/m/a"), None);
+        assert!(mount_options(Path::new("/proc")).is_some());
+        assert_eq!(user_name(0), "user 'root'");
+        assert_eq!(user_name(4_000_000_000), "user 4000000000");
     }
 
     #[test]

@@ -410,7 +410,10 @@ mod tests {
     #[test]
     fn what_has_a_counterpart_is_taken_over_and_the_rest_is_named() {
         let text = convert(SITE, LISTING, Path::new("/mnt/data")).unwrap();
-        assert!(!text.to_lowercase().contains("hunter"), "a secret was written:\n{text}");
+        assert!(
+            !text.to_lowercase().contains("hunter"),
+            "a secret was written:\n{text}"
+        );
         let file: toml::Table = text.parse().unwrap();
         assert_eq!(file["mount_point"].as_str(), Some("/mnt/data"));
         assert_eq!(file["cache"]["dir"].as_str(), Some("/ssd0/forebay"));

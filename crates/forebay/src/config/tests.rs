@@ -154,6 +154,14 @@ fn two_mounts_at_one_place_are_a_fault_and_none_at_all_is_an_empty_tree() {
     let two = "mount_point = \"/m\"\n[[mount]]\nat = \"/x\"\nuri = \"/a\"\n\
                [[mount]]\nat = \"/x/\"\nuri = \"/b\"\n";
     assert!(faults(two)[0].1.contains("two mounts at '/x'"));
+    let invalid = "mount_point = \"/m\"\n[[mount]]\nat = \"x\"\nuri = \"/a\"\n\
+                   [[mount]]\nat = \"y\"\nuri = \"/b\"\n";
+    let found = faults(invalid);
+    assert_eq!(
+        found.len(),
+        2,
+        "places that cannot be are not the same: {found:?}"
+    );
     assert!(
         parse("mount_point = \"/m\"\n", &Toy)
             .unwrap()
