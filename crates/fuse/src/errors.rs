@@ -74,7 +74,11 @@ impl Errors {
         let message = error.to_string();
         if let Some(silent) = self.keep(operation, inode, kind, &message) {
             let operation = operation.name();
-            tracing::warn!(operation, inode, silent, "{message}");
+            let more = match silent {
+                0 => String::new(),
+                count => format!(" ({count} more like it since the last line)"),
+            };
+            tracing::warn!("{operation}: {message}{more}");
         }
     }
 
