@@ -18,8 +18,8 @@ use http::header::{IF_MATCH, RANGE};
 use http::{HeaderMap, Request};
 use types::{ByteRange, Clock, Result, VersionTag};
 
-use self::answer::parse_page;
-use self::config::Config;
+use self::answer::{parse_buckets, parse_page};
+use self::config::{Address, Config};
 use crate::http::{
     Ask, Bucket, Clients, Fault, Found, Got, ObjectStore, Outcome, Page, Session, Transport,
     check_version, clean_etag, header_text, http_time, if_match, percent_encode,
@@ -47,7 +47,9 @@ pub(crate) fn open(
 /// The requests of S3.
 struct S3 {
     session: Arc<Session>,
-    bucket_url: String,
+    address: Address,
+    /// None: all buckets, and a key is a bucket and what is in it.
+    bucket: Option<String>,
 }
 
 impl S3 {
@@ -58,10 +60,14 @@ impl S3 {
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         let connections = settings.max_connections.max(1);
-        let clients = Clients::new(config.ca_bundle.as_deref(), &config.endpoint, connections)?;
+        let clients = Clients::new(
+            config.ca_bundle.as_deref(),
+            &config.address.endpoint,
+            connections,
+        )?;
         let counters = Arc::new(Counters::default());
         let secrets = config.credentials.secrets();
-        let (endpoint, bucket) = (config.endpoint.clone(), location.bucket.clone());
+        let (endpoint, bucket) = (config.address.endpoint.clone(), location.bucket.clone());
         let transport = Transport {
             client: clients.storage.clone(),
             authorize: credentials::authorize(
@@ -78,13 +84,38 @@ impl S3 {
             patience: settings.request_timeout,
         };
         Ok(S3 {
-            session: Arc::new(Session::new(config.endpoint, transport, settings, clock)),
-            bucket_url: config.bucket_url,
+            session: Arc::new(Session::new(
+                config.address.endpoint.clone(),
+                transport,
+                settings,
+                clock,
+            )),
+            address: config.address,
+            bucket: (!location.is_all()).then(|| location.bucket.clone()),
         })
     }
 
+    /// Returns the bucket of a key, and the key in it. Without a bucket a key of no slash is one.
+    fn split<'a>(&'a self, key: &'a str) -> (&'a str, &'a str) {
+        match &self.bucket {
+            Some(bucket) => (bucket, key),
+            None => key.split_once('/').unwrap_or((key, "")),
+        }
+    }
+
     fn url_of(&self, key: &str) -> String {
-        format!("{}/{}", self.bucket_url, percent_encode_path(key))
+        let (bucket, key) = self.split(key);
+        let url = self.address.bucket_url(bucket);
+        format!("{url}/{}", percent_encode_path(key))
+    }
+
+    /// Asks for all buckets, as a page of directories.
+    async fn buckets(&self) -> Outcome<Page> {
+        let request = Request::get(format!("{}/", self.address.endpoint)).body(());
+        let request = request.map_err(|error| Fault::Unfit(error.to_string()))?;
+        let transport = &self.session.transport;
+        let answer = transport.send(Ask::List, request).await?;
+        parse_buckets(&transport.body(answer, PAGE_BYTES_MAX).await?)
     }
 }
 
@@ -97,7 +128,9 @@ impl ObjectStore for S3 {
     async fn head(&self, key: &str) -> Outcome<Option<Found>> {
         let request = Request::head(self.url_of(key)).body(());
         let request = request.map_err(|error| Fault::Unfit(error.to_string()))?;
+        let is_bucket = self.bucket.is_none() && !key.contains('/');
         match self.session.transport.send(Ask::Head, request).await {
+            Ok(_) if is_bucket => Ok(Some(Found::Directory)),
             Ok(answer) => tag_of(answer.headers()).map(|tag| Some(Found::Object(tag))),
             Err(fault) if fault.absent() => Ok(None),
             Err(fault) => Err(fault),
@@ -105,9 +138,13 @@ impl ObjectStore for S3 {
     }
 
     async fn page(&self, prefix: &str, token: Option<&str>, limit: Option<u32>) -> Outcome<Page> {
+        if self.bucket.is_none() && prefix.is_empty() {
+            return self.buckets().await;
+        }
+        let (bucket, prefix) = self.split(prefix);
         let mut url = format!(
             "{}?list-type=2&delimiter=%2F&encoding-type=url",
-            self.bucket_url
+            self.address.bucket_url(bucket)
         );
         for (name, value) in [("prefix", Some(prefix)), ("continuation-token", token)] {
             if let Some(value) = value.filter(|value| !value.is_empty()) {
@@ -131,7 +168,14 @@ impl ObjectStore for S3 {
                 }
                 fault => fault,
             })?;
-        parse_page(&transport.body(answer, PAGE_BYTES_MAX).await?)
+        let mut page = parse_page(&transport.body(answer, PAGE_BYTES_MAX).await?)?;
+        if self.bucket.is_none() {
+            let keys = page.objects.iter_mut().map(|object| &mut object.key);
+            for key in keys.chain(&mut page.prefixes).flatten() {
+                key.insert_str(0, &format!("{bucket}/"));
+            }
+        }
+        Ok(page)
     }
 
     async fn get(&self, key: &str, tag: &VersionTag, range: ByteRange) -> Outcome<Got> {

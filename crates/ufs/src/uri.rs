@@ -54,7 +54,23 @@ pub(crate) struct BucketLocation {
     pub(crate) prefix: String,
 }
 
+/// In place of a bucket: all that one may list, each a directory.
+const ALL: &str = "*";
+
 impl BucketLocation {
+    /// Returns the place of all buckets.
+    fn all(scheme: &'static str) -> Self {
+        BucketLocation {
+            scheme,
+            bucket: ALL.into(),
+            prefix: String::new(),
+        }
+    }
+
+    pub(crate) fn is_all(&self) -> bool {
+        self.bucket == ALL
+    }
+
     /// Returns the URI, without secrets by its nature.
     pub(crate) fn uri(&self) -> String {
         format!("{}://{}/{}", self.scheme, self.bucket, self.prefix)
@@ -77,6 +93,7 @@ impl Location {
             ));
         };
         let parsed = match scheme {
+            "s3" if matches!(rest, "*" | "*/") => Ok(Location::S3(BucketLocation::all("s3"))),
             "s3" => parse_bucket("s3", rest).map(Location::S3),
             // Ceph's object gateway speaks S3.
             "ceph" => parse_bucket("ceph", rest).map(Location::S3),
@@ -177,6 +194,7 @@ mod tests {
         let parse = |uri| Location::parse(uri).unwrap();
         assert_eq!(parse("s3://b"), s3("b", ""));
         assert_eq!(parse("s3://b/"), s3("b", ""));
+        assert_eq!(parse("s3://*"), s3("*", ""));
         assert_eq!(parse("s3://b/a b/c"), s3("b", "a b/c/"));
         assert_eq!(parse("s3://b/a%20/c/"), s3("b", "a%20/c/"));
         assert_eq!(parse("/data/x"), Location::Local("/data/x".into()));
@@ -195,6 +213,7 @@ mod tests {
             ("s3://", "the bucket is missing"),
             ("s3:///key", "the bucket is missing"),
             ("s3://b ucket/", "letters, digits"),
+            ("s3://*/x", "letters, digits"),
             ("s3://b//x", "the prefix cannot be a directory"),
             ("s3://b/../x", "the prefix cannot be a directory"),
             ("file://host/x", "three slashes"),

@@ -65,6 +65,27 @@ pub(super) fn parse_page(xml: &[u8]) -> Outcome<Page> {
     }
 }
 
+/// Reads the list of all buckets: each a directory.
+pub(super) fn parse_buckets(xml: &[u8]) -> Outcome<Page> {
+    let mut page = Page::default();
+    let root = walk(xml, |element| {
+        if let ["Buckets", "Bucket", "Name"] = element.path {
+            page.prefixes.push(Some(format!("{}/", element.text)));
+        }
+        Ok(())
+    });
+    match root {
+        Ok(root) if root == "ListAllMyBucketsResult" => Ok(page),
+        Ok(root) => Err(Fault::WrongAnswer(format!(
+            "'{}' for a list of buckets",
+            root.escape_debug()
+        ))),
+        Err(why) => Err(Fault::WrongAnswer(format!(
+            "a list of buckets with a fault: {why}"
+        ))),
+    }
+}
+
 /// Decodes what `encoding-type=url` encodes: percent signs, and plus for space.
 fn decode_url(text: &str) -> Option<String> {
     percent_decode(&text.replace('+', " "))

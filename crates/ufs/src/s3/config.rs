@@ -28,13 +28,18 @@ const OPTIONS: [&str; 9] = [
 
 /// How requests are addressed and signed. Has no `Debug`: it holds secrets.
 pub(super) struct Config {
-    /// Scheme, host and port, without the bucket.
-    pub(super) endpoint: String,
-    /// What the paths of requests are appended to: endpoint and bucket.
-    pub(super) bucket_url: String,
+    pub(super) address: Address,
     pub(super) region: String,
     pub(super) ca_bundle: Option<PathBuf>,
     pub(super) credentials: Credentials,
+}
+
+/// Where requests go.
+pub(super) struct Address {
+    /// Scheme, host and port, without the bucket.
+    pub(super) endpoint: String,
+    /// Whether buckets stand in the paths of requests, not in the names of hosts.
+    pub(super) path_style: bool,
 }
 
 /// Who asks.
@@ -49,6 +54,17 @@ pub(super) enum Credentials {
     },
     /// Environment, profile files, web identity, container and instance metadata.
     Chain { profile: Option<String> },
+}
+
+impl Address {
+    /// Returns what the paths of requests to a bucket are appended to.
+    pub(super) fn bucket_url(&self, bucket: &str) -> String {
+        // A bucket with dots does not fit the certificate of a virtual host.
+        match self.path_style || bucket.contains('.') {
+            true => format!("{}/{bucket}", self.endpoint),
+            false => self.endpoint.replacen("://", &format!("://{bucket}."), 1),
+        }
+    }
 }
 
 impl Config {
@@ -93,15 +109,13 @@ impl Config {
             ));
         }
         let endpoint = custom.unwrap_or_else(|| aws_endpoint(&region));
-        let bucket_url = match path_style {
-            true => format!("{endpoint}/{}", location.bucket),
-            false => endpoint.replacen("://", &format!("://{}.", location.bucket), 1),
-        };
         let ca_bundle = first("ca_bundle", &["AWS_CA_BUNDLE"]).map(PathBuf::from);
         let credentials = credentials(settings)?;
         Ok(Config {
-            endpoint,
-            bucket_url,
+            address: Address {
+                endpoint,
+                path_style,
+            },
             region,
             ca_bundle,
             credentials,
@@ -198,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_style_follows_the_endpoint() {
-        let url = |options, env| config(options, env).unwrap().bucket_url;
+        let url = |options, env| config(options, env).unwrap().address.bucket_url("b");
         assert_eq!(url(&[("endpoint", "http://h:9/")], &[]), "http://h:9/b");
         assert_eq!(
             url(&[], &[("AWS_ENDPOINT_URL", "http://h:9")]),
@@ -230,7 +244,7 @@ mod tests {
         );
         let both = both.unwrap();
         assert_eq!(
-            (both.endpoint.as_str(), both.region.as_str()),
+            (both.address.endpoint.as_str(), both.region.as_str()),
             ("http://o", "r-1")
         );
         assert_eq!(

@@ -8,8 +8,8 @@
 )]
 
 mod azure;
-mod docs;
 mod ceph;
+mod docs;
 mod faults;
 mod gcs;
 mod hdfs;

@@ -326,3 +326,35 @@ async fn latency_and_bandwidth_of_the_relay_are_what_was_set() {
     let took = (SystemClock.now() - started).as_secs_f64();
     assert!((0.4..0.8).contains(&took), "8 MB at 20 MB/s took {took} s");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_buckets_are_directories() {
+    let bucket = Bucket::new("").await;
+    bucket.server.create_bucket("other.with-dots").unwrap();
+    bucket.put(b"dir/file", b"12345").await;
+    let all = open_bucket(&bucket.server, bucket.relay.endpoint(), "*", &[]);
+    let all = all.await.unwrap();
+    let deadline = SystemClock.deadline(Duration::from_secs(10));
+    probe(&*all, deadline).await.unwrap();
+    let names = async |dir: &[u8]| {
+        let (entries, _) = list(&*all, dir).await.unwrap();
+        let names = entries.iter().map(|entry| entry.name.to_string());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(names(b"").await, ["bucket", "other.with-dots"]);
+    assert_eq!(names(b"bucket").await, ["dir"]);
+    assert_eq!(names(b"bucket/dir").await, ["file"]);
+    assert!(names(b"other.with-dots").await.is_empty());
+    for dir in [&b"bucket"[..], b"other.with-dots", b"bucket/dir"] {
+        let meta = stat(&*all, dir).await.unwrap();
+        assert_eq!(meta.kind, types::NodeKind::Directory, "{dir:?}");
+    }
+    let file = stat(&*all, b"bucket/dir/file").await.unwrap();
+    let range = ByteRange::new(1, 3);
+    let bytes = read(&*all, b"bucket/dir/file", &file.tag, range).await;
+    assert_eq!(bytes.unwrap(), b"234");
+    for absent in [&b"nobody"[..], b"nobody/file", b"bucket/none"] {
+        let error = stat(&*all, absent).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
+}
