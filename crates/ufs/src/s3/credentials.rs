@@ -43,7 +43,8 @@ pub(super) fn authorize(
             let make = move || {
                 let chain = DefaultCredentialProvider::builder();
                 let chain = match &profile {
-                    Some(profile) => chain.with_profile(profile),
+                    // Who names a profile does not mean whoever the environment or the machine is.
+                    Some(profile) => chain.with_profile(profile).no_env().no_imds(),
                     None => chain,
                 };
                 let request = RequestSigner::new("s3", &region);
@@ -117,7 +118,16 @@ mod tests {
             ("AWS_CONFIG_FILE", config.to_str().unwrap()),
         ];
         let lab = [files[0], files[1], ("AWS_PROFILE", "lab")];
+        let env_keys = [
+            files[0],
+            files[1],
+            ("AWS_ACCESS_KEY_ID", "ENVKEY"),
+            ("AWS_SECRET_ACCESS_KEY", "hush"),
+        ];
+        assert!(sign(Some("nobody"), &env_keys).await.is_err());
         for (profile, envs, id) in [
+            (None, &env_keys[..], "ENVKEY"),
+            (Some("old"), &env_keys, "OLDKEY"),
             (None, &files[..], "DEFAULTKEY"),
             (None, &lab, "LABKEY"),
             (Some("default"), &lab, "DEFAULTKEY"),
