@@ -89,6 +89,8 @@ pub(crate) enum Command {
     /// Add, show, change and remove the storages of a running daemon's tree
     #[command(subcommand)]
     Mounts(MountsCommand),
+    /// Try a storage before it is mounted, as `mounts check` does
+    Doctor(Box<CheckArgs>),
     /// Run a daemon with several mounts in one tree, from a configuration file
     Serve(Box<ServeArgs>),
     /// Check or print a configuration file
