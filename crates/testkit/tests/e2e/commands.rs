@@ -161,7 +161,8 @@ fn a_configuration_is_checked_whole_and_its_example_passes() {
     let settled = example
         .lines()
         .filter(|line| !line.starts_with("credentials"))
-        .map(|line| line.replace("/srv/datasets", storage.root().to_str().unwrap()));
+        .map(|line| line.replace("/srv/datasets", storage.root().to_str().unwrap()))
+        .map(|line| line.replace("/mnt/data", sandbox.point().to_str().unwrap()));
     fs::write(&file, settled.collect::<Vec<_>>().join("\n")).unwrap();
     check().success();
 
