@@ -143,9 +143,10 @@ fn parse_bucket(scheme: &'static str, rest: &str) -> Result<BucketLocation> {
     }
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     if !bucket.chars().all(legal) || bucket.starts_with('.') || bucket.len() > 255 {
-        return Err(invalid(
-            "a bucket's name has letters, digits, '-', '.' and '_' only",
-        ));
+        return Err(invalid(format!(
+            "'{}' is no bucket; its name has letters, digits, '-', '.' and '_' only",
+            bucket.escape_debug()
+        )));
     }
     Ok(BucketLocation {
         scheme,

@@ -597,12 +597,7 @@ fn an_unmount_that_waited_in_vain_says_for_what_and_once() {
     let sandbox = Sandbox::new(&storage);
     let mount = sandbox.mount(&storage).start();
     let open = fs::File::open(mount.path("file")).unwrap();
-    let words = [
-        "umount",
-        "--timeout",
-        "1s",
-        mount.point().to_str().unwrap(),
-    ];
+    let words = ["umount", "--timeout", "1s", mount.point().to_str().unwrap()];
     let answer = sandbox.run(&words);
     assert_eq!(answer.status.code(), Some(1));
     let message = answer.refusal();

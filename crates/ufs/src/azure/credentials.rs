@@ -20,7 +20,7 @@ use crate::http::{Authorize, Signature};
 /// What a user without credentials is told.
 const ADVICE: &str = "no usable credentials; give account_key or sas_token as options, or set \
      AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_CLIENT_ID, AZURE_TENANT_ID and \
-     AZURE_CLIENT_SECRET, or set anonymous=true for a public container";
+     AZURE_CLIENT_SECRET, or --anonymous for a public container";
 
 /// Prepares to sign, within an environment, files and network.
 pub(super) fn authorize(

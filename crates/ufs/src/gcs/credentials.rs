@@ -21,7 +21,7 @@ const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_only";
 /// What a user without credentials is told.
 const ADVICE: &str = "no usable credentials; set GOOGLE_APPLICATION_CREDENTIALS to a credential \
      file, or give credential_path or credential as options, or run where a metadata server is, or \
-     set anonymous=true for a public bucket";
+     give --anonymous for a public bucket";
 
 /// Prepares to sign, within an environment, files and network.
 pub(super) fn authorize(

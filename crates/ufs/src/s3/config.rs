@@ -81,14 +81,14 @@ impl Config {
             .transpose()?;
         if location.scheme == "ceph" && custom.is_none() {
             return Err(invalid(
-                "a ceph:// URI needs the endpoint of the object gateway; set the option 'endpoint'",
+                "a ceph:// URI needs the endpoint of the object gateway; give --endpoint, or the option 'endpoint'",
             ));
         }
         let region = first("region", &["AWS_REGION", "AWS_DEFAULT_REGION"])
             .or_else(|| profile::region(settings.text("profile"), &env))
             .or_else(|| custom.as_ref().map(|_| "us-east-1".into()))
             .ok_or_else(|| {
-                invalid("the region is not known; set the option 'region', AWS_REGION or the region of a profile, or give an endpoint")
+                invalid("the region is not known; give --region, AWS_REGION or the region of a profile, or an --endpoint")
             })?;
         if !region
             .chars()

@@ -15,7 +15,7 @@ use crate::http::{Authorize, Signature};
 
 /// What a user without credentials is told.
 const ADVICE: &str = "no usable credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
-     AWS_PROFILE, or give keys as options, or set anonymous=true for a public bucket";
+     AWS_PROFILE, or give keys by reference (--credentials), or --anonymous for a public bucket";
 
 /// Prepares to sign for a region, within an environment, files and network.
 pub(super) fn authorize(
@@ -183,7 +183,7 @@ mod tests {
     async fn without_credentials_the_message_says_how_to_give_some() {
         let error = sign(None, &[]).await.unwrap_err().to_string();
         assert!(
-            error.contains("AWS_ACCESS_KEY_ID") && error.contains("anonymous=true"),
+            error.contains("AWS_ACCESS_KEY_ID") && error.contains("--anonymous"),
             "{error}"
         );
     }

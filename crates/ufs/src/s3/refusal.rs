@@ -67,7 +67,9 @@ fn judge(refusal: &mut Refusal) {
 
 fn advice(refusal: &Refusal, region: Option<&str>, endpoint: &str, bucket: &str) -> Option<String> {
     let region = || match region {
-        Some(region) => format!("the bucket is in region '{region}': set the option 'region'"),
+        Some(region) => {
+            format!("the bucket is in region '{region}': give --region, or the option 'region'")
+        }
         None => "check the options 'region' and 'endpoint'".to_string(),
     };
     let advice = match refusal.code.as_str() {
