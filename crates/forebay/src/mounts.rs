@@ -285,10 +285,17 @@ impl Mounts {
         request: wire::RemoveMount,
     ) -> Result<wire::MountChanged> {
         let _one_at_a_time = self.changing.lock().await;
-        let (index, (_, live)) = self.find(&request.at)?;
+        let (index, (id, live)) = self.find(&request.at)?;
         let at = ObjectPath::parse(live.plan.at.as_bytes())?;
         let outdated = self.doors.vfs.remove_mount(&at)?;
-        self.live.lock().remove(index);
+        let is_elsewhere = {
+            let mut all = self.live.lock();
+            all.remove(index);
+            all.iter().any(|(other, _)| *other == id)
+        };
+        if !is_elsewhere {
+            self.doors.worker.remove_storage(id);
+        }
         let mount = describe(&live);
         tracing::info!("removed the mount of '{}' at '{}'", mount.uri, mount.at);
         let notices = self.settle(outdated, live.is_live).await;

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use types::{Clock, Deadline, Error, MountId, Result, in_memory};
+use types::{Clock, Deadline, Error, ErrorKind, MountId, Result, in_memory};
 use ufs::UnderStorage;
 
 use crate::fill::Fill;
@@ -105,6 +105,11 @@ impl Worker {
         id
     }
 
+    /// Forgets a storage, with its client and its credentials, once what is under way has ended.
+    pub fn remove_storage(&self, mount: MountId) {
+        self.mounts.write().remove(&mount);
+    }
+
     /// Returns the storage of a mount.
     pub fn storage(&self, mount: MountId) -> Option<Arc<dyn UnderStorage>> {
         self.mounts
@@ -118,7 +123,7 @@ impl Worker {
         mounts
             .get(&id)
             .cloned()
-            .ok_or_else(|| Error::internal("a mount that was never added"))
+            .ok_or_else(|| Error::new(ErrorKind::Stale, "its storage was taken away"))
     }
 
     /// Returns a snapshot of what was counted.

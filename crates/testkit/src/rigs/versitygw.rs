@@ -6,21 +6,17 @@
 //! `encoding-type`.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread::park_timeout;
-use std::time::Duration;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use types::{Clock, SystemClock};
+
+use super::server::Server;
 
 const MODULE: &str = "github.com/versity/versitygw/cmd/versitygw@v1.8.0";
-/// It answers in half a second on a quiet machine.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Another process may take the port between our look and the server's start.
-const TRIES: usize = 5;
+const ACCESS_KEY: &str = "rigaccess";
+const SECRET_KEY: &str = "rigsecretkey";
+const REGION: &str = "us-east-1";
 
 /// A running server; ends when dropped.
 #[derive(Debug)]
@@ -35,7 +31,7 @@ pub struct VersityGw {
     pub region: String,
     /// The directory whose directories are the buckets.
     pub data_dir: PathBuf,
-    child: Child,
+    _server: Server,
 }
 
 impl VersityGw {
@@ -47,15 +43,23 @@ impl VersityGw {
         let binary = binary()?;
         let data_dir = dir.join("data");
         fs::create_dir_all(&data_dir).context("data directory of versitygw")?;
-        for _ in 0..TRIES {
-            if let Some(server) = Self::try_start(&binary, dir, &data_dir)? {
-                return Ok(server);
-            }
-        }
-        bail!(
-            "versitygw ended {TRIES} times at its start; see {}",
-            dir.join("log").display()
-        )
+        let server = Server::start("versitygw", dir, |address| {
+            let mut command = Command::new(&binary);
+            command
+                .args(["--access", ACCESS_KEY, "--secret", SECRET_KEY])
+                .args(["--region", REGION, "--quiet", "--keep-alive"])
+                .args(["--port", &address.to_string(), "posix"])
+                .arg(&data_dir);
+            Ok(command)
+        })?;
+        Ok(VersityGw {
+            endpoint: format!("http://{}", server.address),
+            access_key: ACCESS_KEY.into(),
+            secret_key: SECRET_KEY.into(),
+            region: REGION.into(),
+            data_dir,
+            _server: server,
+        })
     }
 
     /// Makes an empty bucket.
@@ -67,76 +71,6 @@ impl VersityGw {
         fs::create_dir_all(&bucket).with_context(|| format!("bucket {name}"))?;
         Ok(bucket)
     }
-
-    /// Starts it once; `None` when it ended at once, as it does when the port was taken.
-    fn try_start(binary: &Path, dir: &Path, data_dir: &Path) -> Result<Option<Self>> {
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(dir.join("log"))?;
-        let mut server = VersityGw {
-            endpoint: format!("http://{address}"),
-            access_key: "rigaccess".into(),
-            secret_key: "rigsecretkey".into(),
-            region: "us-east-1".into(),
-            data_dir: data_dir.into(),
-            child: Command::new(binary)
-                .args([
-                    "--access",
-                    "rigaccess",
-                    "--secret",
-                    "rigsecretkey",
-                    "--region",
-                ])
-                .args([
-                    "us-east-1",
-                    "--quiet",
-                    "--keep-alive",
-                    "--port",
-                    &address.to_string(),
-                    "posix",
-                ])
-                .arg(data_dir)
-                .stdin(Stdio::null())
-                .stdout(log.try_clone()?)
-                .stderr(log)
-                .spawn()
-                .context("start versitygw")?,
-        };
-        let deadline = SystemClock.deadline(PATIENCE);
-        while !deadline.left(SystemClock.now()).is_zero() {
-            if server.child.try_wait()?.is_some() {
-                return Ok(None);
-            }
-            if answers(address) {
-                return Ok(Some(server));
-            }
-            park_timeout(Duration::from_millis(10));
-        }
-        bail!("versitygw did not answer within {PATIENCE:?}")
-    }
-}
-
-impl Drop for VersityGw {
-    fn drop(&mut self) {
-        // An error means that it has ended already.
-        let _killed = self.child.kill();
-        let _status = self.child.wait();
-    }
-}
-
-/// Returns whether something there speaks HTTP.
-fn answers(address: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: rig\r\nConnection: close\r\n\r\n")?;
-        let mut start = [0; 5];
-        stream.read_exact(&mut start)?;
-        Ok(&start == b"HTTP/")
-    };
-    ask().unwrap_or(false)
 }
 
 /// Returns the path of the server, which is built when it is missing.

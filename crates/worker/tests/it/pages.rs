@@ -398,3 +398,20 @@ async fn a_guess_displaces_nothing_that_is_still_to_be_read() {
         .read_ahead(&objects[5], ByteRange::new(0, 4 * MIB));
     until("the next guess", || rig.storage.read_count() > fetched).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_that_was_removed_is_asked_no_more() {
+    let rig = Rig::new();
+    let (bytes, cached) = rig.storage.put_noise(rig.mount, "a", 1000);
+    let (_, other) = rig.storage.put_noise(rig.mount, "b", 1000);
+    let whole = ByteRange::new(0, 1000);
+    let fetched = rig.worker.fetch_whole(cached.clone(), soon());
+    fetched.await.unwrap();
+    rig.worker.remove_storage(rig.mount);
+    let mut buf = Vec::new();
+    assert!(rig.worker.read_cached(&cached, whole, &mut buf));
+    assert_eq!(buf, bytes);
+    let read = rig.worker.read(other, whole, whole, soon());
+    assert_eq!(read.await.unwrap_err().kind(), ErrorKind::Stale);
+    assert_eq!(rig.storage.read_count(), 1);
+}
