@@ -21,6 +21,7 @@ mod storage;
 mod uri;
 mod web;
 mod webhdfs;
+mod write;
 
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -28,3 +29,4 @@ pub mod conformance;
 pub use counters::{Counters, CountersSnapshot};
 pub use settings::{SECRET_OPTIONS, Settings};
 pub use storage::{ByteStream, ListEntry, ListPage, ListStream, UnderStorage, open, probe};
+pub use write::{Abilities, Expect, FileAttributes, UnderWriter, Upload};

@@ -20,6 +20,7 @@ use types::{
 };
 
 use crate::uri::Location;
+use crate::write::UnderWriter;
 use crate::{Counters, Settings, azure, cephfs, gcs, hdfs, huggingface, local, s3, web, webhdfs};
 
 /// Bytes of one version of one object, in order. Ends early only with an error.
@@ -85,6 +86,11 @@ pub trait UnderStorage: Send + Sync + Debug {
             ErrorKind::Unsupported,
             format!("read link {path}: {} has no symbolic links", self.uri()),
         ))
+    }
+
+    /// Returns the writing side, where there is one. A mount that is read-only does not ask for it.
+    fn writer(&self) -> Option<&dyn UnderWriter> {
+        None
     }
 
     /// Asks the least that tells whether the storage can be used; see [`probe`].
