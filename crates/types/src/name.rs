@@ -113,6 +113,14 @@ impl ObjectPath {
         Some((ObjectPath(parent.into()), Name(name.into())))
     }
 
+    /// Returns whether this lies in `dir`, at any depth; no path lies in itself.
+    pub fn is_below(&self, dir: &ObjectPath) -> bool {
+        match self.0.strip_prefix(dir.as_bytes()) {
+            Some(rest) => rest.first() == Some(&b'/') || (dir.is_root() && !rest.is_empty()),
+            None => false,
+        }
+    }
+
     /// Returns whether this is the mount's root.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()

@@ -18,6 +18,7 @@ use crate::ino::{Ino, InoHasher};
 use crate::lookup::Entry;
 use crate::mounts::{MountTable, Place};
 use crate::namespace::Node;
+use crate::promises::Age;
 use crate::reply::Reply;
 use crate::vfs::{Vfs, unknown};
 
@@ -45,6 +46,8 @@ pub(crate) struct DirHandle {
     listing: Listing,
     /// When the storage told the listing.
     learnt: Instant,
+    /// When it was asked for.
+    age: Age,
 }
 
 /// What lies at a position of a listing.
@@ -70,10 +73,11 @@ impl Vfs {
             }
             Err(error) => return Reply::Ready(Err(error)),
         };
+        let age = self.promises.age();
         let table = self.mount_table();
         let Some(mount) = node.place.mount else {
             return Reply::Ready(match table.is_implied(&node.place) {
-                true => self.opened_dir(ino, nothing()),
+                true => self.opened_dir(ino, age, nothing()),
                 false => Err(Error::new(ErrorKind::NotFound, "it led to removed mounts")),
             });
         };
@@ -83,7 +87,7 @@ impl Vfs {
         };
         let path = &node.place.path;
         if let Some(known) = self.worker.known_list(spec.id, path, spec.freshness) {
-            return Reply::Ready(self.opened_dir(ino, known));
+            return Reply::Ready(self.opened_dir(ino, age, known));
         }
         let asked = self
             .worker
@@ -92,9 +96,9 @@ impl Vfs {
         Reply::Pending(
             async move {
                 match asked.await {
-                    Ok(listed) => vfs.opened_dir(ino, listed),
+                    Ok(listed) => vfs.opened_dir(ino, age, listed),
                     Err(error) if vfs.only_leads_to_mounts(&node, &error) => {
-                        vfs.opened_dir(ino, nothing())
+                        vfs.opened_dir(ino, age, nothing())
                     }
                     Err(error) => {
                         vfs.errors.note(ino, &error);
@@ -143,13 +147,8 @@ impl Vfs {
                     let mount = dir.node.place.mount;
                     let path = dir.node.place.path.join(&listed.name);
                     let place = Place { mount, path };
-                    self.enter(
-                        place,
-                        Learnt {
-                            value: listed.meta.clone(),
-                            age,
-                        },
-                    )
+                    let value = listed.meta.clone();
+                    self.promised(dir.age, self.enter(place, Learnt { value, age }))
                 }
                 Item::Hidden => return true,
             };
@@ -252,7 +251,7 @@ impl Vfs {
         }
     }
 
-    fn opened_dir(&self, ino: Ino, listed: Learnt<Listing>) -> Result<HandleId> {
+    fn opened_dir(&self, ino: Ino, age: Age, listed: Learnt<Listing>) -> Result<HandleId> {
         let node = self.namespace.hold(ino).ok_or_else(|| unknown(ino))?;
         let now = self.clock.now();
         let table = self.mount_table();
@@ -261,6 +260,7 @@ impl Vfs {
             hasher: table.hasher(&node.place),
             table,
             listing: listed.value,
+            age,
             learnt: now.checked_sub(listed.age).unwrap_or(now),
             node,
         }))

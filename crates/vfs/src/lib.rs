@@ -6,7 +6,7 @@
 //! back as a future. Bytes and metadata come from `worker`, never from a cache or a storage
 //! directly. Nothing here spawns a task, waits on a lock across I/O, or knows a kernel or wire type.
 //!
-//! Reading order: [`mounts`] (what hangs where; [`remount`] changes it), [`namespace`] (inode numbers and reference
+//! Reading order: [`mounts`] (what hangs where; [`remount`] changes it, and [`sync`] looks at it anew), [`namespace`] (inode numbers and reference
 //! counts), [`lookup`], [`open`], [`read`] with [`readahead`], and [`dir`].
 
 mod attributes;
@@ -18,11 +18,13 @@ mod lookup;
 mod mounts;
 mod namespace;
 mod open;
+mod promises;
 mod read;
 mod readahead;
 mod remount;
 mod reply;
 mod stats;
+mod sync;
 mod vfs;
 mod xattr;
 
@@ -36,4 +38,5 @@ pub use open::Opened;
 pub use remount::Outdated;
 pub use reply::{ReadReply, Reply};
 pub use stats::{FsStats, Stats};
+pub use sync::{SyncDone, SyncedPlace};
 pub use vfs::{Settings, Vfs};

@@ -13,8 +13,9 @@ use worker::Learnt;
 
 use crate::attributes::Attributes;
 use crate::ino::Ino;
-use crate::mounts::{MountTable, Place};
+use crate::mounts::{MountIndex, MountTable, Place};
 use crate::namespace::Node;
+use crate::promises::Age;
 use crate::reply::Reply;
 use crate::vfs::Vfs;
 
@@ -63,28 +64,71 @@ impl Vfs {
             Ok(spec) => spec,
             Err(error) => return Reply::Ready(Err(error)),
         };
-        if let Some(known) = self.worker.known(spec.id, &place.path, spec.freshness) {
-            return Reply::Ready(known.map(|learnt| self.enter(place, learnt)));
+        let (id, freshness) = (spec.id, spec.freshness);
+        let age = self.promises.age();
+        if let Some(known) = self.worker.known(id, &place.path, freshness)
+            && let Some(answer) = self.answer(age, mount, &place, known)
+        {
+            return Reply::Ready(answer);
         }
         self.counters.lookups_pending.add(1);
-        let asked = self
-            .worker
-            .stat(spec.id, place.path.clone(), spec.freshness, self.deadline());
         let vfs = Arc::clone(self);
         Reply::Pending(
             async move {
-                match asked.await {
-                    Ok(learnt) => Ok(vfs.enter(place, learnt)),
-                    Err(error) => {
-                        if error.kind() != ErrorKind::NotFound {
-                            vfs.errors.note(parent, &error);
-                        }
-                        Err(error)
+                loop {
+                    let age = vfs.promises.age();
+                    let path = place.path.clone();
+                    let asked = vfs.worker.stat(id, path, freshness, vfs.deadline()).await;
+                    if let Err(error) = &asked
+                        && error.kind() != ErrorKind::NotFound
+                    {
+                        vfs.errors.note(parent, error);
+                    }
+                    if let Some(answer) = vfs.answer(age, mount, &place, asked) {
+                        return answer;
                     }
                 }
             }
             .boxed(),
         )
+    }
+
+    /// Makes an answer of what was learnt in an age; none when the name was absent then, which would
+    /// be promised, and another age has begun.
+    fn answer(
+        &self,
+        age: Age,
+        mount: MountIndex,
+        place: &Place,
+        learnt: Result<Learnt<ObjectMeta>>,
+    ) -> Option<Result<Entry>> {
+        match learnt {
+            Ok(learnt) => {
+                let entry = self.enter(place.clone(), learnt);
+                Some(Ok(self.promised(age, entry)))
+            }
+            Err(error)
+                if error.kind() == ErrorKind::NotFound
+                    && self.freshness(Some(mount)) == Freshness::Immutable =>
+            {
+                self.promises.absent(mount, &place.path);
+                (self.promises.age() == age).then_some(Err(error))
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Promises nothing of an entry when another age has begun since it was looked for: it may not
+    /// have been known yet to whoever took the promises of the old one back.
+    pub(crate) fn promised(&self, age: Age, entry: Entry) -> Entry {
+        match self.promises.age() == age {
+            true => entry,
+            false => Entry {
+                entry_ttl: Duration::ZERO,
+                attr_ttl: Duration::ZERO,
+                ..entry
+            },
+        }
     }
 
     /// Gives back `count` references of the kernel.

@@ -34,8 +34,16 @@ pub struct MountSpec {
 }
 
 /// Index of a mount in every table of a tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct MountIndex(usize);
+
+#[cfg(test)]
+impl MountIndex {
+    /// Makes the index of a mount in no table.
+    pub(crate) fn for_tests(index: usize) -> Self {
+        MountIndex(index)
+    }
+}
 
 /// Index of a [`Point`] in one table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +123,7 @@ impl MountTable {
     /// Returns a table without a mount. Refuses one that has others below it.
     pub(crate) fn without(&self, mount: MountIndex) -> Result<Self> {
         let at = &self.spec(mount).at;
-        let below = self.live().filter(|spec| is_below(&spec.at, at));
+        let below = self.live().filter(|spec| spec.at.is_below(at));
         let below: Vec<_> = below.map(|spec| format!("'/{}'", spec.at)).collect();
         // What is below the root stays where it is: it is above all mounts then.
         if !below.is_empty() && !at.is_root() {
@@ -200,6 +208,18 @@ impl MountTable {
     pub(crate) fn live(&self) -> impl Iterator<Item = &MountSpec> {
         let live = self.mounts.iter().filter(|mount| mount.point.is_some());
         live.map(|mount| &mount.spec)
+    }
+
+    /// Returns the mounts below a place of the tree that are not removed.
+    pub(crate) fn live_below(
+        &self,
+        at: &ObjectPath,
+    ) -> impl Iterator<Item = (MountIndex, &MountSpec)> {
+        let mounts = self.mounts.iter().enumerate();
+        let live = mounts.filter(move |(_, mount)| {
+            mount.point.is_some() && mount.spec.at.is_below(at)
+        });
+        live.map(|(index, mount)| (MountIndex(index), &mount.spec))
     }
 
     /// Returns whether a mount is not removed.
@@ -304,13 +324,6 @@ impl MountTable {
 /// Returns where in [`MountTable::by_path`] the points of a mount are.
 fn slot(mount: Option<MountIndex>) -> usize {
     mount.map_or(0, |mount| mount.0 + 1)
-}
-
-fn is_below(path: &ObjectPath, dir: &ObjectPath) -> bool {
-    match path.as_bytes().strip_prefix(dir.as_bytes()) {
-        Some(rest) => rest.first() == Some(&b'/') || (dir.is_root() && !rest.is_empty()),
-        None => false,
-    }
 }
 
 /// Returns the names on the way to a mount point.

@@ -22,8 +22,8 @@ use types::{Name, NodeKind, ObjectMeta, ObjectPath};
 use crate::ino::{Ino, same_inode};
 use crate::mounts::{MountIndex, Place};
 
-/// What an inode number stands for. A file's node never changes; a directory's is replaced when the
-/// storage tells new attributes.
+/// What an inode number stands for. A directory's node is replaced when the storage tells new
+/// attributes, a file's only when that is owner or mode: its bytes never change.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) ino: Ino,
@@ -100,7 +100,11 @@ impl Namespace {
                 Slot::Occupied(mut slot) if slot.get().node.is(&place, &meta) => {
                     let known = slot.get_mut();
                     known.lookups += 1;
-                    if meta.kind == NodeKind::Directory && known.node.meta != meta {
+                    let has_changed = match meta.kind {
+                        NodeKind::Directory => known.node.meta != meta,
+                        NodeKind::File | NodeKind::Symlink => known.node.meta.owner != meta.owner,
+                    };
+                    if has_changed {
                         known.node = Arc::new(Node { ino, place, meta });
                     }
                     return Arc::clone(&known.node);
@@ -117,6 +121,17 @@ impl Namespace {
             .lock()
             .get(&ino)
             .map(|known| Arc::clone(&known.node))
+    }
+
+    /// Tells a directory that is in use what the storage says of it now.
+    pub(crate) fn renew(&self, ino: Ino, meta: &ObjectMeta) {
+        if let Some(known) = self.shard(ino).lock().get_mut(&ino)
+            && known.node.meta.kind == NodeKind::Directory
+            && known.node.meta != *meta
+        {
+            let (place, meta) = (known.node.place.clone(), meta.clone());
+            known.node = Arc::new(Node { ino, place, meta });
+        }
     }
 
     /// Gives back `count` references of the kernel.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use types::{Error, ErrorKind, Freshness, NodeKind, ObjectPath, Result};
+use types::{Error, ErrorKind, Name, NodeKind, ObjectPath, Result};
 
 use crate::ino::Ino;
 use crate::mounts::{MountIndex, MountSpec, MountTable, Place, components};
@@ -107,15 +107,14 @@ impl Vfs {
         let mount = mount_at(&new, &at)?;
         // Everything, and not only what is at the top: a kernel keeps what is below a directory that
         // it finds again if a program is in there or has a file open. Numbers came from the old table.
-        let mut outdated = self.names_of(&old, mount);
+        let mut outdated = self.names_of(&old, mount, |_, _| true);
+        outdated.extend(self.take_absent(&old, mount, &ObjectPath::root()));
         let root = Place {
             mount: Some(mount),
             path: ObjectPath::root(),
         };
         outdated.extend(self.number_of(&old, &root).map(Outdated::Attributes));
-        let is_another = old.spec(mount).id != new.spec(mount).id;
-        let promised_for_ever = old.spec(mount).freshness == Freshness::Immutable;
-        if is_another || promised_for_ever {
+        if old.spec(mount).id != new.spec(mount).id {
             outdated.extend(self.own_name(&new, &at)?);
         }
         Ok(outdated)
@@ -137,6 +136,10 @@ impl Vfs {
         })?;
         if at.is_root() {
             return Ok(self.all_in_root(&old, &new));
+        }
+        // Their directory goes, and they with it.
+        if let Some(mount) = old.at(at) {
+            self.promises.take_absent(mount, &ObjectPath::root());
         }
         let mut outdated = self.own_name(&old, at)?;
         // So may be the directories that led to it only.
@@ -164,6 +167,7 @@ impl Vfs {
             self.namespace.set_root(new.root().clone());
         }
         let old = std::mem::replace(&mut *current, Arc::clone(&new));
+        self.promises.begin_age();
         Ok((old, new))
     }
 
@@ -195,6 +199,7 @@ impl Vfs {
                     dir: Ino::ROOT,
                     name: name.as_bytes().to_vec(),
                 }));
+                outdated.extend(self.take_absent(table, mount, &ObjectPath::root()));
             }
         }
         for table in [old, new] {
@@ -228,17 +233,40 @@ impl Vfs {
     }
 
     /// Returns a name as outdated, unless nobody knows its directory.
-    fn name(&self, table: &MountTable, dir: &Place, name: &[u8]) -> Option<Outdated> {
+    pub(crate) fn name(&self, table: &MountTable, dir: &Place, name: &[u8]) -> Option<Outdated> {
         Some(Outdated::Name {
             dir: self.number_of(table, dir)?,
             name: name.to_vec(),
         })
     }
 
-    /// Returns all names of a mount that anybody knows.
-    fn names_of(&self, table: &MountTable, mount: MountIndex) -> Vec<Outdated> {
+    /// Returns the names below a directory of a mount that somebody knows to be absent, and promises
+    /// nothing of them any more.
+    pub(crate) fn take_absent(
+        &self,
+        table: &MountTable,
+        mount: MountIndex,
+        dir: &ObjectPath,
+    ) -> Vec<Outdated> {
+        let absent = self.promises.take_absent(mount, dir);
+        let parts = absent.iter().filter_map(ObjectPath::split);
+        let names = parts.filter_map(|(path, name)| {
+            let mount = Some(mount);
+            self.name(table, &Place { mount, path }, name.as_bytes())
+        });
+        names.collect()
+    }
+
+    /// Returns the names of a mount that anybody knows and that are wanted.
+    pub(crate) fn names_of(
+        &self,
+        table: &MountTable,
+        mount: MountIndex,
+        is_wanted: impl Fn(&ObjectPath, &Name) -> bool,
+    ) -> Vec<Outdated> {
         let mut numbers = HashMap::new();
         let names = self.namespace.names_of(mount).into_iter();
+        let names = names.filter(|(path, name)| is_wanted(path, name));
         let names = names.filter_map(|(path, name)| {
             let number = |path: &ObjectPath| {
                 let mount = Some(mount);
@@ -259,7 +287,7 @@ impl Vfs {
         names.collect()
     }
 
-    fn number_of(&self, table: &MountTable, dir: &Place) -> Option<Ino> {
+    pub(crate) fn number_of(&self, table: &MountTable, dir: &Place) -> Option<Ino> {
         self.namespace
             .known_directory(table.directory_ino(dir), dir)
     }

@@ -16,6 +16,7 @@ use crate::handles::{FileHandle, Handles};
 use crate::ino::Ino;
 use crate::mounts::{MountIndex, MountSpec, MountTable};
 use crate::namespace::{Namespace, Node};
+use crate::promises::Promises;
 use crate::stats::{Counters, FsStats, Stats};
 
 /// How the namespace behaves.
@@ -50,6 +51,7 @@ pub struct Vfs {
     pub(crate) dirs: Handles<DirHandle>,
     pub(crate) errors: LastErrors,
     pub(crate) counters: Counters,
+    pub(crate) promises: Promises,
     pub(crate) worker: Arc<Worker>,
     pub(crate) clock: Arc<dyn Clock>,
     /// The time of directories that have none of their own.
@@ -80,6 +82,7 @@ impl Vfs {
             dirs: Handles::new(),
             errors: LastErrors::default(),
             counters: Counters::default(),
+            promises: Promises::default(),
             worker,
             clock,
             started_ns: i64::try_from(started.as_nanos()).unwrap_or(i64::MAX),
@@ -104,15 +107,16 @@ impl Vfs {
     }
 
     /// Returns how long a name that was not found in `parent` need not be asked for again. The age
-    /// of that knowledge is not told, so only mounts that never change promise anything.
+    /// of that knowledge is not told, so only mounts that never change promise anything, and only of
+    /// names that the promise can be taken back of.
     pub fn negative_ttl(&self, parent: Ino) -> Duration {
         let Ok(node) = self.node(parent) else {
             return Duration::ZERO;
         };
         match node.place.mount.map(|mount| self.freshness(Some(mount))) {
-            Some(Freshness::Immutable) => for_ever(),
+            Some(Freshness::Immutable) if self.promises.can_promise_absence() => for_ever(),
             // Above all mounts a name costs nothing and may be mounted any time.
-            Some(Freshness::MaxAge(_) | Freshness::Always) | None => Duration::ZERO,
+            Some(_) | None => Duration::ZERO,
         }
     }
 

@@ -84,25 +84,33 @@ impl Worker {
         place: Place,
         deadline: Deadline,
     ) -> BoxFuture<'static, Result<Learnt<ObjectMeta>>> {
-        self.knowledge.stats.run(&self.runtime, place.clone(), || {
+        let question = self.knowledge.question(&place);
+        self.knowledge.stats.run(&self.runtime, question, || {
             let worker = Arc::clone(self);
-            async move {
-                let mount = worker.mount(place.0)?;
-                let learnt = worker.moment();
-                let answer = mount.storage.stat(&place.1, deadline).await;
-                worker.awake(&mount, answer.as_ref().err());
-                match &answer {
-                    Ok(meta) => worker.knowledge.learn_entry(&place, learnt, Some(meta)),
-                    Err(error) if error.kind() == ErrorKind::NotFound => {
-                        worker.knowledge.learn_entry(&place, learnt, None);
-                    }
-                    Err(_) => {}
-                }
-                answer.map(|value| Learnt {
-                    value,
-                    age: learnt.age(worker.moment()),
-                })
+            async move { worker.ask_and_learn(&place, deadline).await }
+        })
+    }
+
+    /// Asks what a path is, whoever else asks, and takes note of the answer.
+    pub(crate) async fn ask_and_learn(
+        &self,
+        place: &Place,
+        deadline: Deadline,
+    ) -> Result<Learnt<ObjectMeta>> {
+        let mount = self.mount(place.0)?;
+        let learnt = self.moment();
+        let answer = mount.storage.stat(&place.1, deadline).await;
+        self.awake(&mount, answer.as_ref().err());
+        match &answer {
+            Ok(meta) => self.knowledge.learn_entry(place, learnt, Some(meta)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.knowledge.learn_entry(place, learnt, None);
             }
+            Err(_) => {}
+        }
+        answer.map(|value| Learnt {
+            value,
+            age: learnt.age(self.moment()),
         })
     }
 
@@ -138,24 +146,26 @@ impl Worker {
         dir: ObjectPath,
     ) -> BoxFuture<'static, Result<Learnt<Listing>>> {
         let place = (mount, dir);
-        self.knowledge
-            .listings
-            .run(&self.runtime, place.clone(), || {
-                let worker = Arc::clone(self);
-                async move {
-                    let mount = worker.mount(place.0)?;
-                    let under_way = worker.knowledge.list_begins(&place);
-                    let learnt = worker.moment();
-                    let listed = worker.collect_pages(&mount, &place.1).await;
-                    worker.awake(&mount, listed.as_ref().err());
-                    let mut value = listed?;
-                    if let Some(under_way) = under_way {
-                        value = worker.keep(under_way, place, learnt, value).await?;
-                    }
-                    let age = learnt.age(worker.moment());
-                    Ok(Learnt { value, age })
-                }
-            })
+        let question = self.knowledge.question(&place);
+        self.knowledge.listings.run(&self.runtime, question, || {
+            let worker = Arc::clone(self);
+            async move { worker.list_and_learn(place).await }
+        })
+    }
+
+    /// Lists a directory, whoever else does, and keeps the answer unless another is being kept.
+    pub(crate) async fn list_and_learn(self: &Arc<Self>, place: Place) -> Result<Learnt<Listing>> {
+        let mount = self.mount(place.0)?;
+        let under_way = self.knowledge.list_begins(&place);
+        let learnt = self.moment();
+        let listed = self.collect_pages(&mount, &place.1).await;
+        self.awake(&mount, listed.as_ref().err());
+        let mut value = listed?;
+        if let Some(under_way) = under_way {
+            value = self.keep(under_way, place, learnt, value).await?;
+        }
+        let age = learnt.age(self.moment());
+        Ok(Learnt { value, age })
     }
 
     async fn keep(

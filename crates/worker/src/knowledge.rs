@@ -24,6 +24,7 @@ use crate::meta::{Learnt, Listing};
 use crate::recent::Recent;
 use crate::records::{self, DirectoryRecord, Moment};
 use crate::single_flight::SingleFlight;
+use crate::synced::Synced;
 
 /// A directory of at most this many names is read back from the map on the spot, and listed again
 /// as a whole when it is too old: one or two requests that answer for every name in it.
@@ -36,6 +37,10 @@ const WRITER_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) type Place = (MountId, ObjectPath);
 
+/// A question about a place, and the sync of it that an answer has to be younger than: who asks
+/// after a sync does not join whoever asked before.
+pub(crate) type Question = (Place, Moment);
+
 /// When something was learnt, and what: `None` is absence.
 pub(crate) type Found = (Moment, Option<ObjectMeta>);
 
@@ -47,8 +52,9 @@ pub(crate) struct Knowledge {
     /// By directory being listed: the names in it that were asked for alone meanwhile, or proved
     /// stale. Held while something is learnt, so that each change is in order with the listings.
     under_way: Arc<Mutex<UnderWayMap>>,
-    pub(crate) listings: SingleFlight<Place, Learnt<Listing>>,
-    pub(crate) stats: SingleFlight<Place, Learnt<ObjectMeta>>,
+    pub(crate) synced: Synced,
+    pub(crate) listings: SingleFlight<Question, Learnt<Listing>>,
+    pub(crate) stats: SingleFlight<Question, Learnt<ObjectMeta>>,
     pub(crate) recalls: SingleFlight<Place, Option<(Moment, Listing)>>,
 }
 
@@ -83,6 +89,7 @@ impl Knowledge {
             ledger: map.map(Ledger::start).transpose()?,
             recent: Recent::new(names_max),
             under_way: Arc::default(),
+            synced: Synced::default(),
             listings: SingleFlight::default(),
             stats: SingleFlight::default(),
             recalls: SingleFlight::default(),
@@ -96,9 +103,22 @@ impl Knowledge {
         }
     }
 
-    /// Returns what is known of a name, however old: found, or known to be absent. The own record
-    /// of a name is only looked for when the listing in memory is not `fresh` enough.
+    /// Returns what is known of a name since its last sync, however old: found, or known to be
+    /// absent. The own record of a name is only looked for when the listing in memory is not `fresh`
+    /// enough.
     pub(crate) fn entry(
+        &self,
+        mount: MountId,
+        dir: &ObjectPath,
+        name: &Name,
+        fresh: impl Fn(Moment) -> bool,
+    ) -> Option<Found> {
+        let since = self.synced.since(mount, &dir.join(name));
+        let found = self.found(mount, dir, name, |learnt| learnt > since && fresh(learnt));
+        found.filter(|(learnt, _)| *learnt > since)
+    }
+
+    fn found(
         &self,
         mount: MountId,
         dir: &ObjectPath,
@@ -150,24 +170,76 @@ impl Knowledge {
         records::read_directory(&ledger.get(&records::directory_key(mount, dir))??)
     }
 
-    /// Returns a directory's names, however old, if that costs little.
+    /// Returns a directory's names as they were told since its last sync, however old, if that costs
+    /// little.
     pub(crate) fn small_listing(
         &self,
         mount: MountId,
         dir: &ObjectPath,
     ) -> Option<(Moment, Listing)> {
         let place = (mount, dir.clone());
-        self.recent.get(&place).or_else(|| {
+        let listing = self.recent.get(&place).or_else(|| {
             let record = self.directory(mount, dir)?;
             (record.entries <= SMALL_DIRECTORY).then(|| self.read_back(&place, record))?
-        })
+        });
+        self.believed(&place, listing)
     }
 
-    /// Returns a directory's names, however old. May take a while.
+    /// Returns a directory's names as they were told since its last sync, however old. May take a
+    /// while.
     pub(crate) fn listing(&self, place: &Place) -> Option<(Moment, Listing)> {
-        self.recent
-            .get(place)
-            .or_else(|| self.read_back(place, self.directory(place.0, &place.1)?))
+        let read_back = || self.read_back(place, self.directory(place.0, &place.1)?);
+        self.believed(place, self.recent.get(place).or_else(read_back))
+    }
+
+    /// Returns a listing unless its directory was synced since.
+    pub(crate) fn believed(
+        &self,
+        place: &Place,
+        listing: Option<(Moment, Listing)>,
+    ) -> Option<(Moment, Listing)> {
+        let since = self.synced.since(place.0, &place.1);
+        listing.filter(|(learnt, _)| *learnt > since)
+    }
+
+    /// Puts a question about a place.
+    pub(crate) fn question(&self, place: &Place) -> Question {
+        (place.clone(), self.synced.since(place.0, &place.1))
+    }
+
+    /// Forgets what was learnt of a place and all below it until a moment. Says whether that will
+    /// outlive the process; takes as long as the disk does.
+    pub(crate) fn forget_until(&self, place: &Place, at: Moment) -> bool {
+        let change = self.synced.mark(place.0, &place.1, at);
+        let Some(ledger) = &self.ledger else {
+            return true;
+        };
+        let gone = change.gone.iter().map(|gone| (gone, None));
+        let marked = (&change.marked, Some(records::write_sync(at)));
+        let rows = gone.chain([marked]);
+        ledger.write_all(rows.map(|(path, value)| (records::sync_key(place.0, path), value)))
+    }
+
+    /// Takes over which places of a mount were synced before this process. Returns the latest moment
+    /// of that.
+    pub(crate) fn restore_syncs(&self, mount: MountId, now: Moment) -> Moment {
+        let Some(ledger) = self.ledger.as_ref().filter(|_| !self.synced.knows(mount)) else {
+            return Moment::default();
+        };
+        let (from, to) = records::sync_keys(mount);
+        let marks = match ledger.scan((&from, &to), QUEUE_PATIENCE) {
+            Some(rows) => {
+                let marks = rows.iter().map(|(key, value)| {
+                    // A mark that does not parse is one of any time.
+                    let at = records::read_sync(value).unwrap_or(now);
+                    (records::path_of_sync_key(key).to_vec(), at)
+                });
+                marks.collect()
+            }
+            // What cannot be read may be anything.
+            None => vec![(Vec::new(), now)],
+        };
+        self.synced.restore(mount, marks)
     }
 
     fn read_back(&self, place: &Place, record: DirectoryRecord) -> Option<(Moment, Listing)> {
@@ -257,7 +329,7 @@ impl Knowledge {
         let record = self.directory(dir.0, &dir.1);
         let listed = self.recent.get(&dir).map(|(learnt, _)| learnt);
         let listed = listed.max(record.map(|record| record.learnt));
-        if listed.is_some_and(|at| at > learnt) {
+        if listed.is_some_and(|at| at > learnt) || self.was_told_after(&dir, &name, learnt) {
             return;
         }
         if let Some(news) = under_way.get_mut(&dir) {
@@ -279,6 +351,15 @@ impl Knowledge {
             ledger.put([(records::directory_key(dir.0, &dir.1), Some(counted))]);
         }
         ledger.put([(key, meta.map(|meta| records::write_entry(learnt, meta)))]);
+    }
+
+    /// Says whether a name was asked for alone after that moment: a sync does not wait for answers to
+    /// earlier questions.
+    fn was_told_after(&self, dir: &Place, name: &Name, learnt: Moment) -> bool {
+        let own = self.ledger.as_ref().and_then(|ledger| {
+            records::read_entry(&ledger.get(&records::entry_key(dir.0, &dir.1, name))??)
+        });
+        own.is_some_and(|own| own.learnt > learnt)
     }
 
     /// Puts a name in doubt: what is known of it proved wrong.

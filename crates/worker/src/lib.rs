@@ -13,6 +13,7 @@
 //! - `memory`: the one budget of bytes that all pieces live in.
 //! - `fill`: writes arrived pieces into the cache, behind the reader.
 //! - `meta`: what a name is, from fresh knowledge or from the storage, which `ask` asks.
+//! - `sync`: asks for a place anew and forgets what was known below it (`synced`).
 //! - `knowledge`: keeps what was learnt, in memory (`recent`) and on disk (`ledger`, `records`).
 //!
 //! A worker knows object paths below a mount, never the paths a user types, and knows no kernel.
@@ -33,6 +34,8 @@ mod schedule;
 pub mod settings;
 mod single_flight;
 mod stats;
+mod sync;
+mod synced;
 mod whole;
 mod worker;
 
@@ -41,5 +44,6 @@ pub use meta::{Learnt, Listing};
 pub use neighbours::TreeAhead;
 pub use settings::Settings;
 pub use stats::Stats;
+pub use sync::{Found, Synced};
 pub use ufs::ListEntry;
 pub use worker::Worker;

@@ -11,6 +11,7 @@
 //! storage rest for a few seconds; a mount that asks always passes the error on.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -237,7 +238,14 @@ impl Worker {
     pub(crate) fn moment(&self) -> Moment {
         let (started, wall) = self.started;
         let passed = self.clock.now().saturating_duration_since(started);
-        Moment::of(self.clock.wall().max(wall + passed))
+        let moment = Moment::of(self.clock.wall().max(wall + passed));
+        Moment(moment.0.saturating_add(self.ahead.load(Ordering::SeqCst)))
+    }
+
+    /// Lets a moment be past: what is learnt from now on is learnt later.
+    pub(crate) fn pass(&self, moment: Moment) {
+        let behind = (moment.0 + 1).saturating_sub(self.moment().0);
+        self.ahead.fetch_add(behind, Ordering::SeqCst);
     }
 
     /// Returns the age of what was learnt then if it may be used: it is fresh, or the storage rests.
@@ -259,6 +267,7 @@ impl Worker {
         deadline: Deadline,
     ) -> Option<(Moment, Listing)> {
         let patience = deadline.min(self.clock.deadline(CONFIRM_WITHIN));
+        let asked = place.clone();
         let recalled = self
             .knowledge
             .recalls
@@ -270,7 +279,9 @@ impl Worker {
                         .map_err(|_| Error::internal("a look at the map was aborted"))
                 }
             });
-        timed(patience, recalled).await.ok()?
+        let found = timed(patience, recalled).await.ok()?;
+        // The look may have begun before the latest sync.
+        self.knowledge.believed(&asked, found)
     }
 
     fn rests(&self, mount: MountId) -> bool {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How what is known of names is written down: keys and values of the metadata map.
 //!
-//! Two kinds of record, so that one name costs one small look-up and a directory one scan:
+//! Three kinds of record, so that one name costs one small look-up and a directory one scan:
 //!
 //! ```text
 //! 'd' mount(8, big endian) directory 0x00          -> format(1) learnt(8) entries(8)
 //! 'e' mount(8, big endian) directory 0x00 name     -> format(1) learnt(8) kind(1) size(8) mtime(8)
 //!                                                     owner?(1) [mode uid gid (4 each)] etag?(1) [etag]
+//! 's' mount(8, big endian) path                    -> format(1) synced(8)
 //! ```
 //! Numbers are little endian but for the mount, times are nanoseconds since 1970. Neither paths
 //! nor names hold a NUL. A name whose record does not parse, is of another format, or is empty, is one
@@ -21,7 +22,7 @@ use types::{MountId, Name, NodeKind, ObjectMeta, ObjectPath, VersionTag};
 const FORMAT: u8 = 1;
 
 /// A moment, as nanoseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Moment(pub(crate) u64);
 
 impl Moment {
@@ -79,6 +80,42 @@ pub(crate) fn entry_keys(mount: MountId, dir: &ObjectPath) -> (Vec<u8>, Vec<u8>)
         *last = 1;
     }
     (from, to)
+}
+
+/// Length of the kind and the mount at the start of each key.
+const HEAD_LEN: usize = 9;
+
+/// Returns the key of the last sync of a path.
+pub(crate) fn sync_key(mount: MountId, path: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(HEAD_LEN + path.len());
+    key.push(b's');
+    key.extend_from_slice(&mount.0.to_be_bytes());
+    key.extend_from_slice(path);
+    key
+}
+
+/// Returns the range of keys of a mount's syncs: from the first, to before the second.
+pub(crate) fn sync_keys(mount: MountId) -> (Vec<u8>, Vec<u8>) {
+    let next = mount.0.checked_add(1);
+    let to = next.map_or_else(|| vec![b's' + 1], |next| sync_key(MountId(next), b""));
+    (sync_key(mount, b""), to)
+}
+
+/// Returns the path at the end of a sync's key.
+pub(crate) fn path_of_sync_key(key: &[u8]) -> &[u8] {
+    key.get(HEAD_LEN..).unwrap_or_default()
+}
+
+pub(crate) fn write_sync(at: Moment) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    out.extend_from_slice(&at.0.to_le_bytes());
+    out
+}
+
+pub(crate) fn read_sync(bytes: &[u8]) -> Option<Moment> {
+    let mut input = Input(bytes);
+    (input.u8()? == FORMAT).then_some(())?;
+    Some(Moment(input.u64()?))
 }
 
 /// Returns the name at the end of an entry's key.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
@@ -38,6 +39,9 @@ pub struct Worker {
     pub(crate) clock: Arc<dyn Clock>,
     /// The same moment by both clocks.
     pub(crate) started: (Instant, SystemTime),
+    /// Nanoseconds by which knowledge ages ahead of both clocks, so that no moment comes twice
+    /// that a sync told apart.
+    pub(crate) ahead: AtomicU64,
     mounts: RwLock<HashMap<MountId, Arc<Mount>>>,
 }
 
@@ -88,6 +92,7 @@ impl Worker {
             runtime,
             started: (clock.now(), clock.wall()),
             clock,
+            ahead: AtomicU64::new(0),
             mounts: RwLock::default(),
         }))
     }
@@ -101,6 +106,8 @@ impl Worker {
             schedule,
             rests_until: Mutex::new(None),
         };
+        // The clock may have been set back since.
+        self.pass(self.knowledge.restore_syncs(id, self.moment()));
         self.mounts.write().insert(id, Arc::new(mount));
         id
     }
