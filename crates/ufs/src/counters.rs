@@ -15,6 +15,14 @@ pub struct Counters {
     pub head: AtomicU64,
     /// Reads of bytes.
     pub get: AtomicU64,
+    /// Writes of bytes: of a whole object or of a part of one.
+    pub put: AtomicU64,
+    /// Copies inside the storage and changes of name.
+    pub copy: AtomicU64,
+    /// Removals.
+    pub delete: AtomicU64,
+    /// Beginnings and ends of uploads in parts.
+    pub upload: AtomicU64,
     /// Requests of other kinds, such as those for credentials.
     pub other: AtomicU64,
     /// Requests that failed, whether they were sent again or not. An absent name is no failure.
@@ -25,6 +33,8 @@ pub struct Counters {
     pub throttled: AtomicU64,
     /// Bytes of objects received.
     pub bytes_read: AtomicU64,
+    /// Bytes of objects sent and acknowledged.
+    pub bytes_written: AtomicU64,
 }
 
 /// The counts at one moment.
@@ -36,6 +46,14 @@ pub struct CountersSnapshot {
     pub head: u64,
     /// See [`Counters::get`].
     pub get: u64,
+    /// See [`Counters::put`].
+    pub put: u64,
+    /// See [`Counters::copy`].
+    pub copy: u64,
+    /// See [`Counters::delete`].
+    pub delete: u64,
+    /// See [`Counters::upload`].
+    pub upload: u64,
     /// See [`Counters::other`].
     pub other: u64,
     /// See [`Counters::errors`].
@@ -46,6 +64,8 @@ pub struct CountersSnapshot {
     pub throttled: u64,
     /// See [`Counters::bytes_read`].
     pub bytes_read: u64,
+    /// See [`Counters::bytes_written`].
+    pub bytes_written: u64,
 }
 
 impl Counters {
@@ -56,11 +76,16 @@ impl Counters {
             list: get(&self.list),
             head: get(&self.head),
             get: get(&self.get),
+            put: get(&self.put),
+            copy: get(&self.copy),
+            delete: get(&self.delete),
+            upload: get(&self.upload),
             other: get(&self.other),
             errors: get(&self.errors),
             retries: get(&self.retries),
             throttled: get(&self.throttled),
             bytes_read: get(&self.bytes_read),
+            bytes_written: get(&self.bytes_written),
         }
     }
 }
@@ -68,7 +93,9 @@ impl Counters {
 impl CountersSnapshot {
     /// Returns how many requests were sent.
     pub fn requests(&self) -> u64 {
-        self.list + self.head + self.get + self.other
+        let reading = self.list + self.head + self.get;
+        let writing = self.put + self.copy + self.delete + self.upload;
+        reading + writing + self.other
     }
 }
 

@@ -4,14 +4,20 @@
 //! Refusals become [`Fault`]s, and a ranged answer that is not exactly the asked range never
 //! reaches a reader. It retries nothing, with one exception: a refusal that newer credentials may
 //! mend is sent once more after they were looked for again. It follows no redirects: a signed
-//! request is good for one address only.
+//! request is good for one address only. A body goes out in pieces, so that a slow line that still
+//! takes some is told from a dead one.
 
+use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::stream;
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 
 use super::Outcome;
 use super::credentials::Authorize;
@@ -22,6 +28,9 @@ use crate::counters::count;
 
 /// Error bodies are short; more of one is not worth reading.
 const REFUSAL_MAX: usize = 64 << 10;
+/// A body is handed to the connection so many bytes at a time. A line that takes less than one such
+/// piece within the patience is dead.
+const SENT_PIECE: usize = 64 << 10;
 
 /// What a request is for, to count it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +41,14 @@ pub(crate) enum Ask {
     Head,
     /// Bytes.
     Get,
+    /// Bytes of an object or of a part of one, sent.
+    Put,
+    /// A copy inside the storage, of an object or of a part of one.
+    Copy,
+    /// The end of an object.
+    Delete,
+    /// The beginning or the end of an upload in parts.
+    Upload,
     /// Anything else.
     Other,
 }
@@ -45,6 +62,24 @@ pub(crate) struct Leeway {
     pub(crate) whole: bool,
     /// That nothing changed.
     pub(crate) unchanged: bool,
+    /// One that takes as long as the operation: nothing but its deadline ends the wait.
+    pub(crate) slow: bool,
+}
+
+/// What a request carries: nothing, or bytes with their length told.
+#[derive(Debug, Clone)]
+pub(crate) struct Payload(Option<Bytes>);
+
+impl From<()> for Payload {
+    fn from((): ()) -> Self {
+        Payload(None)
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        Payload(Some(bytes))
+    }
 }
 
 /// Reads what a storage says when it refuses.
@@ -65,7 +100,11 @@ pub(crate) struct Transport {
 
 impl Transport {
     /// Signs and sends a request; returns the answer when it is a success.
-    pub(crate) async fn send(&self, ask: Ask, request: Request<()>) -> Outcome<reqwest::Response> {
+    pub(crate) async fn send(
+        &self,
+        ask: Ask,
+        request: Request<impl Into<Payload>>,
+    ) -> Outcome<reqwest::Response> {
         self.send_with(ask, request, Leeway::default()).await
     }
 
@@ -73,9 +112,10 @@ impl Transport {
     pub(crate) async fn send_with(
         &self,
         ask: Ask,
-        request: Request<()>,
+        request: Request<impl Into<Payload>>,
         leeway: Leeway,
     ) -> Outcome<reqwest::Response> {
+        let request = request.map(Into::into);
         let answer = self.send_signed(ask, request.clone(), leeway).await;
         match (&answer, &self.authorize) {
             (Err(Fault::Refused(refusal)), Some(authorize))
@@ -91,44 +131,48 @@ impl Transport {
     async fn send_signed(
         &self,
         ask: Ask,
-        request: Request<()>,
+        request: Request<Payload>,
         leeway: Leeway,
     ) -> Outcome<reqwest::Response> {
-        let (mut parts, ()) = request.into_parts();
+        let (mut parts, payload) = request.into_parts();
         if let Some(authorize) = &self.authorize {
             authorize
                 .sign(&mut parts)
                 .await
                 .inspect_err(|_| count(&self.counters.errors))?;
         }
-        self.send_as_is(ask, parts, leeway).await
+        let request = Request::from_parts(parts, payload);
+        self.send_unsigned(ask, request, leeway).await
     }
 
-    /// Sends a request without saying who asks: to a place that must not learn it.
+    /// Sends a request as it is, without saying who asks: to a place that must not learn it.
     pub(crate) async fn send_unsigned(
         &self,
         ask: Ask,
-        request: Request<()>,
-        leeway: Leeway,
-    ) -> Outcome<reqwest::Response> {
-        self.send_as_is(ask, request.into_parts().0, leeway).await
-    }
-
-    async fn send_as_is(
-        &self,
-        ask: Ask,
-        parts: Parts,
+        request: Request<impl Into<Payload>>,
         leeway: Leeway,
     ) -> Outcome<reqwest::Response> {
         count(match ask {
             Ask::List => &self.counters.list,
             Ask::Head => &self.counters.head,
             Ask::Get => &self.counters.get,
+            Ask::Put => &self.counters.put,
+            Ask::Copy => &self.counters.copy,
+            Ask::Delete => &self.counters.delete,
+            Ask::Upload => &self.counters.upload,
             Ask::Other => &self.counters.other,
         });
-        let sent = self.exchange(parts, leeway).await;
-        if let Err(fault) = &sent {
-            self.count_failure(fault);
+        let (parts, payload) = request.into_parts();
+        let Payload(bytes) = payload.into();
+        let len = bytes.as_ref().map_or(0, Bytes::len) as u64;
+        let sent = self.exchange(parts, bytes, leeway).await;
+        match &sent {
+            Ok(_) if ask == Ask::Put => {
+                let written = &self.counters.bytes_written;
+                written.fetch_add(len, Ordering::Relaxed);
+            }
+            Ok(_) => {}
+            Err(fault) => self.count_failure(fault),
         }
         sent
     }
@@ -160,22 +204,26 @@ impl Transport {
         piece.inspect_err(|_| count(&self.counters.errors))
     }
 
-    async fn exchange(&self, parts: Parts, leeway: Leeway) -> Outcome<reqwest::Response> {
+    async fn exchange(
+        &self,
+        parts: Parts,
+        bytes: Option<Bytes>,
+        leeway: Leeway,
+    ) -> Outcome<reqwest::Response> {
         let asked = (parts.method.clone(), range_asked(&parts.headers));
         let url = reqwest::Url::parse(&parts.uri.to_string())
             .map_err(|error| Fault::Unfit(format!("the request has no legal URL: {error}")))?;
         let mut request = reqwest::Request::new(parts.method, url);
         *request.headers_mut() = parts.headers;
-        let answer = match tokio::time::timeout(self.patience, self.client.execute(request)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(unreachable(error)),
-            Err(_) => {
-                return Err(Fault::Slow(format!(
-                    "no answer came for {:?}",
-                    self.patience
-                )));
+        let taken = Arc::new(AtomicU64::new(0));
+        if let Some(bytes) = bytes {
+            let length = HeaderValue::from(bytes.len());
+            request.headers_mut().insert(CONTENT_LENGTH, length);
+            if !bytes.is_empty() {
+                *request.body_mut() = Some(in_pieces(bytes, Arc::clone(&taken)));
             }
-        };
+        }
+        let answer = self.answer(request, &taken, leeway).await?;
         let status = answer.status();
         if (leeway.unchanged && status == StatusCode::NOT_MODIFIED)
             || (leeway.redirect && is_redirect(status))
@@ -197,6 +245,33 @@ impl Transport {
             _ => {}
         }
         Ok(answer)
+    }
+
+    /// Waits for the answer for as long as the patience, and longer while the body still moves.
+    async fn answer(
+        &self,
+        request: reqwest::Request,
+        taken: &AtomicU64,
+        leeway: Leeway,
+    ) -> Outcome<reqwest::Response> {
+        let mut answer = pin!(self.client.execute(request));
+        let mut taken_before = 0;
+        loop {
+            match tokio::time::timeout(self.patience, &mut answer).await {
+                Ok(answer) => return answer.map_err(unreachable),
+                Err(_) if leeway.slow => {}
+                Err(_) => {
+                    let taken_now = taken.load(Ordering::Relaxed);
+                    if taken_now == taken_before {
+                        return Err(Fault::Slow(format!(
+                            "no answer came for {:?}",
+                            self.patience
+                        )));
+                    }
+                    taken_before = taken_now;
+                }
+            }
+        }
     }
 
     /// Reads what the storage says about its refusal.
@@ -232,6 +307,16 @@ impl Transport {
             count(&self.counters.throttled);
         }
     }
+}
+
+/// Makes a body that counts the bytes that the connection took.
+fn in_pieces(bytes: Bytes, taken: Arc<AtomicU64>) -> reqwest::Body {
+    reqwest::Body::wrap_stream(stream::unfold(bytes, move |mut rest| {
+        let piece = rest.split_to(rest.len().min(SENT_PIECE));
+        taken.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        let piece = (!piece.is_empty()).then_some((Ok::<_, Infallible>(piece), rest));
+        std::future::ready(piece)
+    }))
 }
 
 fn is_redirect(status: StatusCode) -> bool {
