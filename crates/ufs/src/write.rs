@@ -158,6 +158,9 @@ pub trait UnderWriter: Send + Sync + Debug {
 #[async_trait]
 pub trait Upload: Send + Sync + Debug {
     /// Sends a part, counted from 1. May be sent again, and then replaces what was sent before.
+    /// Without [`Abilities::parallel_parts`] parts come in order, and only the latest may be sent
+    /// again, with the same bytes: what was sent is changed by another upload. One that fails with
+    /// an error other than `Unavailable`, `Busy` or `Timeout` ends the upload.
     async fn part(&self, number: u32, bytes: Bytes, deadline: Deadline) -> Result<()>;
 
     /// Makes the parts, in the order of their numbers, the object, if `expect` holds.
