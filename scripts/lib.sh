@@ -16,3 +16,6 @@ fuse_device() {
   [ -c /dev/fuse ] || modprobe fuse 2>/dev/null || true
   [ -r /dev/fuse ] && [ -w /dev/fuse ]
 }
+
+# FILE PATTERN: a version or a name, from where the tests pin it.
+pinned() { grep -ohE "$2" "crates/testkit/$1" | sed 1q; }

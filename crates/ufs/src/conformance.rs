@@ -33,21 +33,43 @@ pub trait Fixture: Send + Sync {
     /// [`odd_names`] those that the server of the tests keeps.
     fn odd_names(&self) -> Vec<Vec<u8>>;
 
-    /// Returns how many names make more than a page.
-    fn more_than_a_page(&self) -> usize {
-        2_500
+    /// Makes empty objects behind the driver's back.
+    async fn put_all(&self, paths: &[String]) {
+        futures::stream::iter(paths)
+            .for_each_concurrent(16, |path| self.put(path.as_bytes(), b""))
+            .await;
     }
 
-    /// Returns whether names are flat: a name may be an object and the start of others, end with a
-    /// slash, or have two slashes in a row.
-    fn is_flat(&self) -> bool {
-        false
+    /// Returns how many names the large directory has: more than a page of any storage.
+    fn many(&self) -> usize {
+        10_000
+    }
+
+    /// Returns what names may be because they are flat, and the server of the tests keeps and lists.
+    fn flat_names(&self) -> &[Flat] {
+        &[]
     }
 
     /// Returns how many looks at a file it costs to show it in a listing.
     fn looks_per_listed_file(&self) -> u64 {
         0
     }
+}
+
+/// What a name may be where names are flat, and nowhere else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flat {
+    /// It ends with a slash: the mark of a directory.
+    Mark,
+    /// It is an object and the start of others.
+    ObjectAndPrefix,
+    /// It has two slashes in a row.
+    DoubleSlash,
+}
+
+impl Flat {
+    /// All of them.
+    pub const ALL: &[Flat] = &[Flat::Mark, Flat::ObjectAndPrefix, Flat::DoubleSlash];
 }
 
 /// Returns names that are legal and likely to be mistaken.
@@ -174,12 +196,10 @@ async fn lists_one_level(fixture: &dyn Fixture) {
 }
 
 async fn lists_more_than_a_page(fixture: &dyn Fixture) {
-    let names: Vec<String> = (0..fixture.more_than_a_page())
+    let names: Vec<String> = (0..fixture.many())
         .map(|index| format!("many/n{index:05}"))
         .collect();
-    futures::stream::iter(&names)
-        .for_each_concurrent(8, |name| fixture.put(name.as_bytes(), b"x"))
-        .await;
+    fixture.put_all(&names).await;
     let (entries, _) = list(&*fixture.storage(), b"many").await.expect("a listing");
     let found: Vec<_> = entries
         .iter()
@@ -222,48 +242,59 @@ async fn reads_exactly_what_is_asked(fixture: &dyn Fixture) {
 }
 
 async fn shows_flat_names(fixture: &dyn Fixture) {
-    if !fixture.is_flat() {
-        return;
+    for flat in fixture.flat_names() {
+        match flat {
+            Flat::Mark => shows_marked_directories(fixture).await,
+            Flat::ObjectAndPrefix => shows_the_directory_of_two(fixture).await,
+            Flat::DoubleSlash => leaves_out_names_between_slashes(fixture).await,
+        }
     }
-    let storage = fixture.storage();
-    let names: [&[u8]; 7] = [
-        b"flat/marked/",
-        b"flat/marked/file",
-        b"flat/only-marked/",
-        b"flat/both",
-        b"flat/both-",
-        b"flat/both/below",
-        b"flat/twice//below",
-    ];
-    for name in names {
-        fixture.put(name, b"").await;
+}
+
+async fn shows_marked_directories(fixture: &dyn Fixture) {
+    for name in ["marks/with/", "marks/with/file", "marks/only/"] {
+        fixture.put(name.as_bytes(), b"").await;
     }
-    let shown = |entries: Vec<ListEntry>| -> Vec<_> {
-        let kinds = entries.into_iter().map(|entry| {
-            let slash = match entry.meta.kind {
-                NodeKind::Directory => "/",
-                NodeKind::File | NodeKind::Symlink => "",
-            };
-            format!("{}{slash}", entry.name)
-        });
-        kinds.collect()
-    };
-    let (entries, unshowable) = list(&*storage, b"flat").await.expect("a listing");
-    let wanted = ["both/", "both-", "marked/", "only-marked/", "twice/"];
-    assert_eq!(shown(entries), wanted);
-    assert_eq!(unshowable, 1, "the object that a directory hides");
-    let (entries, unshowable) = list(&*storage, b"flat/marked").await.expect("a listing");
-    assert_eq!((shown(entries), unshowable), (vec!["file".to_string()], 0));
-    let (entries, unshowable) = list(&*storage, b"flat/twice").await.expect("a listing");
-    assert_eq!(
-        (entries.len(), unshowable),
-        (0, 1),
-        "a name between slashes"
-    );
-    for dir in [&b"flat/marked"[..], b"flat/only-marked", b"flat/both"] {
-        let kind = stat(&*storage, dir).await.expect("a directory").kind;
-        assert_eq!(kind, NodeKind::Directory, "{}", dir.escape_ascii());
+    shows(fixture, b"marks", &["only/", "with/"], 0).await;
+    shows(fixture, b"marks/with", &["file"], 0).await;
+    for dir in [&b"marks/with"[..], b"marks/only"] {
+        is_a_directory(fixture, dir).await;
     }
+}
+
+async fn shows_the_directory_of_two(fixture: &dyn Fixture) {
+    for name in ["two/both", "two/both-", "two/both/below"] {
+        fixture.put(name.as_bytes(), b"").await;
+    }
+    // One is left out: the object that a directory hides.
+    shows(fixture, b"two", &["both/", "both-"], 1).await;
+    is_a_directory(fixture, b"two/both").await;
+}
+
+async fn leaves_out_names_between_slashes(fixture: &dyn Fixture) {
+    fixture.put(b"slashes/twice//below", b"").await;
+    shows(fixture, b"slashes", &["twice/"], 0).await;
+    shows(fixture, b"slashes/twice", &[], 1).await;
+}
+
+/// Lists a directory: names, with a slash behind directories, and how many are left out.
+async fn shows(fixture: &dyn Fixture, dir: &[u8], names: &[&str], left_out: u64) {
+    let (entries, unshowable) = list(&*fixture.storage(), dir).await.expect("a listing");
+    let shown = entries.into_iter().map(|entry| {
+        let slash = match entry.meta.kind {
+            NodeKind::Directory => "/",
+            NodeKind::File | NodeKind::Symlink => "",
+        };
+        format!("{}{slash}", entry.name)
+    });
+    let shown: Vec<_> = shown.collect();
+    assert_eq!(shown, names);
+    assert_eq!(unshowable, left_out, "names left out");
+}
+
+async fn is_a_directory(fixture: &dyn Fixture, path: &[u8]) {
+    let meta = stat(&*fixture.storage(), path).await.expect("a directory");
+    assert_eq!(meta.kind, NodeKind::Directory, "{}", path.escape_ascii());
 }
 
 async fn never_mixes_versions_in_a_stream(fixture: &dyn Fixture) {

@@ -12,6 +12,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
@@ -54,7 +55,7 @@ public final class HdfsRig {
 
   private HdfsRig(String[] args) throws Exception {
     dir = Path.of(args[0]).toAbsolutePath();
-    settings = java.util.Arrays.copyOfRange(args, 2, args.length);
+    settings = Arrays.copyOfRange(args, 2, args.length);
     endWithInput();
     login();
     if (Integer.parseInt(args[1]) > 1) {
@@ -254,6 +255,9 @@ public final class HdfsRig {
           out.write(words[2]);
         }
         return "";
+      case "fill":
+        Arrays.stream(words, 2, words.length).parallel().forEach(name -> makeEmpty(first, text(name)));
+        return "";
       case "append":
         try (FSDataOutputStream out = files.append(path(first))) {
           out.write(words[2]);
@@ -293,6 +297,14 @@ public final class HdfsRig {
         return "";
       default:
         throw new IllegalArgumentException(command);
+    }
+  }
+
+  private void makeEmpty(String dir, String name) {
+    try {
+      files.create(path(dir + "/" + name), true).close();
+    } catch (java.io.IOException error) {
+      throw new java.io.UncheckedIOException(error);
     }
   }
 

@@ -4,12 +4,12 @@
 //! It checks neither signatures nor the conditions of reads, so it proves neither; the tests of
 //! conditions have a server of their own.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
-use super::installed::Installed;
+use super::installed::go_program;
 use super::server::Server;
 
 const MODULE: &str = "github.com/fsouza/fake-gcs-server@v1.56.1";
@@ -29,7 +29,7 @@ impl FakeGcs {
     /// # Errors
     /// When it is missing and cannot be built, or does not answer.
     pub fn start(dir: &Path) -> Result<Self> {
-        let binary = install()?;
+        let binary = go_program(MODULE)?;
         let server = Server::start("fake-gcs-server", dir, |address| {
             let mut command = Command::new(&binary);
             command
@@ -45,18 +45,4 @@ impl FakeGcs {
             _server: server,
         })
     }
-}
-
-fn install() -> Result<PathBuf> {
-    let dir = Installed::new("fake-gcs-server", MODULE)?.or_install(|dir| {
-        let status = Command::new("go")
-            .args(["install", "-trimpath", "-ldflags=-s -w", MODULE])
-            .env("GOBIN", dir)
-            .env("GOFLAGS", "-buildvcs=false")
-            .status()
-            .context("run go, which builds fake-gcs-server; install Go")?;
-        ensure!(status.success(), "go install {MODULE} failed: {status}");
-        Ok(())
-    })?;
-    Ok(dir.join("fake-gcs-server"))
 }

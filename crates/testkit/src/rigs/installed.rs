@@ -3,11 +3,13 @@
 //!
 //! A directory belongs to one recipe. It gets its name only when it is complete, so that an
 //! installation that broke off is started again, and a changed recipe is installed beside the old.
+//! The same holds for a Go program, `bin/NAME@VERSION`, which `scripts/setup` may have built before.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// A place for what a recipe makes.
 #[derive(Debug)]
@@ -19,13 +21,7 @@ pub(super) struct Installed {
 impl Installed {
     /// Names the place. Whatever the result depends on must be in the recipe's text.
     pub(super) fn new(name: &str, recipe: &str) -> Result<Self> {
-        let home = match std::env::var_os("FOREBAY_RIGS") {
-            Some(dir) => PathBuf::from(dir),
-            None => {
-                let home = std::env::var_os("HOME").context("HOME is not set, nor FOREBAY_RIGS")?;
-                PathBuf::from(home).join(".cache/forebay/rigs")
-            }
-        };
+        let home = home()?;
         // FNV-1a: the same with every compiler, which the standard library's hasher is not.
         let hash = recipe
             .bytes()
@@ -42,9 +38,7 @@ impl Installed {
     pub(super) fn or_install(&self, install: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let dir = self.home.join(&self.name);
         fs::create_dir_all(&self.home).with_context(|| format!("make {}", self.home.display()))?;
-        // One of the tests that run at once installs; the others wait for it here.
-        let lock = File::create(self.home.join(format!("{}.lock", self.name)))?;
-        lock.lock().context("lock the rigs")?;
+        let _alone = alone(&self.home, &self.name)?;
         if dir.try_exists()? {
             return Ok(dir);
         }
@@ -57,4 +51,46 @@ impl Installed {
         fs::rename(&unfinished, &dir)?;
         Ok(dir)
     }
+}
+
+/// Returns a Go program, which is built when it is missing. The module ends with its version.
+pub(super) fn go_program(module: &str) -> Result<PathBuf> {
+    let (name, _) = module.split_once('@').context("a module and its version")?;
+    let name = name.rsplit('/').next().unwrap_or(name);
+    let file = module.rsplit('/').next().unwrap_or(module);
+    let bin = home()?.join("bin");
+    fs::create_dir_all(&bin).with_context(|| format!("make {}", bin.display()))?;
+    let _alone = alone(&bin, file)?;
+    let program = bin.join(file);
+    if program.try_exists()? {
+        return Ok(program);
+    }
+    let unfinished = bin.join(format!("{file}.unfinished"));
+    let status = Command::new("go")
+        .args(["install", "-trimpath", "-ldflags=-s -w", module])
+        .env("GOBIN", &unfinished)
+        .env("GOFLAGS", "-buildvcs=false")
+        .status()
+        .with_context(|| format!("run go, which builds {name}; install Go"))?;
+    ensure!(status.success(), "go install {module} failed: {status}");
+    fs::rename(unfinished.join(name), &program)?;
+    fs::remove_dir(&unfinished)?;
+    Ok(program)
+}
+
+/// Returns where everything is kept.
+fn home() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("FOREBAY_RIGS") {
+        return Ok(PathBuf::from(dir));
+    }
+    let home = std::env::var_os("HOME").context("HOME is not set, nor FOREBAY_RIGS")?;
+    Ok(PathBuf::from(home).join(".cache/forebay/rigs"))
+}
+
+/// Waits until nobody else installs `name`: of the tests that run at once one does, the others wait
+/// for it here.
+fn alone(dir: &Path, name: &str) -> Result<File> {
+    let lock = File::create(dir.join(format!("{name}.lock")))?;
+    lock.lock().context("lock the rigs")?;
+    Ok(lock)
 }

@@ -88,15 +88,15 @@ impl Drop for Server {
     }
 }
 
-/// Returns whether something there speaks HTTP.
+/// Returns whether something there speaks HTTP, and says anything but that it is not ready.
 fn answers(address: SocketAddr) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         stream.write_all(b"GET / HTTP/1.1\r\nHost: rig\r\nConnection: close\r\n\r\n")?;
-        let mut start = [0; 5];
+        let mut start = [0; "HTTP/1.1 200".len()];
         stream.read_exact(&mut start)?;
-        Ok(&start == b"HTTP/")
+        Ok(start.starts_with(b"HTTP/") && !start.ends_with(b" 503"))
     };
     ask().unwrap_or(false)
 }

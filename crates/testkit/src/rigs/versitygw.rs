@@ -5,12 +5,13 @@
 //! extended attribute `user.etag`. It refuses a key that is object and prefix at once, and knows no
 //! `encoding-type`.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
+use super::installed::go_program;
 use super::server::Server;
 
 const MODULE: &str = "github.com/versity/versitygw/cmd/versitygw@v1.8.0";
@@ -40,7 +41,7 @@ impl VersityGw {
     /// # Errors
     /// When the binary is missing and cannot be built, or the server does not answer.
     pub fn start(dir: &Path) -> Result<Self> {
-        let binary = binary()?;
+        let binary = go_program(MODULE)?;
         let data_dir = dir.join("data");
         fs::create_dir_all(&data_dir).context("data directory of versitygw")?;
         let server = Server::start("versitygw", dir, |address| {
@@ -71,34 +72,4 @@ impl VersityGw {
         fs::create_dir_all(&bucket).with_context(|| format!("bucket {name}"))?;
         Ok(bucket)
     }
-}
-
-/// Returns the path of the server, which is built when it is missing.
-fn binary() -> Result<PathBuf> {
-    let dir = match std::env::var_os("FOREBAY_RIGS") {
-        Some(dir) => PathBuf::from(dir),
-        None => {
-            let home = std::env::var_os("HOME").context("HOME is not set, nor FOREBAY_RIGS")?;
-            PathBuf::from(home).join(".cache/forebay/rigs")
-        }
-    };
-    let bin = dir.join("bin");
-    let binary = bin.join("versitygw");
-    fs::create_dir_all(&bin).with_context(|| format!("make {}", bin.display()))?;
-    // One of the tests that run at once builds; the others wait for it here.
-    let lock = File::create(dir.join("lock"))?;
-    lock.lock().context("lock the rigs")?;
-    if binary.try_exists()? {
-        return Ok(binary);
-    }
-    let status = Command::new("go")
-        .args(["install", "-trimpath", "-ldflags=-s -w", MODULE])
-        .env("GOBIN", &bin)
-        .env("GOFLAGS", "-buildvcs=false")
-        .status()
-        .context("run go, which builds versitygw; install Go or put versitygw there")?;
-    if !status.success() || !binary.try_exists()? {
-        bail!("go install {MODULE} failed: {status}");
-    }
-    Ok(binary)
 }

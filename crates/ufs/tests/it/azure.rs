@@ -10,7 +10,7 @@ use reqsign_core::{Context, Signer};
 use tempfile::TempDir;
 use testkit::rigs::{Azurite, Relay};
 use types::{ByteRange, Clock, ErrorKind, SystemClock};
-use ufs::conformance::{self, Fixture, list, odd_names, read, stat};
+use ufs::conformance::{self, Fixture, Flat, list, odd_names, read, stat};
 use ufs::{Settings, UnderStorage, open, probe};
 
 use crate::wire::{encode_path, plain_client};
@@ -122,13 +122,17 @@ impl Fixture for Container {
         odd_names().into_iter().filter(listed).collect()
     }
 
-    fn more_than_a_page(&self) -> usize {
-        // Azure's pages have 5,000 names.
-        5_200
+    fn many(&self) -> usize {
+        // Ten thousand are enough once for each server.
+        if self.prefix.is_empty() {
+            10_000
+        } else {
+            2_500
+        }
     }
 
-    fn is_flat(&self) -> bool {
-        true
+    fn flat_names(&self) -> &[Flat] {
+        Flat::ALL
     }
 }
 

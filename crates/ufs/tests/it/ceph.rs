@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A real Ceph: its object gateway through S3, its file system through a mount of `ceph-fuse`.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -9,110 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqsign_aws_v4::{Credential, RequestSigner, StaticCredentialProvider};
-use reqsign_core::{Context, Signer};
 use testkit::rigs::{Ceph, CephFs};
 use types::{ByteRange, Clock, ErrorKind, SystemClock};
-use ufs::conformance::{self, Fixture, read, stat};
-use ufs::{Settings, UnderStorage, open, probe};
+use ufs::conformance::{self, Fixture, Flat, read, stat};
+use ufs::{UnderStorage, probe};
 
-use crate::wire::{encode_path, plain_client};
-
-async fn open_at(uri: &str, options: &[(&str, &str)]) -> types::Result<Arc<dyn UnderStorage>> {
-    let options = options
-        .iter()
-        .map(|(name, value)| ((*name).into(), (*value).into()));
-    let settings = Settings {
-        uri: uri.into(),
-        options: options.collect::<BTreeMap<_, _>>(),
-        request_timeout: Duration::from_secs(10),
-        max_connections: 8,
-    };
-    open(&settings, Arc::new(SystemClock)).await
-}
-
-/// A bucket of the gateway.
-struct Gateway {
-    signer: Signer<Credential>,
-    client: reqwest::Client,
-    /// The address of what is below the mount.
-    url: String,
-    storage: Arc<dyn UnderStorage>,
-}
-
-impl Gateway {
-    async fn new(ceph: &Ceph, place: &str) -> Self {
-        let keys = StaticCredentialProvider::new(&ceph.access_key, &ceph.secret_key);
-        let options = [
-            ("endpoint", ceph.endpoint.as_str()),
-            ("region", "us-east-1"),
-            ("access_key_id", &ceph.access_key),
-            ("secret_access_key", &ceph.secret_key),
-        ];
-        let gateway = Gateway {
-            signer: Signer::new(Context::new(), keys, RequestSigner::new("s3", "us-east-1")),
-            client: plain_client(),
-            url: format!("{}/{}", ceph.endpoint, encode_path(place)),
-            storage: open_at(&format!("ceph://{place}"), &options).await.unwrap(),
-        };
-        let bucket = place.split('/').next().unwrap();
-        let made = gateway
-            .send("PUT", &format!("{}/{bucket}", ceph.endpoint), b"")
-            .await;
-        made.unwrap();
-        gateway
-    }
-
-    async fn send(&self, method: &str, url: &str, content: &[u8]) -> Result<(), String> {
-        let request = http::Request::builder()
-            .method(method)
-            .uri(url)
-            .body(())
-            .unwrap();
-        let (mut parts, ()) = request.into_parts();
-        self.signer.sign(&mut parts, None).await.unwrap();
-        let request = self
-            .client
-            .request(parts.method, url)
-            .headers(parts.headers)
-            .header("content-length", content.len());
-        let answer = request.body(content.to_vec()).send().await.unwrap();
-        match answer.status().is_success() {
-            true => Ok(()),
-            false => Err(format!("{method} {url}: {}", answer.text().await.unwrap())),
-        }
-    }
-
-    async fn change(&self, method: &str, path: &[u8], content: &[u8]) {
-        let path = encode_path(std::str::from_utf8(path).unwrap());
-        let url = format!("{}{path}", self.url);
-        self.send(method, &url, content).await.unwrap();
-    }
-}
-
-#[async_trait]
-impl Fixture for Gateway {
-    fn storage(&self) -> Arc<dyn UnderStorage> {
-        Arc::clone(&self.storage)
-    }
-
-    async fn put(&self, path: &[u8], content: &[u8]) {
-        self.change("PUT", path, content).await;
-    }
-
-    async fn remove(&self, path: &[u8]) {
-        self.change("DELETE", path, b"").await;
-    }
-
-    fn odd_names(&self) -> Vec<Vec<u8>> {
-        // The gateway keeps all of them.
-        conformance::odd_names()
-    }
-
-    fn is_flat(&self) -> bool {
-        true
-    }
-}
+use crate::hdfs::open_at;
+use crate::s3_bucket::{Account, Bucket, Keeps};
 
 /// A directory of the mounted file system.
 struct Files {
@@ -172,7 +74,12 @@ impl Fixture for Files {
 async fn a_cluster_keeps_every_promise_through_its_gateway_and_as_files() {
     let dir = tempfile::tempdir().unwrap();
     let ceph = Ceph::start(dir.path()).unwrap();
-    let gateway = Gateway::new(&ceph, "bucket/a prefix/of +it/").await;
+    // The gateway keeps all names.
+    let keeps = Keeps {
+        odd_names: conformance::odd_names(),
+        flat_names: Flat::ALL,
+    };
+    let gateway = Bucket::new((&ceph).into(), "ceph://bucket/a prefix/of +it/", keeps).await;
     conformance::run(&gateway).await;
     wrong_keys_are_denied(&ceph).await;
 
@@ -188,21 +95,22 @@ async fn a_cluster_keeps_every_promise_through_its_gateway_and_as_files() {
 }
 
 async fn wrong_keys_are_denied(ceph: &Ceph) {
-    let right = [ceph.access_key.as_str(), &ceph.secret_key];
-    for ([access, secret], bucket, kind) in [
-        ([right[0], "hunter2"], "bucket", ErrorKind::PermissionDenied),
-        (["unknown", right[1]], "bucket", ErrorKind::PermissionDenied),
-        (right, "absent", ErrorKind::NotFound),
+    let account = Account::from(ceph);
+    for (wrong, bucket, kind) in [
+        (
+            Some(("secret_access_key", "hunter2")),
+            "bucket",
+            ErrorKind::PermissionDenied,
+        ),
+        (
+            Some(("access_key_id", "unknown")),
+            "bucket",
+            ErrorKind::PermissionDenied,
+        ),
+        (None, "absent", ErrorKind::NotFound),
     ] {
-        let options = [
-            ("endpoint", ceph.endpoint.as_str()),
-            ("region", "us-east-1"),
-            ("access_key_id", access),
-            ("secret_access_key", secret),
-        ];
-        let storage = open_at(&format!("ceph://{bucket}/"), &options)
-            .await
-            .unwrap();
+        let uri = format!("ceph://{bucket}/");
+        let storage = account.open(&uri, wrong.as_slice()).await.unwrap();
         let deadline = SystemClock.deadline(Duration::from_secs(10));
         let error = probe(&*storage, deadline).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");

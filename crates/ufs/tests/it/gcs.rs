@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use testkit::rigs::{FakeGcs, Relay};
 use types::{ByteRange, Clock, ErrorKind, SystemClock};
-use ufs::conformance::{self, Fixture, list, odd_names, read, stat};
+use ufs::conformance::{self, Fixture, Flat, list, odd_names, read, stat};
 use ufs::{Settings, UnderStorage, open, probe};
 
 use crate::wire::{encode_whole, plain_client};
@@ -93,8 +93,13 @@ impl Fixture for Bucket {
         odd_names()
     }
 
-    fn is_flat(&self) -> bool {
-        true
+    fn many(&self) -> usize {
+        // It takes a time for each object that grows with their number; a page has 1,000.
+        2_500
+    }
+
+    fn flat_names(&self) -> &[Flat] {
+        Flat::ALL
     }
 }
 

@@ -89,6 +89,11 @@ impl Fixture for Directory {
         self.tell("put", path, &[content]).await;
     }
 
+    async fn put_all(&self, paths: &[String]) {
+        let names: Vec<_> = paths.iter().map(String::as_bytes).collect();
+        self.tell("fill", b"", &names).await;
+    }
+
     async fn remove(&self, path: &[u8]) {
         self.tell("delete", path, &[]).await;
     }

@@ -77,10 +77,6 @@ impl Fixture for Repository {
     fn odd_names(&self) -> Vec<Vec<u8>> {
         odd_names()
     }
-
-    fn more_than_a_page(&self) -> usize {
-        10_000
-    }
 }
 
 #[tokio::test]

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A bucket of a real S3 server of any make: as a fixture of the suite, and what all such servers
+//! must come to with our driver, whatever stands between.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqsign_aws_v4::{Credential, RequestSigner, StaticCredentialProvider};
+use reqsign_core::{Context, Signer};
+use tempfile::TempDir;
+use testkit::rigs::{Ceph, Minio, Relay, VersityGw};
+use types::{ByteRange, Clock, ErrorKind, ObjectPath, SystemClock};
+use ufs::conformance::{Fixture, Flat, list, read, stat};
+use ufs::{Settings, UnderStorage, open, probe};
+
+use crate::wire::{encode_path, plain_client};
+
+/// Where a server is, and its root account.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    pub(crate) endpoint: String,
+    region: String,
+    access_key: String,
+    secret_key: String,
+}
+
+impl From<&VersityGw> for Account {
+    fn from(server: &VersityGw) -> Self {
+        Account::new(&server.endpoint, &server.access_key, &server.secret_key)
+    }
+}
+
+impl From<&Minio> for Account {
+    fn from(server: &Minio) -> Self {
+        Account::new(&server.endpoint, &server.access_key, &server.secret_key)
+    }
+}
+
+impl From<&Ceph> for Account {
+    fn from(server: &Ceph) -> Self {
+        Account::new(&server.endpoint, &server.access_key, &server.secret_key)
+    }
+}
+
+impl Account {
+    fn new(endpoint: &str, access_key: &str, secret_key: &str) -> Self {
+        Account {
+            endpoint: endpoint.into(),
+            region: "us-east-1".into(),
+            access_key: access_key.into(),
+            secret_key: secret_key.into(),
+        }
+    }
+
+    /// Opens a place such as `s3://bucket/prefix` with these keys, or with others.
+    pub(crate) async fn open(
+        &self,
+        uri: &str,
+        changes: &[(&str, &str)],
+    ) -> types::Result<Arc<dyn UnderStorage>> {
+        let mut options = BTreeMap::from([
+            ("endpoint", self.endpoint.as_str()),
+            ("region", &self.region),
+            ("access_key_id", &self.access_key),
+            ("secret_access_key", &self.secret_key),
+        ]);
+        options.extend(changes.iter().copied());
+        let settings = Settings {
+            uri: uri.into(),
+            options: options
+                .into_iter()
+                .map(|(k, v)| (k.into(), v.into()))
+                .collect(),
+            request_timeout: Duration::from_secs(10),
+            max_connections: 8,
+        };
+        open(&settings, Arc::new(SystemClock)).await
+    }
+}
+
+/// What a server keeps of what the suite would like to write.
+pub(crate) struct Keeps {
+    pub(crate) odd_names: Vec<Vec<u8>>,
+    pub(crate) flat_names: &'static [Flat],
+}
+
+/// A bucket, a relay before its server, and the driver behind that.
+pub(crate) struct Bucket {
+    pub(crate) account: Account,
+    pub(crate) relay: Relay,
+    pub(crate) storage: Arc<dyn UnderStorage>,
+    /// The bucket and what is before all names of the driver.
+    place: String,
+    keeps: Keeps,
+    signer: Signer<Credential>,
+    client: reqwest::Client,
+    // Last and in this order, so that the server is gone before its directory.
+    _server: Option<Box<dyn Debug + Send + Sync>>,
+    _dir: Option<TempDir>,
+}
+
+impl Bucket {
+    /// Starts a server for one bucket.
+    pub(crate) async fn start<S: Debug + Send + Sync + 'static>(
+        start: fn(&Path) -> anyhow::Result<S>,
+        place: &str,
+        keeps: Keeps,
+    ) -> Self
+    where
+        Account: for<'a> From<&'a S>,
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let server = start(dir.path()).unwrap();
+        let bucket = Bucket::new((&server).into(), &format!("s3://{place}"), keeps).await;
+        Bucket {
+            _server: Some(Box::new(server)),
+            _dir: Some(dir),
+            ..bucket
+        }
+    }
+
+    /// Makes a bucket on a server that runs.
+    pub(crate) async fn new(account: Account, uri: &str, keeps: Keeps) -> Self {
+        let relay = Relay::start(&account.endpoint).unwrap();
+        let behind = [("endpoint", relay.endpoint())];
+        let storage = account.open(uri, &behind).await.unwrap();
+        let keys = StaticCredentialProvider::new(&account.access_key, &account.secret_key);
+        let signer = RequestSigner::new("s3", &account.region);
+        let bucket = Bucket {
+            signer: Signer::new(Context::new(), keys, signer),
+            client: plain_client(),
+            place: storage.uri().split_once("://").unwrap().1.into(),
+            account,
+            relay,
+            storage,
+            keeps,
+            _server: None,
+            _dir: None,
+        };
+        let name = bucket.place.split('/').next().unwrap();
+        bucket.make(name).await;
+        bucket
+    }
+
+    /// Makes another bucket.
+    pub(crate) async fn make(&self, name: &str) {
+        self.send("PUT", name, b"").await;
+    }
+
+    async fn change(&self, method: &str, path: &[u8], content: &[u8]) {
+        let key = format!("{}{}", self.place, std::str::from_utf8(path).unwrap());
+        self.send(method, &key, content).await;
+    }
+
+    async fn send(&self, method: &str, key: &str, content: &[u8]) {
+        let url = format!("{}/{}", self.account.endpoint, encode_path(key));
+        let request = http::Request::builder().method(method).uri(&url).body(());
+        let (mut parts, ()) = request.unwrap().into_parts();
+        self.signer.sign(&mut parts, None).await.unwrap();
+        let request = self.client.request(parts.method, &url);
+        let request = request.headers(parts.headers);
+        let request = request.header("content-length", content.len());
+        let answer = request.body(content.to_vec()).send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        assert!(status.is_success(), "{method} {key}: {text}");
+    }
+}
+
+#[async_trait]
+impl Fixture for Bucket {
+    fn storage(&self) -> Arc<dyn UnderStorage> {
+        Arc::clone(&self.storage)
+    }
+
+    async fn put(&self, path: &[u8], content: &[u8]) {
+        self.change("PUT", path, content).await;
+    }
+
+    async fn remove(&self, path: &[u8]) {
+        self.change("DELETE", path, b"").await;
+    }
+
+    fn odd_names(&self) -> Vec<Vec<u8>> {
+        self.keeps.odd_names.clone()
+    }
+
+    fn many(&self) -> usize {
+        // Ten thousand are enough once for each server.
+        if self.place.ends_with("bucket/") {
+            10_000
+        } else {
+            2_500
+        }
+    }
+
+    fn flat_names(&self) -> &[Flat] {
+        self.keeps.flat_names
+    }
+}
+
+pub(crate) async fn counts_every_request(bucket: &Bucket) {
+    bucket.put(b"dir/object", b"0123456789").await;
+    let tag = stat(&*bucket.storage, b"dir/object").await.unwrap().tag;
+    read(&*bucket.storage, b"dir/object", &tag, ByteRange::new(3, 4))
+        .await
+        .unwrap();
+    list(&*bucket.storage, b"").await.unwrap();
+    stat(&*bucket.storage, b"dir").await.unwrap();
+    stat(&*bucket.storage, b"absent").await.unwrap_err();
+    let counts = bucket.storage.counters().snapshot();
+    assert_eq!((counts.head, counts.get, counts.list), (3, 1, 3));
+    assert_eq!(counts.requests(), bucket.relay.requests());
+    assert_eq!(counts.errors, 0, "an absent name is no failure");
+}
+
+pub(crate) async fn says_what_is_wrong_with_a_mount(bucket: &Bucket) {
+    type Case = (&'static str, Changes, ErrorKind, &'static str);
+    type Changes = &'static [(&'static str, &'static str)];
+    let cases: [Case; 4] = [
+        (
+            "absent",
+            &[],
+            ErrorKind::NotFound,
+            "bucket 'absent' does not exist at http://127",
+        ),
+        (
+            "bucket",
+            &[("secret_access_key", "hunter2")],
+            ErrorKind::PermissionDenied,
+            "secret",
+        ),
+        (
+            "bucket",
+            &[("access_key_id", "unknown")],
+            ErrorKind::PermissionDenied,
+            "access key",
+        ),
+        (
+            "bucket",
+            &[("region", "eu-west-9")],
+            ErrorKind::Invalid,
+            "region",
+        ),
+    ];
+    for (place, changes, kind, advice) in cases {
+        let uri = format!("s3://{place}");
+        let storage = bucket.account.open(&uri, changes).await.unwrap();
+        let deadline = SystemClock.deadline(Duration::from_secs(10));
+        let error = probe(&*storage, deadline).await.unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.kind(), kind, "{text}");
+        assert!(text.starts_with(&format!("reach s3://{place}/")), "{text}");
+        assert!(text.contains(advice), "{text}");
+        assert!(
+            !text.contains("hunter2") && !format!("{storage:?}").contains("hunter2"),
+            "{text}"
+        );
+        assert_eq!(
+            storage.counters().snapshot().requests(),
+            1,
+            "not sent again"
+        );
+    }
+}
+
+pub(crate) async fn fails_in_time_and_is_used_again(bucket: &Bucket) {
+    bucket.put(b"object", b"0123456789").await;
+    let tag = stat(&*bucket.storage, b"object").await.unwrap().tag;
+    let range = ByteRange::new(0, 10);
+    let path = ObjectPath::parse(b"object").unwrap();
+    for kind in [ErrorKind::Unavailable, ErrorKind::Timeout] {
+        match kind {
+            ErrorKind::Timeout => bucket.relay.black_hole(),
+            _ => bucket.relay.switch_off(),
+        }
+        let started = SystemClock.now();
+        let deadline = SystemClock.deadline(Duration::from_millis(600));
+        let read_now = bucket.storage.read(&path, &tag, range, deadline).await;
+        let error = read_now.err().unwrap();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(SystemClock.now() - started < Duration::from_secs(3));
+        bucket.relay.switch_on();
+        assert_eq!(
+            read(&*bucket.storage, b"object", &tag, range)
+                .await
+                .unwrap(),
+            b"0123456789"
+        );
+    }
+    assert!(bucket.storage.counters().snapshot().retries > 0);
+}
+
+pub(crate) async fn resumes_where_an_answer_was_cut(bucket: &Bucket) {
+    let content: Vec<u8> = (0..3_000_000u32).map(|index| (index % 253) as u8).collect();
+    bucket.put(b"object", &content).await;
+    let tag = stat(&*bucket.storage, b"object").await.unwrap().tag;
+    bucket.relay.cut_after(Some(700_000));
+    let whole = ByteRange::new(0, tag.size);
+    let bytes = read(&*bucket.storage, b"object", &tag, whole)
+        .await
+        .unwrap();
+    assert!(bytes == content);
+    let counts = bucket.storage.counters().snapshot();
+    assert!(counts.retries >= 4, "{counts:?}");
+    assert_eq!(counts.get, counts.retries + 1);
+    assert_eq!(counts.bytes_read, 3_000_000);
+}
+
+pub(crate) async fn shows_all_buckets(bucket: &Bucket) {
+    bucket.make("other.with-dots").await;
+    bucket.put(b"dir/file", b"12345").await;
+    let all = bucket.account.open("s3://*", &[]).await.unwrap();
+    let deadline = SystemClock.deadline(Duration::from_secs(10));
+    probe(&*all, deadline).await.unwrap();
+    let names = async |dir: &[u8]| {
+        let (entries, _) = list(&*all, dir).await.unwrap();
+        let names = entries.iter().map(|entry| entry.name.to_string());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(names(b"").await, ["bucket", "other.with-dots"]);
+    assert_eq!(names(b"bucket").await, ["dir"]);
+    assert_eq!(names(b"bucket/dir").await, ["file"]);
+    assert!(names(b"other.with-dots").await.is_empty());
+    for dir in [&b"bucket"[..], b"other.with-dots", b"bucket/dir"] {
+        let meta = stat(&*all, dir).await.unwrap();
+        assert_eq!(meta.kind, types::NodeKind::Directory, "{dir:?}");
+    }
+    let file = stat(&*all, b"bucket/dir/file").await.unwrap();
+    let range = ByteRange::new(1, 3);
+    let bytes = read(&*all, b"bucket/dir/file", &file.tag, range).await;
+    assert_eq!(bytes.unwrap(), b"234");
+    for absent in [&b"nobody"[..], b"nobody/file", b"bucket/none"] {
+        let error = stat(&*all, absent).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
+}
