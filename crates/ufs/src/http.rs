@@ -4,7 +4,8 @@
 //! From the wire upwards: connections and whom they trust (`tls`), who asks (`credentials`),
 //! requests with their counts and a first look at each answer (`transport`, `range`), what goes
 //! wrong and what to do about it (`fault`), limits, deadlines and retries (`session`), bodies that
-//! are checked and resumed (`body`), and object stores with keys and pages (`objects`, `listing`).
+//! are checked and resumed (`body`), and object stores with keys and pages (`objects`, `listing`),
+//! which are written through `keys`, `kept`, `writing` and `upload`.
 //! A driver adds its addresses, its headers and its words, and is small.
 
 mod body;
@@ -12,6 +13,8 @@ mod credentials;
 mod endpoint;
 mod fault;
 mod follow;
+mod kept;
+mod keys;
 mod listing;
 mod objects;
 mod range;
@@ -19,6 +22,8 @@ mod session;
 mod text;
 mod tls;
 mod transport;
+mod upload;
+mod writing;
 mod xml;
 
 pub(crate) use body::{Got, check_version};
@@ -28,6 +33,10 @@ pub(crate) use credentials::{Authorize, Bearer, Signature, signing_context};
 pub(crate) use endpoint::{check_endpoint, first_set};
 pub(crate) use fault::{Fault, Refusal};
 pub(crate) use follow::{Arrived, follow, next as next_place};
+pub(crate) use kept::{Kept, NAMES as KEPT_NAMES};
+pub(crate) use keys::{
+    Copying, Draft, KeyWriter, Part, Parted, Seen, Step, Stored, Unfinished,
+};
 pub(crate) use listing::{Object, Page};
 pub(crate) use objects::{Bucket, Found, ObjectStore};
 pub(crate) use range::whole_length;

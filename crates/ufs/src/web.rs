@@ -194,7 +194,7 @@ impl Web {
         let mut retry: Retry = self.session.retry_of_page();
         loop {
             let fault = match self.look(&key).await {
-                Ok(Some(Found::Object(tag))) => {
+                Ok(Some(Found::Object(tag) | Found::Owned(tag, _))) => {
                     return Ok(Some(Object {
                         key: Some(key),
                         size: tag.size,

@@ -7,6 +7,8 @@
 
 use types::{Error, ErrorKind};
 
+use crate::Expect;
+
 /// A failed request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
@@ -34,6 +36,9 @@ pub(crate) enum Fault {
     /// The object is no longer the version asked for.
     #[error("{0}")]
     Stale(String),
+    /// Nothing was to be there, and something is.
+    #[error("there is something of this name")]
+    Taken,
     /// No credentials to sign with.
     #[error("{0}")]
     Credentials(String),
@@ -108,6 +113,35 @@ impl Fault {
         }
     }
 
+    /// Returns what it means to one who writes what is expected to be so.
+    pub(super) fn while_writing(self, expect: &Expect) -> Self {
+        match expect {
+            Expect::Absent if self.is_stale() => Fault::Taken,
+            Expect::Version(_) if self.absent() => Fault::Stale("the object is gone".into()),
+            _ => self,
+        }
+    }
+
+    /// Returns whether it says that something is not the version it should be.
+    pub(super) fn is_stale(&self) -> bool {
+        self.kind() == ErrorKind::Stale
+    }
+
+    /// Returns whether the request may have been done all the same.
+    pub(super) fn leaves_doubt(&self) -> bool {
+        match self {
+            Fault::Refused(refusal) => refusal.status >= 500 || refusal.status == 408,
+            Fault::Unreachable(_) | Fault::Broken(_) | Fault::Slow(_) | Fault::WrongAnswer(_) => {
+                true
+            }
+            Fault::Untrusted(_)
+            | Fault::Unfit(_)
+            | Fault::Stale(_)
+            | Fault::Taken
+            | Fault::Credentials(_) => false,
+        }
+    }
+
     fn kind(&self) -> ErrorKind {
         match self {
             Fault::Refused(refusal) => refusal.kind,
@@ -117,6 +151,7 @@ impl Fault {
             Fault::Slow(_) => ErrorKind::Timeout,
             Fault::Unfit(_) => ErrorKind::Unsupported,
             Fault::Stale(_) => ErrorKind::Stale,
+            Fault::Taken => ErrorKind::AlreadyExists,
             Fault::Credentials(_) | Fault::Untrusted(_) => ErrorKind::PermissionDenied,
         }
     }

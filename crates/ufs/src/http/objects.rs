@@ -13,22 +13,26 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use types::meta::Owner;
 use types::{
     ByteRange, Deadline, Error, ErrorKind, NodeKind, ObjectMeta, ObjectPath, Result, VersionTag,
 };
 
 use super::Outcome;
 use super::body::{self, Got, Source, Wanted};
-use super::listing::{self, Page};
+use super::keys::KeyWriter;
+use super::listing::{self, Object, Page};
 use super::session::Session;
 use crate::retry::Retry;
-use crate::{ByteStream, Counters, ListStream, UnderStorage};
+use crate::{ByteStream, Counters, ListStream, UnderStorage, UnderWriter};
 
 /// What stands under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
     /// An object of this version.
     Object(VersionTag),
+    /// The same, with an owner who is kept beside it.
+    Owned(VersionTag, Owner),
     /// A directory, on storages that have them.
     Directory,
 }
@@ -48,15 +52,34 @@ pub(crate) trait ObjectStore: Send + Sync + 'static {
 
     /// Asks for a range, which is not empty, of a version; checks that the answer is of it.
     async fn get(&self, key: &str, tag: &VersionTag, range: ByteRange) -> Outcome<Got>;
+
+    /// Returns the requests that change something, where the storage takes them.
+    fn writer(&self) -> Option<&dyn KeyWriter> {
+        None
+    }
 }
 
 /// A bucket, or what lies below a prefix of one.
 pub(crate) struct Bucket<S> {
     /// What is below the root: empty, or ends with a slash.
-    prefix: String,
+    pub(super) prefix: String,
     uri: String,
     identity: String,
-    store: Arc<S>,
+    pub(super) store: Arc<S>,
+}
+
+/// What is below a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Below {
+    /// Nothing: there is no such directory.
+    Nothing,
+    /// Names only.
+    Names,
+    /// An object marks the directory.
+    Marked {
+        /// And nothing else is below it.
+        is_empty: bool,
+    },
 }
 
 /// A store in the role of a source of bytes.
@@ -81,24 +104,35 @@ impl<S: ObjectStore> Bucket<S> {
     }
 
     /// Returns the key of a path.
-    fn key(&self, path: &ObjectPath) -> Result<String> {
+    pub(super) fn key(&self, path: &ObjectPath) -> Result<String> {
         Ok(format!("{}{}", self.prefix, path.as_str()?))
     }
 
     /// Returns what all keys below a directory start with.
-    fn prefix_of(&self, dir: &ObjectPath) -> Result<String> {
+    pub(super) fn prefix_of(&self, dir: &ObjectPath) -> Result<String> {
         let slash = if dir.is_root() { "" } else { "/" };
         Ok(format!("{}{slash}", self.key(dir)?))
     }
 
     /// Words an operation for messages: "read s3://bucket/key".
-    fn name(&self, operation: &str, path: &ObjectPath) -> String {
+    pub(super) fn name(&self, operation: &str, path: &ObjectPath) -> String {
         format!("{operation} {}{path}", self.uri)
     }
 
-    async fn any_below(&self, prefix: &str) -> Outcome<bool> {
-        let page = self.store.page(prefix, None, Some(1)).await?;
-        Ok(!page.objects.is_empty() || !page.prefixes.is_empty())
+    /// Asks what is below a directory; its prefix ends with a slash.
+    pub(super) async fn below(&self, prefix: &str) -> Outcome<Below> {
+        // The marker sorts before all names, so that a second key is one.
+        let page = self.store.page(prefix, None, Some(2)).await?;
+        let is_marker = |object: &Object| object.key.as_deref() == Some(prefix);
+        let names = page.objects.iter().filter(|object| !is_marker(object));
+        let marked = page.objects.iter().any(is_marker);
+        Ok(match (marked, names.count() + page.prefixes.len()) {
+            (true, names) => Below::Marked {
+                is_empty: names == 0,
+            },
+            (false, 0) => Below::Nothing,
+            (false, _) => Below::Names,
+        })
     }
 }
 
@@ -121,11 +155,8 @@ impl<S: ObjectStore> UnderStorage for Bucket<S> {
         let head = || self.store.head(&key);
         let file = match session.until_done(&what, &mut retry, head).await? {
             Some(Found::Directory) => return Ok(ObjectMeta::implied_directory()),
-            Some(Found::Object(tag)) => Some(ObjectMeta {
-                kind: NodeKind::File,
-                tag,
-                owner: None,
-            }),
+            Some(Found::Object(tag)) => Some(file(tag, None)),
+            Some(Found::Owned(tag, owner)) => Some(file(tag, Some(owner))),
             None => None,
         };
         // An empty object may be one that tools put where a directory is.
@@ -133,10 +164,15 @@ impl<S: ObjectStore> UnderStorage for Bucket<S> {
             return Ok(file.clone());
         }
         let dir = self.prefix_of(path)?;
-        let any = || self.any_below(&dir);
-        match session.until_done(&what, &mut retry, any).await? {
-            true => Ok(ObjectMeta::implied_directory()),
-            false => file.ok_or_else(|| {
+        let below = || self.below(&dir);
+        match session.until_done(&what, &mut retry, below).await? {
+            Below::Marked { .. } => {
+                let marker = || self.store.head(&dir);
+                let marker = session.until_done(&what, &mut retry, marker).await?;
+                Ok(directory(marker))
+            }
+            Below::Names => Ok(ObjectMeta::implied_directory()),
+            Below::Nothing => file.ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, "no such object or directory").context(what)
             }),
         }
@@ -145,9 +181,9 @@ impl<S: ObjectStore> UnderStorage for Bucket<S> {
     async fn check(&self, deadline: Deadline) -> Result<()> {
         let what = self.name("list", &ObjectPath::root());
         let mut retry = Retry::new(deadline);
-        let any = || self.any_below(&self.prefix);
-        let any = self.store.session().check(&what, &mut retry, any).await;
-        any.map(|_| ())
+        let below = || self.below(&self.prefix);
+        let below = self.store.session().check(&what, &mut retry, below).await;
+        below.map(|_| ())
     }
 
     fn list(&self, dir: &ObjectPath) -> ListStream {
@@ -174,8 +210,42 @@ impl<S: ObjectStore> UnderStorage for Bucket<S> {
         body::stream(session, source, wanted).await
     }
 
+    fn writer(&self) -> Option<&dyn UnderWriter> {
+        self.store.writer().map(|_| self as &dyn UnderWriter)
+    }
+
     fn counters(&self) -> &Counters {
         self.store.session().counters()
+    }
+}
+
+fn file(tag: VersionTag, owner: Option<Owner>) -> ObjectMeta {
+    ObjectMeta {
+        kind: NodeKind::File,
+        tag,
+        owner,
+    }
+}
+
+/// Returns what the marker of a directory tells of it.
+fn directory(marker: Option<Found>) -> ObjectMeta {
+    match marker {
+        Some(Found::Owned(tag, owner)) => marked_directory(&tag, Some(owner)),
+        Some(Found::Object(tag)) => marked_directory(&tag, None),
+        Some(Found::Directory) | None => ObjectMeta::implied_directory(),
+    }
+}
+
+/// Returns what a directory shows of its marker.
+pub(super) fn marked_directory(tag: &VersionTag, owner: Option<Owner>) -> ObjectMeta {
+    let implied = ObjectMeta::implied_directory();
+    ObjectMeta {
+        tag: VersionTag {
+            mtime_ns: tag.mtime_ns,
+            ..implied.tag
+        },
+        owner,
+        ..implied
     }
 }
 

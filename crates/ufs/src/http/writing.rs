@@ -1,0 +1,512 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The writing side of object stores: one request where one is enough, sent again where it may help.
+//!
+//! What is decided here, for all drivers: a request whose answer was lost is sent again, and when
+//! that meets something, a look tells whether it is its own success, by the mark of the write
+//! (`kept`) or by the tag of what was copied. A condition that the storage does not check with the
+//! request is checked by a look right before. An object `name/` without bytes marks a directory.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use http::HeaderMap;
+use types::{
+    ByteRange, Deadline, Error, ErrorKind, NodeKind, ObjectMeta, ObjectPath, Result, VersionTag,
+};
+
+use super::fault::Fault;
+use super::kept::Kept;
+use super::keys::{Copying, Draft, KeyWriter, Parted, Seen, Step, Stored, holds};
+use super::objects::{Below, Bucket, ObjectStore, marked_directory};
+use super::session::before;
+use super::upload::{self, ObjectUpload};
+use super::{Outcome, Session};
+use crate::retry::Retry;
+use crate::{Abilities, Expect, FileAttributes, UnderStorage, UnderWriter, Upload};
+
+/// How much of a large object is copied with one request: some seconds' work of a storage.
+const COPY_PART: u64 = 512 << 20;
+/// How many parts of a copy are under way at once.
+const COPY_PARTS_AT_ONCE: usize = 4;
+
+/// A change of one key, as its tries need to know it.
+pub(super) struct Change<'a> {
+    /// The operation, for messages.
+    pub(super) what: &'a str,
+    pub(super) key: &'a str,
+    pub(super) deadline: Deadline,
+}
+
+/// Sends a change until it is done, cannot be done, or the deadline comes. `mine` tells from a look
+/// whether an earlier try, whose answer was lost, has done it.
+pub(super) async fn change<S: ObjectStore, T, F>(
+    store: &S,
+    change: &Change<'_>,
+    send: impl Fn() -> F + Send + Sync,
+    mine: impl Fn(Option<Seen>) -> Option<T> + Send + Sync,
+) -> Result<T>
+where
+    F: Future<Output = Outcome<T>> + Send,
+{
+    let session = store.session();
+    let mut retry = Retry::new(change.deadline);
+    let mut in_doubt = false;
+    loop {
+        let limited = async {
+            let _connection = session.connection().await;
+            send().await
+        };
+        let fault = match before(retry.deadline(), limited).await {
+            Ok(done) => return Ok(done),
+            Err(fault) => fault,
+        };
+        if in_doubt && !fault.leaves_doubt() {
+            let look = || keys(store).look(change.key);
+            let seen = session.until_done(change.what, &mut retry, look).await?;
+            if let Some(done) = mine(seen) {
+                return Ok(done);
+            }
+        }
+        in_doubt |= fault.leaves_doubt();
+        session.pause(change.what, &mut retry, fault).await?;
+    }
+}
+
+/// Returns the requests that change the store.
+pub(super) fn keys<S: ObjectStore>(store: &S) -> &dyn KeyWriter {
+    let keys = store.writer();
+    keys.expect("a bucket gives a writer only when its store has one")
+}
+
+/// Checks by a look what the storage does not check together with the request.
+pub(super) async fn check_before(
+    keys: &dyn KeyWriter,
+    step: Step,
+    key: &str,
+    expect: &Expect,
+) -> Outcome<()> {
+    let can_be_sent = match expect {
+        Expect::Anything => return Ok(()),
+        Expect::Absent => true,
+        Expect::Version(tag) => has_strong_tag(tag),
+    };
+    if keys.checks(step) && can_be_sent {
+        return Ok(());
+    }
+    holds(expect, keys.look(key).await?.as_ref())
+}
+
+fn has_strong_tag(tag: &VersionTag) -> bool {
+    let etag = tag.etag.as_deref();
+    etag.is_some_and(|etag| !etag.starts_with("W/"))
+}
+
+/// Tells whether a look found what a draft has become.
+pub(super) fn own(draft: &Draft, seen: Option<Seen>) -> Option<Stored> {
+    let seen = seen.filter(|seen| seen.kept.mark.is_some() && seen.kept.mark == draft.kept.mark)?;
+    Some(stored(seen))
+}
+
+fn stored(seen: Seen) -> Stored {
+    Stored {
+        etag: seen.tag.etag,
+        mtime_ns: Some(seen.tag.mtime_ns),
+    }
+}
+
+/// Returns what a look would tell of an object that was just stored; looks when the storage did not
+/// tell its tag.
+pub(super) async fn describe<S: ObjectStore>(
+    store: &S,
+    change: &Change<'_>,
+    draft: &Draft,
+    stored: Stored,
+    size: u64,
+) -> Result<ObjectMeta> {
+    let session = store.session();
+    let Kept { attributes, .. } = &draft.kept;
+    let tag = match stored.etag {
+        None => {
+            let mut retry = Retry::new(change.deadline);
+            let look = || keys(store).look(change.key);
+            let seen = session.until_done(change.what, &mut retry, look).await?;
+            let gone = || Error::new(ErrorKind::Stale, "the object is gone").context(change.what);
+            seen.ok_or_else(gone)?.tag
+        }
+        etag => VersionTag {
+            etag,
+            mtime_ns: attributes
+                .mtime_ns
+                .or(stored.mtime_ns)
+                .unwrap_or_else(|| wall_ns(session)),
+            size,
+        },
+    };
+    Ok(ObjectMeta {
+        kind: NodeKind::File,
+        tag,
+        owner: attributes.owner,
+    })
+}
+
+fn wall_ns(session: &Session) -> i64 {
+    let since = session.clock.wall().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[async_trait]
+impl<S: ObjectStore> UnderWriter for Bucket<S> {
+    fn abilities(&self) -> Abilities {
+        keys(&*self.store).abilities()
+    }
+
+    async fn put(
+        &self,
+        path: &ObjectPath,
+        bytes: Bytes,
+        expect: &Expect,
+        attributes: &FileAttributes,
+        deadline: Deadline,
+    ) -> Result<ObjectMeta> {
+        let what = self.name("write", path);
+        let draft = self.draft(path, attributes).map_err(context(&what))?;
+        self.put_draft(&what, &draft, bytes, expect, deadline).await
+    }
+
+    async fn begin(
+        &self,
+        path: &ObjectPath,
+        _part_size: u64,
+        attributes: &FileAttributes,
+        deadline: Deadline,
+    ) -> Result<Box<dyn Upload>> {
+        let what = self.name("write", path);
+        let draft = self.draft(path, attributes).map_err(context(&what))?;
+        let upload = ObjectUpload::begin(&self.store, what, draft, deadline).await?;
+        Ok(Box::new(upload))
+    }
+
+    async fn delete(&self, path: &ObjectPath, expect: &Expect, deadline: Deadline) -> Result<()> {
+        let what = self.name("remove", path);
+        self.not_the_root(path).map_err(context(&what))?;
+        let key = self.key(path)?;
+        self.delete_key(&what, &key, expect, deadline).await
+    }
+
+    async fn create_dir(
+        &self,
+        path: &ObjectPath,
+        attributes: &FileAttributes,
+        deadline: Deadline,
+    ) -> Result<ObjectMeta> {
+        let what = self.name("make directory", path);
+        let taken = || Error::new(ErrorKind::AlreadyExists, "the name is taken").context(&what);
+        let (session, key) = (self.store.session(), self.key(path)?);
+        let mut retry = Retry::new(deadline);
+        let head = || self.store.head(&key);
+        if path.is_root() || session.until_done(&what, &mut retry, head).await?.is_some() {
+            return Err(taken());
+        }
+        let draft = self.marker(path, Kept::new(attributes), HeaderMap::new())?;
+        let below = || self.below(&draft.key);
+        if session.until_done(&what, &mut retry, below).await? != Below::Nothing {
+            return Err(taken());
+        }
+        let (nothing, absent) = (Bytes::new(), Expect::Absent);
+        let made = self.put_draft(&what, &draft, nothing, &absent, deadline);
+        let made = made.await?;
+        Ok(marked_directory(&made.tag, made.owner))
+    }
+
+    async fn remove_dir(&self, path: &ObjectPath, deadline: Deadline) -> Result<()> {
+        let what = self.name("remove directory", path);
+        self.not_the_root(path).map_err(context(&what))?;
+        let (session, prefix) = (self.store.session(), self.prefix_of(path)?);
+        let mut retry = Retry::new(deadline);
+        let below = || self.below(&prefix);
+        match session.until_done(&what, &mut retry, below).await? {
+            Below::Nothing => Ok(()),
+            Below::Marked { is_empty: true } => {
+                let expect = Expect::Anything;
+                self.delete_key(&what, &prefix, &expect, deadline).await
+            }
+            Below::Marked { is_empty: false } | Below::Names => {
+                Err(Error::new(ErrorKind::NotEmpty, "the directory is not empty").context(what))
+            }
+        }
+    }
+
+    async fn copy(
+        &self,
+        from: &ObjectPath,
+        tag: &VersionTag,
+        to: &ObjectPath,
+        expect: &Expect,
+        deadline: Deadline,
+    ) -> Result<ObjectMeta> {
+        let what = format!("{} to {to}", self.name("copy", from));
+        let source = self.source(&what, from, tag, deadline).await?;
+        let mut draft = self
+            .draft(to, &source.kept.attributes)
+            .map_err(context(&what))?;
+        draft.kept = source.kept;
+        draft.rest = source.rest;
+        let copying = Copying {
+            from: &self.key(from)?,
+            tag: &source.tag,
+            to: &draft,
+            changes_kept: false,
+            expect,
+        };
+        self.copy_key(&what, &copying, deadline).await
+    }
+
+    async fn set_attributes(
+        &self,
+        path: &ObjectPath,
+        tag: &VersionTag,
+        attributes: &FileAttributes,
+        deadline: Deadline,
+    ) -> Result<ObjectMeta> {
+        let what = self.name("change attributes of", path);
+        if tag.etag.is_none() && self.stat(path, deadline).await?.kind == NodeKind::Directory {
+            return self.set_of_directory(path, attributes, deadline).await;
+        }
+        let source = self.source(&what, path, tag, deadline).await?;
+        let draft = Draft {
+            key: self.key(path)?,
+            is_directory: false,
+            kept: Kept::new(&source.kept.changed_by(attributes)),
+            rest: source.rest,
+        };
+        let copying = Copying {
+            from: &draft.key,
+            tag: &source.tag,
+            to: &draft,
+            changes_kept: true,
+            expect: &Expect::Anything,
+        };
+        self.copy_key(&what, &copying, deadline).await
+    }
+}
+
+impl<S: ObjectStore> Bucket<S> {
+    /// Makes the draft of a file.
+    fn draft(&self, path: &ObjectPath, attributes: &FileAttributes) -> Result<Draft> {
+        self.not_the_root(path)?;
+        Ok(Draft {
+            key: self.key(path)?,
+            is_directory: false,
+            kept: Kept::new(attributes),
+            rest: HeaderMap::new(),
+        })
+    }
+
+    /// Makes the draft of the object that marks a directory.
+    fn marker(&self, path: &ObjectPath, kept: Kept, rest: HeaderMap) -> Result<Draft> {
+        Ok(Draft {
+            key: self.prefix_of(path)?,
+            is_directory: true,
+            kept,
+            rest,
+        })
+    }
+
+    fn not_the_root(&self, path: &ObjectPath) -> Result<()> {
+        match path.is_root() {
+            true => Err(Error::new(
+                ErrorKind::IsADirectory,
+                "the root of a storage is a directory and stays",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    async fn put_draft(
+        &self,
+        what: &str,
+        draft: &Draft,
+        bytes: Bytes,
+        expect: &Expect,
+        deadline: Deadline,
+    ) -> Result<ObjectMeta> {
+        let (store, size) = (&*self.store, bytes.len() as u64);
+        let keys = keys(store);
+        let put_max = keys.abilities().put_max;
+        if size > put_max {
+            let why = format!("{size} bytes at once, of which the storage takes {put_max}");
+            return Err(Error::internal(why).context(what));
+        }
+        let key = draft.key.as_str();
+        let work = Change {
+            what,
+            key,
+            deadline,
+        };
+        let send = || async {
+            let checked = check_before(keys, Step::Put, key, expect).await;
+            let sent = match checked {
+                Ok(()) => keys.put(draft, bytes.clone(), expect).await,
+                Err(fault) => Err(fault),
+            };
+            sent.map_err(|fault| fault.while_writing(expect))
+        };
+        let stored = change(store, &work, send, |seen| own(draft, seen)).await?;
+        describe(store, &work, draft, stored, size).await
+    }
+
+    async fn delete_key(
+        &self,
+        what: &str,
+        key: &str,
+        expect: &Expect,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let keys = keys(&*self.store);
+        let send = || async {
+            let checked = check_before(keys, Step::Delete, key, expect).await;
+            match checked {
+                Ok(()) => keys.delete(key, expect).await,
+                // What is to be removed is not there.
+                Err(Fault::Stale(_)) if keys.look(key).await?.is_none() => Ok(()),
+                Err(fault) => Err(fault),
+            }
+        };
+        let gone = |seen: Option<Seen>| seen.is_none().then_some(());
+        let work = Change {
+            what,
+            key,
+            deadline,
+        };
+        change(&*self.store, &work, send, gone).await
+    }
+
+    /// Looks at what is to be copied: it must be the version.
+    async fn source(
+        &self,
+        what: &str,
+        path: &ObjectPath,
+        tag: &VersionTag,
+        deadline: Deadline,
+    ) -> Result<Seen> {
+        let (session, key) = (self.store.session(), self.key(path)?);
+        let expect = Expect::Version(tag.clone());
+        let look = || async {
+            let seen = keys(&*self.store).look(&key).await?;
+            holds(&expect, seen.as_ref())?;
+            seen.ok_or_else(|| Fault::Stale("the object is gone".into()))
+        };
+        session
+            .until_done(what, &mut Retry::new(deadline), look)
+            .await
+    }
+
+    async fn copy_key(
+        &self,
+        what: &str,
+        copying: &Copying<'_>,
+        deadline: Deadline,
+    ) -> Result<ObjectMeta> {
+        let (store, draft) = (&*self.store, copying.to);
+        let work = Change {
+            what,
+            key: &draft.key,
+            deadline,
+        };
+        let size = copying.tag.size;
+        let stored = if size > keys(store).copy_max() {
+            self.copy_in_parts(&work, copying).await?
+        } else {
+            let send = || self.copy_once(copying);
+            let own_or_same = |seen: Option<Seen>| {
+                let same = |seen: &Seen| !copying.changes_kept && seen.tag.etag == copying.tag.etag;
+                match seen.filter(same) {
+                    Some(seen) => Some(stored(seen)),
+                    None => None,
+                }
+            };
+            let mine = |seen: Option<Seen>| own(draft, seen.clone()).or_else(|| own_or_same(seen));
+            change(store, &work, send, mine).await?
+        };
+        describe(store, &work, draft, stored, size).await
+    }
+
+    async fn copy_once(&self, copying: &Copying<'_>) -> Outcome<Stored> {
+        let keys = keys(&*self.store);
+        let expect = copying.expect;
+        check_before(keys, Step::Copy, &copying.to.key, expect).await?;
+        let fault = match keys.copy(copying).await {
+            Ok(stored) => return Ok(stored),
+            Err(fault) => fault.while_reading(),
+        };
+        if *expect == Expect::Anything || !fault.is_stale() {
+            return Err(fault);
+        }
+        // Either of two conditions did not hold.
+        let source = keys.look(copying.from).await?;
+        holds(&Expect::Version(copying.tag.clone()), source.as_ref())?;
+        Err(fault.while_writing(expect))
+    }
+
+    async fn copy_in_parts(&self, work: &Change<'_>, copying: &Copying<'_>) -> Result<Stored> {
+        let upload = upload::begin(&*self.store, work, copying.to).await?;
+        let copied = self.copy_parts(work, copying, &upload).await;
+        if copied.is_err() {
+            upload::abandon(&*self.store, work, &upload).await;
+        }
+        copied
+    }
+
+    async fn copy_parts(
+        &self,
+        work: &Change<'_>,
+        copying: &Copying<'_>,
+        upload: &Parted,
+    ) -> Result<Stored> {
+        let (store, size) = (&*self.store, copying.tag.size);
+        let part_size = COPY_PART.max(size.div_ceil(u64::from(keys(store).abilities().parts_max)));
+        let ranges = (0..size.div_ceil(part_size)).map(|index| {
+            let offset = index * part_size;
+            ByteRange::new(offset, part_size.min(size - offset))
+        });
+        let copies = (1..).zip(ranges).map(|(number, range)| async move {
+            let copy = || async {
+                let part = keys(store).copy_part(copying, upload, number, range);
+                part.await.map_err(Fault::while_reading)
+            };
+            let mut retry = Retry::new(work.deadline);
+            let session = store.session();
+            session.until_done(work.what, &mut retry, copy).await
+        });
+        let copies = stream::iter(copies).buffered(COPY_PARTS_AT_ONCE);
+        let parts: Vec<_> = copies.try_collect().await?;
+        upload::complete(store, work, upload, &parts, copying.expect).await
+    }
+
+    /// Keeps the attributes of a directory beside its marker, which is made if there is none.
+    async fn set_of_directory(
+        &self,
+        path: &ObjectPath,
+        attributes: &FileAttributes,
+        deadline: Deadline,
+    ) -> Result<ObjectMeta> {
+        let what = self.name("change attributes of", path);
+        self.not_the_root(path).map_err(context(&what))?;
+        let (session, prefix) = (self.store.session(), self.prefix_of(path)?);
+        let look = || keys(&*self.store).look(&prefix);
+        let seen = session
+            .until_done(&what, &mut Retry::new(deadline), look)
+            .await?;
+        let (kept, rest) = seen.map(|seen| (seen.kept, seen.rest)).unwrap_or_default();
+        let kept = Kept::new(&kept.changed_by(attributes));
+        let draft = self.marker(path, kept, rest)?;
+        let (nothing, anything) = (Bytes::new(), Expect::Anything);
+        let put = self.put_draft(&what, &draft, nothing, &anything, deadline);
+        let put = put.await?;
+        Ok(marked_directory(&put.tag, put.owner))
+    }
+}
+
+fn context(what: &str) -> impl Fn(Error) -> Error {
+    move |error| error.context(what)
+}
