@@ -35,6 +35,7 @@ pub mod kv;
 mod pages;
 mod record;
 mod space;
+pub mod staged;
 mod store;
 
 pub use store::{LocalFile, Settings, Stats, Store};

@@ -10,6 +10,7 @@
 //!
 //! Lock order: `granting`, then files of a shard (`Index::lock_files`), then the policy, then entries of a shard.
 
+mod adopt;
 mod background;
 mod fill;
 mod map;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The dictionary: the words that every room of Forebay shares.
 //!
-//! Ids, paths, byte ranges, sizes, the one [`Error`], the clock and deadlines.
+//! Ids, paths, byte ranges, sizes, the one [`Error`], the clock and deadlines, fault points.
 //! Plain data and pure functions: nothing here does I/O, spawns, or knows an async runtime.
 
 pub mod clock;
+pub mod crash;
 pub mod error;
 pub mod meta;
 pub mod name;
