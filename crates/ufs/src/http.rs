@@ -46,7 +46,7 @@ pub(crate) use text::{
     percent_encode_path, printable, range_header,
 };
 pub(crate) use tls::Clients;
-pub(crate) use transport::{Ask, Leeway, Transport};
+pub(crate) use transport::{Ask, Leeway, Payload, Transport};
 pub(crate) use xml::{Element, walk};
 
 /// What a request comes to below the level of operations.

@@ -2,27 +2,30 @@
 //! The S3 driver: AWS and all storages that speak its protocol, Ceph's gateway among them.
 //!
 //! Here is what is S3's own: addresses (`config`), signatures (`credentials`, `profile`), pages
-//! (`answer`), and what its codes mean (`refusal`). The rest is that of every object store (`http`).
-//! Reads carry `If-Match` with the ETag of the version.
+//! (`answer`), changes (`write`, `change`), and what its codes mean (`refusal`). The rest is that of
+//! every object store (`http`). Reads carry `If-Match` with the ETag of the version.
 
 mod answer;
+mod change;
 mod config;
 mod credentials;
 mod profile;
 mod refusal;
+mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
-use http::header::{IF_MATCH, RANGE};
+use http::header::{IF_MATCH, LAST_MODIFIED, RANGE};
 use http::{HeaderMap, Request};
 use types::{ByteRange, Clock, Result, VersionTag};
 
 use self::answer::{parse_buckets, parse_page};
 use self::config::{Address, Config};
 use crate::http::{
-    Ask, Bucket, Clients, Fault, Found, Got, ObjectStore, Outcome, Page, Session, Transport,
-    check_version, clean_etag, header_text, http_time, if_match, percent_encode,
+    Ask, Bucket, Clients, Fault, Found, Got, KeyWriter, ObjectStore, Outcome, Page, Session,
+    Transport, check_version, clean_etag, header_text, http_time, if_match, percent_encode,
     percent_encode_path, range_header, whole_length,
 };
 use crate::uri::BucketLocation;
@@ -50,6 +53,8 @@ struct S3 {
     address: Address,
     /// None: all buckets, and a key is a bucket and what is in it.
     bucket: Option<String>,
+    /// The latest answer to bytes repeated their checksum.
+    repeats_checksums: AtomicBool,
 }
 
 impl S3 {
@@ -92,6 +97,7 @@ impl S3 {
             )),
             address: config.address,
             bucket: (!location.is_all()).then(|| location.bucket.clone()),
+            repeats_checksums: AtomicBool::new(false),
         })
     }
 
@@ -131,7 +137,13 @@ impl ObjectStore for S3 {
         let is_bucket = self.bucket.is_none() && !key.contains('/');
         match self.session.transport.send(Ask::Head, request).await {
             Ok(_) if is_bucket => Ok(Some(Found::Directory)),
-            Ok(answer) => tag_of(answer.headers()).map(|tag| Some(Found::Object(tag))),
+            Ok(answer) => {
+                let tag = tag_of(answer.headers())?;
+                Ok(Some(match write::kept(answer.headers()).attributes.owner {
+                    Some(owner) => Found::Owned(tag, owner),
+                    None => Found::Object(tag),
+                }))
+            }
             Err(fault) if fault.absent() => Ok(None),
             Err(fault) => Err(fault),
         }
@@ -190,15 +202,23 @@ impl ObjectStore for S3 {
         check_version(tag, &tag_of(answer.headers())?)?;
         Ok(Got::exactly(answer))
     }
+
+    fn writer(&self) -> Option<&dyn KeyWriter> {
+        Some(self)
+    }
 }
 
-/// Returns the version that an answer's headers tell.
+/// Returns the version that an answer's headers tell; its time is the one that is kept beside it,
+/// where there is one.
 fn tag_of(headers: &HeaderMap) -> Outcome<VersionTag> {
     let size = whole_length(headers)
         .ok_or_else(|| Fault::WrongAnswer("an object without its length".into()))?;
     Ok(VersionTag {
         etag: header_text(headers, http::header::ETAG).and_then(clean_etag),
-        mtime_ns: header_text(headers, http::header::LAST_MODIFIED).map_or(0, http_time),
+        mtime_ns: write::kept(headers)
+            .attributes
+            .mtime_ns
+            .unwrap_or_else(|| header_text(headers, LAST_MODIFIED).map_or(0, http_time)),
         size,
     })
 }

@@ -13,6 +13,7 @@
 //! * A retried request may meet its own earlier success: drivers tell that from a change by others.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -151,6 +152,12 @@ pub trait UnderWriter: Send + Sync + Debug {
     ) -> Result<ObjectMeta> {
         Err(unsupported("keep symbolic links"))
     }
+
+    /// Gives up the uploads below this place, whoever began them, that did not end within `age`;
+    /// returns how many. Storages that forget such uploads by themselves have none.
+    async fn clean(&self, _age: Duration, _deadline: Deadline) -> Result<u64> {
+        Ok(0)
+    }
 }
 
 /// An object on its way, in parts. Dropping it without [`Upload::abort`] leaves the cleaning up to
@@ -158,9 +165,8 @@ pub trait UnderWriter: Send + Sync + Debug {
 #[async_trait]
 pub trait Upload: Send + Sync + Debug {
     /// Sends a part, counted from 1. May be sent again, and then replaces what was sent before.
-    /// Without [`Abilities::parallel_parts`] parts come in order, and only the latest may be sent
-    /// again, with the same bytes: what was sent is changed by another upload. One that fails with
-    /// an error other than `Unavailable`, `Busy` or `Timeout` ends the upload.
+    /// Without [`Abilities::parallel_parts`] parts come in order, only the latest may be sent again,
+    /// with the same bytes, and one that fails ends the upload: begin another.
     async fn part(&self, number: u32, bytes: Bytes, deadline: Deadline) -> Result<()>;
 
     /// Makes the parts, in the order of their numbers, the object, if `expect` holds.

@@ -286,7 +286,12 @@ impl Transport {
                 Ok(Ok(None) | Err(_)) | Err(_) => break,
             }
         }
-        let mut refusal = (self.refusal)(status, &headers, &body);
+        self.refused(status, &headers, &body)
+    }
+
+    /// Reads a refusal that came with a status, or inside of an answer that looked like a success.
+    pub(crate) fn refused(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Refusal {
+        let mut refusal = (self.refusal)(status, headers, body);
         refusal.message = self.hide_secrets(refusal.message);
         refusal
     }

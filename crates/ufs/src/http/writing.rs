@@ -6,6 +6,8 @@
 //! (`kept`) or by the tag of what was copied. A condition that the storage does not check with the
 //! request is checked by a look right before. An object `name/` without bytes marks a directory.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -16,7 +18,7 @@ use types::{
 
 use super::fault::Fault;
 use super::kept::Kept;
-use super::keys::{Copying, Draft, KeyWriter, Parted, Seen, Step, Stored, holds};
+use super::keys::{Copying, Draft, KeyWriter, Parted, Seen, Step, Stored, Unfinished, holds};
 use super::objects::{Below, Bucket, ObjectStore, marked_directory};
 use super::session::before;
 use super::upload::{self, ObjectUpload};
@@ -288,6 +290,29 @@ impl<S: ObjectStore> UnderWriter for Bucket<S> {
         };
         self.copy_key(&what, &copying, deadline).await
     }
+
+    async fn clean(&self, age: Duration, deadline: Deadline) -> Result<u64> {
+        let what = self.name("clean up", &ObjectPath::root());
+        let (session, keys) = (self.store.session(), keys(&*self.store));
+        let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
+        let latest = wall_ns(session).saturating_sub(age);
+        let (mut given_up, mut token) = (0, None);
+        loop {
+            let list = || keys.unfinished(&self.prefix, token.as_deref());
+            let mut retry = Retry::new(deadline);
+            let (uploads, next) = session.until_done(&what, &mut retry, list).await?;
+            let is_old = |upload: &&Unfinished| upload.begun_ns != 0 && upload.begun_ns < latest;
+            for upload in uploads.iter().filter(is_old) {
+                let abort = || keys.abort(&upload.key, &upload.id);
+                session.until_done(&what, &mut retry, abort).await?;
+                given_up += 1;
+            }
+            match next {
+                Some(next) if token.as_ref() != Some(&next) => token = Some(next),
+                Some(_) | None => return Ok(given_up),
+            }
+        }
+    }
 }
 
 impl<S: ObjectStore> Bucket<S> {
@@ -418,14 +443,10 @@ impl<S: ObjectStore> Bucket<S> {
             self.copy_in_parts(&work, copying).await?
         } else {
             let send = || self.copy_once(copying);
-            let own_or_same = |seen: Option<Seen>| {
-                let same = |seen: &Seen| !copying.changes_kept && seen.tag.etag == copying.tag.etag;
-                match seen.filter(same) {
-                    Some(seen) => Some(stored(seen)),
-                    None => None,
-                }
+            let same = |seen: &Seen| !copying.changes_kept && seen.tag.etag == copying.tag.etag;
+            let mine = |seen: Option<Seen>| {
+                own(draft, seen.clone()).or_else(|| seen.filter(same).map(stored))
             };
-            let mine = |seen: Option<Seen>| own(draft, seen.clone()).or_else(|| own_or_same(seen));
             change(store, &work, send, mine).await?
         };
         describe(store, &work, draft, stored, size).await

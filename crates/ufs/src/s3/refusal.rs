@@ -53,7 +53,12 @@ fn judge(refusal: &mut Refusal) {
         | "XAdminUserNotFound" => ErrorKind::PermissionDenied,
         "NoSuchBucket" => ErrorKind::NotFound,
         "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => ErrorKind::Invalid,
-        "RequestTimeout" | "InternalError" => ErrorKind::Unavailable,
+        "RequestTimeout" | "InternalError" | "BadDigest" => ErrorKind::Unavailable,
+        // Another write of the same name was under way.
+        "ConditionalRequestConflict" | "OperationAborted" => ErrorKind::Unavailable,
+        // What was sent is gone: begin again.
+        "NoSuchUpload" | "InvalidPart" => ErrorKind::Busy,
+        "QuotaExceeded" | "EntityTooLarge" | "XMinioStorageFull" => ErrorKind::OutOfSpace,
         _ if refusal.status == 404 && !refusal.absent => ErrorKind::Invalid,
         _ => refusal.kind,
     };
@@ -90,7 +95,7 @@ fn advice(refusal: &Refusal, region: Option<&str>, endpoint: &str, bucket: &str)
             301 | 307 | 308 | 400 => region(),
             401 | 403 => format!(
                 "check the credentials and that they may list and read bucket '{bucket}' at \
-                 {endpoint}"
+                 {endpoint}, and write to it if the mount is writable"
             ),
             501 => "the storage does not implement this".into(),
             _ => return None,
