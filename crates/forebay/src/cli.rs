@@ -89,6 +89,8 @@ pub(crate) enum Command {
     /// Add, show, change and remove the storages of a running daemon's tree
     #[command(subcommand)]
     Mounts(MountsCommand),
+    /// Look at a storage anew: a change that was made in it before is seen afterwards
+    Sync(SyncArgs),
     /// Try a storage before it is mounted, as `mounts check` does
     Doctor(Box<CheckArgs>),
     /// Run a daemon with several mounts in one tree, from a configuration file
@@ -428,6 +430,22 @@ pub(crate) struct CheckArgs {
     pub(crate) json: bool,
 }
 
+/// Flags of `forebay sync`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The storage is asked for PATH at once, and for what lies below when that is \
+                        looked at. Files that are open stay the version they were opened as."
+)]
+pub(crate) struct SyncArgs {
+    /// A file, a directory or the mount point of a running daemon's tree; mounts below it are synced
+    /// too
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
 /// Flags of `forebay serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
@@ -563,7 +581,7 @@ mod tests {
 
     #[test]
     fn every_flag_that_sets_a_daemon_has_an_environment_variable() {
-        for name in ["mount", "serve", "umount", "status", "mounts"] {
+        for name in ["mount", "serve", "umount", "status", "mounts", "sync"] {
             let mut command = Cli::command();
             let command = command.find_subcommand_mut(name).unwrap();
             for arg in command

@@ -8,6 +8,7 @@ pub(crate) mod mount;
 pub(crate) mod mounts;
 pub(crate) mod serve;
 pub(crate) mod status;
+pub(crate) mod sync;
 pub(crate) mod umount;
 
 use std::fmt::Display;

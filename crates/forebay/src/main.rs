@@ -31,6 +31,7 @@ mod records;
 mod room;
 mod state;
 mod storage;
+mod sync;
 mod usage;
 mod values;
 
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Umount(args) => commands::umount::run(args, run_dir),
         Command::Status(args) => commands::status::run(args, run_dir),
         Command::Mounts(command) => commands::mounts::run(command, run_dir),
+        Command::Sync(args) => commands::sync::run(args, run_dir),
         Command::Doctor(args) => commands::check::run(args),
         Command::Serve(args) => commands::serve::run(args, run_dir),
         Command::Config(command) => commands::config::run(command),

@@ -19,6 +19,7 @@ use worker::Worker;
 use crate::logging::Faults;
 use crate::mounts::Mounts;
 use crate::plan::Plan;
+use crate::sync::Syncs;
 
 /// Pauses between two attempts to unmount a mount in use, from the first to the longest.
 const ATTEMPT_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -37,6 +38,7 @@ pub(crate) struct Rooms {
 pub(crate) struct DaemonNode {
     plan: Plan,
     rooms: Rooms,
+    syncs: Arc<Syncs>,
     faults: Arc<Faults>,
     clock: Arc<dyn Clock>,
     started: Instant,
@@ -65,8 +67,10 @@ impl DaemonNode {
             .spawn(watch)
             .context("start a thread")?;
         let started = clock.now();
+        let syncs = Syncs::new(Arc::clone(&rooms.vfs), Arc::clone(&rooms.session));
         Ok(DaemonNode {
             plan,
+            syncs,
             rooms,
             faults,
             clock,
@@ -238,6 +242,10 @@ impl Node for DaemonNode {
 
     fn remove_mount(&self, request: wire::RemoveMount) -> NodeFuture<wire::MountChanged> {
         Box::pin(Arc::clone(&self.rooms.mounts).remove(request))
+    }
+
+    fn sync(&self, request: wire::Sync) -> NodeFuture<wire::Synced> {
+        Box::pin(Arc::clone(&self.syncs).sync(request))
     }
 
     fn unmount(&self, request: wire::Unmount) -> NodeFuture<wire::Unmounted> {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The admin API over a Unix socket: `GET /v1/status`, `POST /v1/unmount`, `GET` and `POST
-//! /v1/mounts`, `POST /v1/mounts/update` and `/v1/mounts/remove`.
+//! /v1/mounts`, `POST /v1/mounts/update` and `/v1/mounts/remove`, `POST /v1/sync`.
 //!
 //! The socket has mode 0600, and on top each request is answered only to the daemon's own user or
 //! root, by what the kernel says of the peer (SO_PEERCRED). Every answer is JSON, failures too.
@@ -49,6 +49,8 @@ pub trait Node: Send + Sync + 'static {
     fn update_mount(&self, request: wire::UpdateMount) -> NodeFuture<wire::MountChanged>;
     /// Takes a storage out of the tree.
     fn remove_mount(&self, request: wire::RemoveMount) -> NodeFuture<wire::MountChanged>;
+    /// Looks at a path of the tree anew.
+    fn sync(&self, request: wire::Sync) -> NodeFuture<wire::Synced>;
 }
 
 /// Binds the socket, with mode 0600. A socket file that a dead daemon left is replaced.
@@ -93,6 +95,7 @@ fn router(node: Arc<dyn Node>) -> Router {
         .route("/v1/mounts", get(mounts).post(add_mount))
         .route("/v1/mounts/update", post(update_mount))
         .route("/v1/mounts/remove", post(remove_mount))
+        .route("/v1/sync", post(sync))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
@@ -150,6 +153,10 @@ async fn update_mount(State(node): State<Arc<dyn Node>>, body: Body) -> Response
 
 async fn remove_mount(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
     act(body, |request| node.remove_mount(request)).await
+}
+
+async fn sync(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.sync(request)).await
 }
 
 /// Reads a request, has it carried out and answers with the outcome.

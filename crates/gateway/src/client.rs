@@ -84,6 +84,11 @@ impl Client {
         self.send("/v1/mounts/remove", request, patience).await
     }
 
+    /// Asks the daemon to look at a path of its tree anew.
+    pub async fn sync(&self, request: &wire::Sync, patience: Duration) -> Result<wire::Synced> {
+        self.send("/v1/sync", request, patience).await
+    }
+
     async fn send<T: DeserializeOwned>(
         &self,
         path: &str,

@@ -157,6 +157,40 @@ pub struct MountChanged {
     pub notices: Vec<String>,
 }
 
+/// The body of `POST /v1/sync`: look at a path of the tree anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sync {
+    /// Path in the tree of a file or a directory; `/` is everything.
+    pub path: String,
+}
+
+/// The answer to a sync: what changed in the storages before it is seen now, where none failed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Synced {
+    /// The places in storages that the path stands for: its own, and mounts below it.
+    pub places: Vec<SyncedPlace>,
+    /// Things to know that are no faults.
+    pub notices: Vec<String>,
+}
+
+/// A place in one storage that was synced, or could not be.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SyncedPlace {
+    /// Path in the tree.
+    pub path: String,
+    /// Location of the storage, without secrets.
+    pub uri: String,
+    /// `directory`, `file`, or `absent` for what there was before; none after a failure.
+    pub found: Option<String>,
+    /// Names in a directory.
+    pub names: Option<u64>,
+    /// Why the storage could not be asked; what was known of it is known still.
+    pub error: Option<String>,
+}
+
 /// A tree of small files that is fetched ahead of its readers.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]

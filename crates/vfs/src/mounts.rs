@@ -216,9 +216,8 @@ impl MountTable {
         at: &ObjectPath,
     ) -> impl Iterator<Item = (MountIndex, &MountSpec)> {
         let mounts = self.mounts.iter().enumerate();
-        let live = mounts.filter(move |(_, mount)| {
-            mount.point.is_some() && mount.spec.at.is_below(at)
-        });
+        let live =
+            mounts.filter(move |(_, mount)| mount.point.is_some() && mount.spec.at.is_below(at));
         live.map(|(index, mount)| (MountIndex(index), &mount.spec))
     }
 

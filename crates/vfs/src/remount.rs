@@ -193,13 +193,14 @@ impl Vfs {
         let mut outdated = vec![Outdated::Attributes(Ino::ROOT)];
         for table in [old, new] {
             if let Some(mount) = table.root().mount {
-                let names = self.namespace.names_of(mount).into_iter();
+                let absent = self.promises.take_absent(mount, &ObjectPath::root());
+                let names = absent.iter().filter_map(ObjectPath::split);
+                let names = names.chain(self.namespace.names_of(mount));
                 let in_root = names.filter(|(dir, _)| dir.is_root());
                 outdated.extend(in_root.map(|(_, name)| Outdated::Name {
                     dir: Ino::ROOT,
                     name: name.as_bytes().to_vec(),
                 }));
-                outdated.extend(self.take_absent(table, mount, &ObjectPath::root()));
             }
         }
         for table in [old, new] {

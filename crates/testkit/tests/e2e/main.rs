@@ -15,4 +15,5 @@ mod mounts;
 mod names;
 mod reading;
 mod refusals;
+mod sync;
 mod tools;

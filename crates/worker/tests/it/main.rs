@@ -12,6 +12,7 @@ mod names;
 mod neighbours;
 mod pages;
 mod scripted;
+mod sync;
 
 use std::sync::Arc;
 use std::time::Duration;
