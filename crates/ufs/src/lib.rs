@@ -18,6 +18,7 @@ mod retry;
 mod s3;
 mod settings;
 mod storage;
+mod temporary;
 mod uri;
 mod web;
 mod webhdfs;

@@ -11,18 +11,22 @@
 //! that no read will find (`version`). What remains: writes through a shared mapping move the
 //! change time only at the first write after a sync.
 //!
+//! Writes become whole files by a rename (`write`, `upload`).
+//!
 //! File I/O runs on the runtime's blocking threads, at most `max_connections` at once.
 
 mod beneath;
 mod list;
+mod upload;
 mod version;
+mod write;
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,7 +41,7 @@ use types::{
 
 use self::version::{is_young, meta_of, tag_of};
 use crate::counters::count;
-use crate::{ByteStream, Counters, ListStream, Settings, UnderStorage};
+use crate::{ByteStream, Counters, ListStream, Settings, UnderStorage, UnderWriter};
 
 /// Enough to keep a disk busy, little enough to hand on soon.
 const PIECE: u64 = 1 << 20;
@@ -70,6 +74,7 @@ pub(crate) async fn open(
         clock,
         request_timeout: settings.request_timeout,
         threads: Arc::new(Semaphore::new(settings.max_connections.max(1))),
+        is_written: AtomicBool::new(false),
     }))))
 }
 
@@ -121,6 +126,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     request_timeout: Duration,
     threads: Arc<Semaphore>,
+    /// Somebody asked for the writing side, so that listings may remove what dead writers left.
+    is_written: AtomicBool,
 }
 
 impl Inner {
@@ -288,6 +295,11 @@ impl UnderStorage for Local {
         self.0.work(&what, deadline, read).await
     }
 
+    fn writer(&self) -> Option<&dyn UnderWriter> {
+        self.0.is_written.store(true, Ordering::Relaxed);
+        Some(self)
+    }
+
     fn counters(&self) -> &Counters {
         &self.0.counters
     }
@@ -295,8 +307,14 @@ impl UnderStorage for Local {
 
 impl fmt::Debug for Local {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Local")
-            .field("identity", &self.0.identity)
+        f.debug_tuple("Local").field(&self.0).finish()
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner")
+            .field("identity", &self.identity)
             .finish_non_exhaustive()
     }
 }

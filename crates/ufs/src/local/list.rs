@@ -5,9 +5,11 @@
 //! can be looked at again without being read again.
 
 use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, Dir, OFlags};
 use rustix::io::Errno;
@@ -16,6 +18,7 @@ use types::{Error, Name, ObjectPath, Result};
 use super::version::{self, is_young, meta_of};
 use super::{Inner, io_error};
 use crate::counters::count;
+use crate::temporary::{LEFT_BEHIND, is_temporary};
 use crate::{ListEntry, ListPage};
 
 /// Names of one page.
@@ -47,9 +50,9 @@ pub(super) async fn page(
     let dir = Arc::new(Mutex::new(dir));
     let look = || {
         let (names, dir, now) = (Arc::clone(&names), Arc::clone(&dir), inner.clock.wall());
-        inner.work(&what, deadline, move |_| {
+        inner.work(&what, deadline, move |inner| {
             let dir = dir.lock().unwrap_or_else(PoisonError::into_inner);
-            stat_names(&dir, &names, now)
+            stat_names(inner, &dir, &names, now)
         })
     };
     let (mut page, young) = look().await?;
@@ -79,10 +82,21 @@ fn read_names(dir: &mut Dir) -> Result<(Vec<Vec<u8>>, bool)> {
 }
 
 /// Looks at each name; says whether one changed so recently that it must be looked at again.
-fn stat_names(dir: &Dir, names: &[Vec<u8>], now: SystemTime) -> Result<(ListPage, bool)> {
+fn stat_names(
+    inner: &Inner,
+    dir: &Dir,
+    names: &[Vec<u8>],
+    now: SystemTime,
+) -> Result<(ListPage, bool)> {
     let fd = dir.fd().map_err(|errno| io_error("list", errno))?;
     let (mut page, mut young) = (ListPage::default(), false);
     for bytes in names {
+        if is_temporary(bytes) {
+            if inner.is_written.load(Ordering::Relaxed) {
+                remove_left_behind(fd, bytes, now);
+            }
+            continue;
+        }
         let Ok(name) = Name::new(bytes) else {
             page.unshowable += 1;
             continue;
@@ -101,4 +115,18 @@ fn stat_names(dir: &Dir, names: &[Vec<u8>], now: SystemTime) -> Result<(ListPage
         young |= is_young(&stat, now);
     }
     Ok((page, young))
+}
+
+/// Removes a file on its way that nobody has changed for so long that its writer is dead.
+fn remove_left_behind(dir: BorrowedFd<'_>, name: &[u8], now: SystemTime) {
+    let (shown, name) = (name.escape_ascii(), OsStr::from_bytes(name));
+    let Ok(stat) = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else {
+        return;
+    };
+    let changed = u64::try_from(stat.st_ctime).unwrap_or(0);
+    let age = now.duration_since(UNIX_EPOCH + Duration::from_secs(changed));
+    if age.is_ok_and(|age| age > LEFT_BEHIND) {
+        let removed = rustix::fs::unlinkat(dir, name, AtFlags::empty());
+        tracing::info!(name = %shown, ?removed, "removed what a dead writer left");
+    }
 }

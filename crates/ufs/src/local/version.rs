@@ -49,6 +49,12 @@ pub(super) fn meta_of(stat: &Stat, now: SystemTime) -> Option<ObjectMeta> {
     })
 }
 
+/// Returns what a stat describes right after our own change: its version is believed at once.
+pub(super) fn meta_of_own(stat: &Stat) -> Option<ObjectMeta> {
+    // Whatever changed, it was not in 1970.
+    meta_of(stat, UNIX_EPOCH)
+}
+
 /// Returns the version that the stat tells.
 pub(super) fn tag_of(stat: &Stat) -> VersionTag {
     let (ino, changed) = (stat.st_ino, nanoseconds(stat.st_ctime, stat.st_ctime_nsec));

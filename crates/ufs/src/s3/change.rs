@@ -54,9 +54,16 @@ pub(super) fn parse_begun(xml: &[u8]) -> Outcome<String> {
     }
 }
 
-/// Reads a page of the uploads that did not end, and what to ask the next page with: the key and
-/// the upload.
-pub(super) fn parse_unfinished(xml: &[u8]) -> Outcome<(Vec<Unfinished>, Option<(String, String)>)> {
+/// A page of the uploads that did not end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct UnfinishedPage {
+    pub(super) uploads: Vec<Unfinished>,
+    /// What to ask the next page with: the key and the upload.
+    pub(super) next: Option<(String, String)>,
+}
+
+/// Reads a page of the uploads that did not end.
+pub(super) fn parse_unfinished(xml: &[u8]) -> Outcome<UnfinishedPage> {
     const ROOT: &str = "ListMultipartUploadsResult";
     let mut uploads = Vec::new();
     let (mut key, mut id, mut begun_ns) = (String::new(), String::new(), 0);
@@ -80,7 +87,10 @@ pub(super) fn parse_unfinished(xml: &[u8]) -> Outcome<(Vec<Unfinished>, Option<(
         Ok(())
     });
     match name.as_deref() {
-        Ok(ROOT) => Ok((uploads, truncated.then_some(next))),
+        Ok(ROOT) => Ok(UnfinishedPage {
+            uploads,
+            next: truncated.then_some(next),
+        }),
         Ok(name) => Err(wrong(name, ROOT)),
         Err(why) => Err(Fault::WrongAnswer(format!("a list of uploads: {why}"))),
     }
@@ -142,7 +152,7 @@ mod tests {
                     <Initiated>2009-10-12T17:50:30.000Z</Initiated></Upload>\
                     <NextKeyMarker>a/b</NextKeyMarker><NextUploadIdMarker>u</NextUploadIdMarker>\
                     <IsTruncated>true</IsTruncated></ListMultipartUploadsResult>";
-        let (uploads, next) = parse_unfinished(xml).unwrap();
+        let UnfinishedPage { uploads, next } = parse_unfinished(xml).unwrap();
         assert_eq!(uploads[0].begun_ns, 1_255_369_830_000_000_000);
         assert_eq!(next, Some(("a/b".into(), "u".into())));
     }

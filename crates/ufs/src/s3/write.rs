@@ -19,7 +19,7 @@ use md5::{Digest, Md5};
 use reqsign_core::hash::base64_encode;
 use types::ByteRange;
 
-use super::change::{Ended, parse_begun, parse_ended, parse_unfinished};
+use super::change::{Ended, UnfinishedPage, parse_begun, parse_ended, parse_unfinished};
 use super::{S3, tag_of};
 use crate::http::{
     Ask, Copying, Draft, Fault, KEPT_NAMES, Kept, KeyWriter, Leeway, Outcome, Part, Parted,
@@ -220,7 +220,7 @@ impl KeyWriter for S3 {
             .send(Ask::List, body(Request::get(url), ())?)
             .await?;
         let answer = transport.body(answer, UPLOADS_BYTES_MAX).await?;
-        let (uploads, next) = parse_unfinished(&answer)?;
+        let UnfinishedPage { uploads, next } = parse_unfinished(&answer)?;
         let next =
             next.map(|(key, id)| format!("{}\n{}", percent_encode(&key), percent_encode(&id)));
         Ok((uploads, next))
