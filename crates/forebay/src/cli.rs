@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use types::idmap::IdMap;
 use types::{ByteSize, Freshness};
 
 use crate::values;
@@ -280,6 +281,15 @@ pub(crate) struct StorageArgs {
     /// Group of files whose storage has no groups [default: the group of who mounts]
     #[arg(long, env = "FOREBAY_GID", value_name = "GID", help_heading = "Files")]
     pub(crate) gid: Option<u32>,
+    /// Who the storage's owners are here: rules such as uid:1000=0,uid:alice=1001,gid:*=100
+    /// [default: the same numbers; of names, the users of this machine]
+    #[arg(
+        long,
+        env = "FOREBAY_IDMAP",
+        value_name = "RULES",
+        help_heading = "Files"
+    )]
+    pub(crate) idmap: Option<IdMap>,
     /// Mode of files whose storage has no modes [default: 0644]
     #[arg(long, env = "FOREBAY_FILE_MODE", value_name = "OCTAL", value_parser = values::mode)]
     #[arg(help_heading = "Files")]

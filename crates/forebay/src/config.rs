@@ -18,6 +18,7 @@ use types::{ByteSize, ObjectPath};
 
 use self::reader::{Reader, Section};
 use crate::credentials::{Credentials, Environment, Resolve, SECRET_OPTIONS};
+use crate::owners;
 use crate::plan::{self, MEMORY_MIN_BYTES, MountPlan, NodeDefaults};
 use crate::values;
 
@@ -207,6 +208,7 @@ fn read_mount(
         "gid",
         "file_mode",
         "dir_mode",
+        "idmap",
         "options",
         "credentials",
     ];
@@ -236,6 +238,13 @@ fn read_mount(
     if let Some(mode) = reader.parsed(section, "dir_mode", values::mode) {
         mount.dir_mode = mode;
     }
+    let idmap = |text: &str| {
+        let idmap = text.parse()?;
+        owners::check(&mount.uri, &idmap).map(|()| idmap)
+    };
+    if let Some(idmap) = reader.parsed(section, "idmap", idmap) {
+        mount.idmap = idmap;
+    }
     mount.read_only = reader.boolean(section, "read_only").unwrap_or(false);
     mount.options = read_options(reader, section);
     mount.credentials = read_credentials(reader, section, resolve);
@@ -251,6 +260,10 @@ fn read_options(reader: &mut Reader, section: &Section<'_>) -> BTreeMap<String, 
             let advice = format!("write it as credentials = {{ {key} = \"env:NAME\" }}");
             reader.fault(line, format!("'{key}' is a secret and no option: {advice}"));
         }
+    }
+    if let Some(line) = options.line_of(owners::OPTION) {
+        let advice = "write it beside the options, as idmap = \"uid:1000=0\"";
+        reader.fault(line, format!("'idmap' is no option: {advice}"));
     }
     let scalars = reader.scalars(&options);
     if let Some(endpoint) = scalars.get("endpoint")

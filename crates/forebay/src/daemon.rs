@@ -328,6 +328,7 @@ impl Start<'_> {
                 gid: own.gid,
                 file_mode: own.file_mode,
                 dir_mode: own.dir_mode,
+                ..AttributeDefaults::default()
             },
             ..vfs::Settings::default()
         };

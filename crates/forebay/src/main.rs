@@ -25,6 +25,7 @@ mod logging;
 mod memory;
 mod mounts;
 mod node;
+mod owners;
 mod places;
 mod plan;
 mod records;

@@ -21,6 +21,7 @@ use crate::config;
 use crate::credentials::{Credentials, SECRET_OPTIONS};
 use crate::first_look::first_look;
 use crate::layout::Layout;
+use crate::owners;
 use crate::plan::{MountPlan, check_no_userinfo};
 use crate::state::{self, Remembered};
 use crate::storage::MountedStorage;
@@ -118,12 +119,12 @@ pub(crate) async fn begin(
         }
         restored.push(one);
     }
-    let opened = restored.iter().map(|one| {
-        let identity = Some(one.identity.as_str());
-        MountedStorage::open_some_time(&one.mount, clock, timeout, identity)
-    });
+    let opened = restored
+        .iter()
+        .map(|one| restore(one, &settings.layout, clock, timeout));
     let opened = futures::future::join_all(opened).await;
-    for (one, storage) in restored.into_iter().zip(opened) {
+    for (one, (storage, refusal)) in restored.into_iter().zip(opened) {
+        beginning.notices.extend(refusal);
         beginning.mounts.push(Live {
             plan: one.mount,
             storage,
@@ -131,6 +132,37 @@ pub(crate) async fn begin(
         });
     }
     Ok(beginning)
+}
+
+/// Opens a remembered storage, unless it lies by now where the mount or the cache does. Then it is a
+/// mount that answers with the reason, which is returned too.
+async fn restore(
+    one: &Remembered,
+    layout: &Layout,
+    clock: &Arc<dyn Clock>,
+    timeout: Duration,
+) -> (MountedStorage, Option<String>) {
+    let (mount, identity) = (&one.mount, one.identity.as_str());
+    let checked = check_source(layout, mount);
+    // One on a file server that is away cannot be looked at, and does not lie here.
+    let Ok(Err(error)) = tokio::time::timeout(timeout, checked).await else {
+        let opened = MountedStorage::open_some_time(mount, clock, timeout, Some(identity)).await;
+        return (opened, None);
+    };
+    let why = error.to_string();
+    let storage = MountedStorage::refused(mount, clock, timeout, identity, &why);
+    let advice = format!("'forebay mounts remove /{}' forgets it", mount.at);
+    let notice = format!("'/{}' is not restored: {why}; {advice}", mount.at);
+    tracing::warn!("{notice}");
+    (storage, Some(notice))
+}
+
+/// Refuses a directory of this machine that lies where the mount or the cache does.
+async fn check_source(layout: &Layout, plan: &MountPlan) -> Result<()> {
+    let (layout, uri) = (layout.clone(), plan.uri.clone());
+    let checked = tokio::task::spawn_blocking(move || layout.check_source(&uri)).await;
+    let checked = checked.map_err(|source| Error::internal("check").with_source(source))?;
+    checked.map_err(|why| Error::new(ErrorKind::Invalid, why))
 }
 
 /// Gives a storage to the worker and describes its mount for the tree.
@@ -146,6 +178,7 @@ pub(crate) fn spec(live: &Live, worker: &Worker) -> Result<MountSpec> {
             gid: plan.gid,
             file_mode: plan.file_mode,
             dir_mode: plan.dir_mode,
+            owners: owners::for_tree(&plan.uri, &plan.idmap),
         },
     })
 }
@@ -213,7 +246,7 @@ impl Mounts {
         apply(&mut plan, &request.change)?;
         let at = ObjectPath::parse(plan.at.as_bytes())?;
         self.doors.vfs.check_place(&at).await?;
-        self.check_source(&plan).await?;
+        check_source(&self.settings.layout, &plan).await?;
         let storage = self.open(&plan, request.change.no_check, None).await?;
         let found = match request.change.no_check {
             true => None,
@@ -235,14 +268,6 @@ impl Mounts {
         Ok(wire::MountChanged { mount, notices })
     }
 
-    /// Refuses a directory of this machine that lies where the mount or the cache does.
-    async fn check_source(&self, plan: &MountPlan) -> Result<()> {
-        let (layout, uri) = (self.settings.layout.clone(), plan.uri.clone());
-        let checked = tokio::task::spawn_blocking(move || layout.check_source(&uri)).await;
-        let checked = checked.map_err(|source| Error::internal("check").with_source(source))?;
-        checked.map_err(|why| Error::new(ErrorKind::Invalid, why))
-    }
-
     /// Looks whether there is anything in a storage.
     async fn look(&self, storage: &MountedStorage, plan: &MountPlan) -> Result<Option<String>> {
         let timeout = self.settings.request_timeout;
@@ -261,7 +286,9 @@ impl Mounts {
         apply(&mut live.plan, &request.change)?;
         let plan = &live.plan;
         // The same reference again asks for the secret that is behind it by now.
-        if plan.options != before.options || request.change.credentials.is_some() {
+        let is_another = (&plan.options, &plan.idmap) != (&before.options, &before.idmap);
+        if is_another || request.change.credentials.is_some() {
+            check_source(&self.settings.layout, plan).await?;
             let unchanged = Live {
                 plan: before,
                 ..live.clone()
@@ -330,7 +357,7 @@ impl Mounts {
     ) -> Result<MountedStorage> {
         let is_same = |other: &&(MountId, Live)| {
             let other = &other.1.plan;
-            (&other.uri, &other.options) == (&plan.uri, &plan.options)
+            (&other.uri, &other.options, &other.idmap) == (&plan.uri, &plan.options, &plan.idmap)
                 && other.credentials == plan.credentials
         };
         let shared = match before {
@@ -345,6 +372,7 @@ impl Mounts {
                 let before = before.filter(|before| {
                     let before = &before.plan;
                     (&before.options, &before.credentials) == (&plan.options, &plan.credentials)
+                        && before.idmap == plan.idmap
                 });
                 let identity = before.map(|before| before.storage.identity());
                 MountedStorage::open_some_time(plan, &self.clock, timeout, identity).await
@@ -444,7 +472,12 @@ fn apply(plan: &mut MountPlan, change: &wire::MountChange) -> Result<()> {
     plan.gid = change.gid.unwrap_or(plan.gid);
     plan.file_mode = change.file_mode.unwrap_or(plan.file_mode);
     plan.dir_mode = change.dir_mode.unwrap_or(plan.dir_mode);
-    Ok(())
+    if let Some(idmap) = &change.idmap {
+        plan.idmap = idmap
+            .parse()
+            .map_err(|why| invalid(format!("idmap: {why}")))?;
+    }
+    owners::check(&plan.uri, &plan.idmap).map_err(invalid)
 }
 
 fn describe(live: &Live) -> wire::Mount {
@@ -460,6 +493,7 @@ fn describe(live: &Live) -> wire::Mount {
         credentials: plan.credentials.references().clone(),
         uid: plan.uid,
         gid: plan.gid,
+        idmap: plan.idmap.to_string(),
         file_mode: format!("{:04o}", plan.file_mode),
         dir_mode: format!("{:04o}", plan.dir_mode),
         source: if live.is_live { "live" } else { "start" }.to_owned(),

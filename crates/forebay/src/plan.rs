@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use types::idmap::IdMap;
 use types::{ByteSize, Freshness};
 
 use crate::cli::{MountArgs, NodeArgs, StorageArgs};
 use crate::credentials::{Credentials, SECRET_OPTIONS};
 use crate::layout::Layout;
+use crate::owners;
 use crate::places;
 use crate::usage::wrong;
 use crate::values;
@@ -68,6 +70,9 @@ pub(crate) struct MountPlan {
     pub(crate) gid: u32,
     pub(crate) file_mode: u32,
     pub(crate) dir_mode: u32,
+    /// Who the owners that the storage tells are here.
+    #[serde(default, with = "idmap_text")]
+    pub(crate) idmap: IdMap,
 }
 
 /// The cache of a daemon.
@@ -196,7 +201,7 @@ impl MountPlan {
     pub(crate) fn of_flags(uri: &str, flags: &StorageArgs) -> Result<MountPlan> {
         check_no_userinfo(uri)?;
         let defaults = MountPlan::with_defaults(String::new(), absolute_uri(uri)?);
-        Ok(MountPlan {
+        let plan = MountPlan {
             options: options_of(flags)?,
             credentials: credentials_of(flags)?,
             freshness: flags.freshness.unwrap_or(defaults.freshness),
@@ -205,8 +210,11 @@ impl MountPlan {
             gid: flags.gid.unwrap_or(defaults.gid),
             file_mode: flags.file_mode.unwrap_or(defaults.file_mode),
             dir_mode: flags.dir_mode.unwrap_or(defaults.dir_mode),
+            idmap: flags.idmap.clone().unwrap_or_default(),
             ..defaults
-        })
+        };
+        owners::check(&plan.uri, &plan.idmap).map_err(wrong)?;
+        Ok(plan)
     }
 
     /// Makes the plan of a mount with every default.
@@ -223,6 +231,7 @@ impl MountPlan {
             gid,
             file_mode: FILE_MODE_DEFAULT,
             dir_mode: DIR_MODE_DEFAULT,
+            idmap: IdMap::default(),
         }
     }
 }
@@ -231,6 +240,9 @@ impl MountPlan {
 pub(crate) fn options_of(flags: &StorageArgs) -> Result<BTreeMap<String, String>> {
     let mut options = BTreeMap::new();
     for (key, value) in &flags.options {
+        if key == owners::OPTION {
+            return Err(wrong("--option idmap: give the rules as --idmap RULES"));
+        }
         if SECRET_OPTIONS.contains(&key.as_str()) {
             return Err(wrong(format!(
                 "--option {key}: a secret on a command line can be read by every user; \
@@ -327,6 +339,19 @@ fn own_ids() -> (u32, u32) {
 /// One thread per processor; more than eight gain nothing at the kernel's queue.
 fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8))
+}
+
+mod idmap_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use types::idmap::IdMap;
+
+    pub(super) fn serialize<S: Serializer>(value: &IdMap, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<IdMap, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
 }
 
 mod freshness_text {

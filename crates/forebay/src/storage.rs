@@ -7,7 +7,6 @@
 //! are part of the identity under which names and bytes are kept. And the last failure is kept for
 //! `status` until the storage answers again.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,8 @@ use types::{
 };
 use ufs::{ByteStream, Counters, ListStream, UnderStorage};
 
-use crate::credentials::{Credentials, Environment};
+use crate::credentials::Environment;
+use crate::owners;
 use crate::plan::MountPlan;
 
 /// A storage that could not be opened is left alone for so long.
@@ -52,8 +52,8 @@ struct Inner {
 struct State {
     /// Why the storage last failed, unless it has answered since.
     fault: Option<String>,
-    /// Why it could not be opened, and until when nobody tries.
-    closed: Option<(Error, Deadline)>,
+    /// Why it could not be opened, and until when nobody tries; for ever without an end.
+    closed: Option<(Error, Option<Deadline>)>,
 }
 
 /// Reads the URI, the options and the secrets of a mount; sends nothing.
@@ -70,6 +70,8 @@ pub(crate) async fn open(
         )
     })?;
     let mut options = mount.options.clone();
+    let idmap = owners::for_driver(&mount.uri, &mount.idmap);
+    options.extend(idmap.map(|idmap| (owners::OPTION.to_owned(), idmap)));
     options.extend(secrets);
     let settings = ufs::Settings {
         uri: mount.uri.clone(),
@@ -99,7 +101,7 @@ impl MountedStorage {
         request_timeout: Duration,
     ) -> Result<MountedStorage> {
         let opened = open(mount, clock, request_timeout).await?;
-        let identity = identity(opened.identity(), &mount.options, &mount.credentials);
+        let identity = identity(opened.identity(), mount);
         let storage = MountedStorage::closed(mount, identity, clock, request_timeout);
         let inner = Inner {
             uri: opened.uri().to_owned(),
@@ -123,7 +125,7 @@ impl MountedStorage {
                 // What the driver would say is not known: all options may be part of it.
                 let unknown = || {
                     let place = format!("{} with {:?}", mount.uri, mount.options);
-                    identity(&place, &mount.options, &mount.credentials)
+                    identity(&place, mount)
                 };
                 let identity = identity_then.map_or_else(unknown, str::to_owned);
                 let inner = MountedStorage::closed(mount, identity, clock, request_timeout);
@@ -131,6 +133,24 @@ impl MountedStorage {
                 MountedStorage(Arc::new(inner))
             }
         }
+    }
+
+    /// Makes the storage of a mount that must not be opened: it answers with the reason, and never
+    /// with what is in it. `identity` is what it had when it was last open.
+    pub(crate) fn refused(
+        mount: &MountPlan,
+        clock: &Arc<dyn Clock>,
+        request_timeout: Duration,
+        identity: &str,
+        why: &str,
+    ) -> MountedStorage {
+        let inner = MountedStorage::closed(mount, identity.to_owned(), clock, request_timeout);
+        let message = format!("the mount at '/{}' is not restored: {why}", mount.at);
+        *inner.state.lock() = State {
+            fault: Some(message.clone()),
+            closed: Some((Error::new(ErrorKind::Unavailable, message), None)),
+        };
+        MountedStorage(Arc::new(inner))
     }
 
     fn closed(
@@ -173,7 +193,7 @@ impl Inner {
     async fn open_now(&self) -> Result<&Arc<dyn UnderStorage>> {
         let opened = self.opened.get_or_try_init(|| async {
             if let Some((error, until)) = &self.state.lock().closed
-                && until.instant() > self.clock.now()
+                && until.is_none_or(|until| until.instant() > self.clock.now())
             {
                 return Err(error.clone());
             }
@@ -183,7 +203,7 @@ impl Inner {
                 let message = format!("the storage of '/{}' cannot be opened", self.mount.at);
                 let error = Error::new(ErrorKind::Unavailable, message).with_source(error);
                 let until = self.clock.deadline(OPEN_PAUSE);
-                self.state.lock().closed = Some((error.clone(), until));
+                self.state.lock().closed = Some((error.clone(), Some(until)));
                 error
             })
         });
@@ -207,16 +227,19 @@ impl Inner {
     }
 }
 
-/// Returns what names and bytes are kept under: the place, and who looked at it.
-fn identity(place: &str, options: &BTreeMap<String, String>, credentials: &Credentials) -> String {
+/// Returns what names and bytes are kept under: the place, and who looked at it in which way.
+fn identity(place: &str, mount: &MountPlan) -> String {
     let mut identity = place.to_owned();
     for option in ["profile", "anonymous"] {
-        if let Some(value) = options.get(option) {
+        if let Some(value) = mount.options.get(option) {
             identity.push_str(&format!(" {option}={value}"));
         }
     }
-    for (option, reference) in credentials.references() {
+    for (option, reference) in mount.credentials.references() {
         identity.push_str(&format!(" {option}={reference}"));
+    }
+    if let Some(idmap) = owners::for_driver(&mount.uri, &mount.idmap) {
+        identity.push_str(&format!(" idmap={idmap}"));
     }
     identity
 }
@@ -293,14 +316,17 @@ mod tests {
     use types::ManualClock;
 
     use super::*;
+    use crate::credentials::Credentials;
 
     #[test]
     fn mounts_share_what_they_know_only_with_the_same_credentials() {
         let of = |words: &[&str], profile: Option<&str>| {
             let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
             let options = profile.map(|name| ("profile".to_owned(), name.to_owned()));
-            let options = options.into_iter().collect();
-            identity("s3://b/", &options, &Credentials::parse(&words).unwrap())
+            let mut mount = MountPlan::with_defaults("x".into(), "s3://b/".into());
+            mount.options = options.into_iter().collect();
+            mount.credentials = Credentials::parse(&words).unwrap();
+            identity("s3://b/", &mount)
         };
         assert_eq!(of(&[], None), "s3://b/");
         assert_eq!(of(&["env:A"], None), of(&["env:A"], None));

@@ -71,6 +71,8 @@ pub struct Mount {
     pub uid: u32,
     /// Group of what has none in the storage.
     pub gid: u32,
+    /// Who the owners that the storage tells are here, as rules.
+    pub idmap: String,
     /// Mode of files that have none in the storage, in octal.
     pub file_mode: String,
     /// Mode of directories that have none in the storage, in octal.
@@ -125,6 +127,8 @@ pub struct MountChange {
     pub file_mode: Option<u32>,
     /// Mode of directories that have none in the storage, as a number.
     pub dir_mode: Option<u32>,
+    /// Who the owners that the storage tells are here, as rules; an empty text takes them away.
+    pub idmap: Option<String>,
     /// Do it even when the storage does not answer.
     pub no_check: bool,
 }

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod crash;
 pub mod error;
+pub mod idmap;
 pub mod meta;
 pub mod name;
 pub mod range;

@@ -63,7 +63,7 @@ pub(crate) fn open(
         identity: place.identity(),
         wire: Wire::new(place)?,
         counters: Counters::default(),
-        owners: Owners::new(Arc::clone(&clock)),
+        owners: Owners::new(settings, Arc::clone(&clock))?,
         clock,
         request_timeout: settings.request_timeout,
         connections: Arc::new(Semaphore::new(settings.max_connections.max(1))),

@@ -90,7 +90,7 @@ impl Web {
             uri: place.location.uri(),
             identity: place.identity(),
             place,
-            owners: Owners::new(Arc::clone(&clock)),
+            owners: Owners::new(settings, Arc::clone(&clock))?,
             session: Session::new(endpoints, transport, settings, clock),
         })
     }

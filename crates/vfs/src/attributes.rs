@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What `stat` shows: built from what the storage tells, and defaults of the mount for the rest.
 
+use types::idmap::{IdMap, NOBODY_HERE};
 use types::{NodeKind, ObjectMeta};
 
 use crate::ino::Ino;
 
-/// Owner and modes of what has none in the storage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Owner and modes of what has none in the storage, and who its owners are here.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttributeDefaults {
     /// Owner.
     pub uid: u32,
@@ -16,6 +17,8 @@ pub struct AttributeDefaults {
     pub file_mode: u32,
     /// Permission bits of directories.
     pub dir_mode: u32,
+    /// Who the owners that the storage tells are here.
+    pub owners: IdMap,
 }
 
 impl Default for AttributeDefaults {
@@ -25,6 +28,7 @@ impl Default for AttributeDefaults {
             gid: 0,
             file_mode: 0o644,
             dir_mode: 0o755,
+            owners: IdMap::default(),
         }
     }
 }
@@ -63,8 +67,16 @@ impl Attributes {
             NodeKind::File => (defaults.file_mode, 1),
             NodeKind::Symlink => (0o777, 1),
         };
+        let known = |number: u32, default: u32| match number {
+            NOBODY_HERE => default,
+            number => number,
+        };
         let (mode, uid, gid) = match meta.owner {
-            Some(owner) => (owner.mode, owner.uid, owner.gid),
+            Some(owner) => (
+                owner.mode,
+                known(defaults.owners.users.of_number(owner.uid), defaults.uid),
+                known(defaults.owners.groups.of_number(owner.gid), defaults.gid),
+            ),
             None => (mode, defaults.uid, defaults.gid),
         };
         let is_directory = meta.kind == NodeKind::Directory;
@@ -98,6 +110,7 @@ mod tests {
             gid: 8,
             file_mode: 0o640,
             dir_mode: 0o750,
+            owners: "uid:1=100,gid:*=200".parse().unwrap(),
         };
         let tag = VersionTag {
             etag: None,
@@ -121,7 +134,26 @@ mod tests {
             gid: 2,
         });
         let shown = Attributes::new(Ino(3), &meta, &defaults, 1);
-        assert_eq!((shown.mode, shown.uid, shown.gid), (0o600, 1, 2));
+        assert_eq!((shown.mode, shown.uid, shown.gid), (0o600, 100, 200));
+        meta.owner = Some(Owner {
+            mode: 0o600,
+            uid: NOBODY_HERE,
+            gid: 2,
+        });
+        let shown = Attributes::new(
+            Ino(3),
+            &meta,
+            &AttributeDefaults {
+                owners: IdMap::default(),
+                ..defaults
+            },
+            1,
+        );
+        assert_eq!(
+            (shown.uid, shown.gid),
+            (7, 2),
+            "nobody here is who the mount says"
+        );
     }
 
     #[test]

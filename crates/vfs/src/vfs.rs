@@ -164,11 +164,11 @@ impl Vfs {
     }
 
     pub(crate) fn attributes_of(&self, node: &Node) -> Attributes {
-        let defaults = match node.place.mount {
-            Some(mount) => self.mounts.read().spec(mount).attributes,
-            None => self.settings.attributes,
-        };
-        Attributes::new(node.ino, &node.meta, &defaults, self.started_ns)
+        let of = |defaults| Attributes::new(node.ino, &node.meta, defaults, self.started_ns);
+        match node.place.mount {
+            Some(mount) => of(&self.mounts.read().spec(mount).attributes),
+            None => of(&self.settings.attributes),
+        }
     }
 
     /// `age` is that of the knowledge behind a directory's attributes.
@@ -185,7 +185,10 @@ impl Vfs {
     /// Returns the object version that a node of a mount stands for.
     pub(crate) fn object(&self, node: &Node) -> Result<ObjectRef> {
         let mount = node.place.mount.ok_or_else(|| {
-            Error::internal(format!("inode {} is a file outside all mounts", node.ino.0))
+            Error::internal(format!(
+                "'/{}' is a file outside all mounts",
+                node.place.path
+            ))
         })?;
         let table = self.mount_table();
         let spec = table.live_spec(mount, ErrorKind::Stale)?;

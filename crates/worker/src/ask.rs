@@ -195,8 +195,13 @@ impl Worker {
         let mut pages = mount.storage.list(dir);
         let mut entries: Vec<ListEntry> = Vec::new();
         let mut unshowable = 0;
+        let mut bytes = 0;
         while let Some(page) = pages.next().await {
             let page = page?;
+            bytes += page.entries.iter().map(bytes_of).sum::<u64>();
+            if bytes > self.settings.listing.0 {
+                return Err(too_large(mount.storage.uri(), dir, entries.len()));
+            }
             entries.extend(page.entries);
             unshowable += page.unshowable;
         }
@@ -214,6 +219,21 @@ impl Worker {
         entries.dedup_by(|next, kept| next.name == kept.name);
         Ok(entries.into())
     }
+}
+
+/// Returns about how much memory an entry of a listing takes.
+fn bytes_of(entry: &ListEntry) -> u64 {
+    let etag = entry.meta.tag.etag.as_ref().map_or(0, String::len);
+    (size_of::<ListEntry>() + entry.name.as_bytes().len() + etag) as u64
+}
+
+fn too_large(uri: &str, dir: &ObjectPath, names: usize) -> Error {
+    let place = format!("{}/{dir}", uri.trim_end_matches('/'));
+    let advice = "open its files by name, or spread them over several directories";
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("list '{place}': more than {names} names do not fit into memory: {advice}"),
+    )
 }
 
 fn find(listed: &Learnt<Listing>, path: &ObjectPath) -> Result<Learnt<ObjectMeta>> {

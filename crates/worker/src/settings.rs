@@ -19,11 +19,17 @@ pub const WHOLE_MAX: u64 = 4 << 20;
 /// How long a storage that did not answer is left alone while old knowledge can be served.
 pub const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
+/// Some six million names: larger directories are rare, and a storage that never ends a listing must
+/// not take all memory.
+pub const LISTING_MAX: ByteSize = ByteSize(1 << 30);
+
 /// How a worker behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Bytes that may be in memory on their way from the storage to readers and to the cache.
     pub memory: ByteSize,
+    /// Bytes that the names of one listing may take while it is taken in.
+    pub listing: ByteSize,
     /// Requests for data under way at a time, for each mount.
     pub width: usize,
     /// How long a background request (readahead, a listing nobody waits for) may take.
@@ -36,6 +42,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             memory: ByteSize(96 << 20),
+            listing: LISTING_MAX,
             width: 64,
             background_deadline: Duration::from_secs(60),
             neighbours: true,

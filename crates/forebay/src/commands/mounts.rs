@@ -207,6 +207,7 @@ fn change(flags: &StorageArgs) -> Result<wire::MountChange> {
         gid: flags.gid,
         file_mode: flags.file_mode,
         dir_mode: flags.dir_mode,
+        idmap: flags.idmap.as_ref().map(ToString::to_string),
         no_check: false,
     })
 }
@@ -274,6 +275,9 @@ fn details(mount: &wire::Mount) -> String {
     line("state", mount.fault.as_deref().unwrap_or("answers"));
     line("freshness", &mount.freshness);
     line("owner", &format!("{}:{}", mount.uid, mount.gid));
+    if !mount.idmap.is_empty() {
+        line("idmap", &mount.idmap);
+    }
     line(
         "modes",
         &format!("files {}, directories {}", mount.file_mode, mount.dir_mode),

@@ -668,3 +668,67 @@ fn a_tree_that_is_loaded_ahead_is_told_by_status_and_a_flag_forbids_it() {
         );
     }
 }
+
+#[test]
+fn a_remembered_mount_that_lies_where_the_cache_does_by_now_is_refused_and_told() {
+    let (base, other) = (Storage::local(), Storage::local());
+    base.put("file", 1, 1000);
+    other.put("file", 2, 1000);
+    let sandbox = sandbox_of(&base);
+    let mount = sandbox.mount(&base).start();
+    add(&sandbox, "/other", &other, &[]);
+    same(mount.path("other/file"), 2, 1000);
+    mount.unmount();
+
+    let moved = sandbox.mount(&base).cache_dir(other.root().join("cache"));
+    let said = moved.run().success();
+    assert!(said.contains("'/other' is not restored"), "{said}");
+    let mount = Mount::of(&sandbox, sandbox.point());
+    same(mount.path("file"), 1, 1000);
+    assert_eq!(errno(fs::read(mount.path("other/file"))), Some(Errno::IO));
+    let fault = listed(&sandbox)[1]["fault"].as_str().unwrap().to_owned();
+    assert!(fault.contains("the cache would show up"), "{fault}");
+    let log = fs::read_to_string(sandbox.log()).unwrap();
+    assert!(log.contains("'/other' is not restored"), "{log}");
+    let update = ["update", "/other", "--no-check", "--option", "x=y"];
+    let said = mounts(&sandbox, &update, &[]).refusal();
+    assert!(said.contains("the cache would show up"), "{said}");
+    mounts(&sandbox, &["remove", "/other"], &[]).success();
+    mount.unmount();
+    let mount = moved.start();
+    assert_eq!(names(mount.point()), ["file"]);
+    mount.unmount();
+}
+
+#[test]
+fn owners_of_a_local_storage_are_mapped_and_a_map_is_changed_in_use() {
+    let storage = Storage::local();
+    storage.put("d/ours", 1, 1000);
+    storage.put("d/theirs", 2, 1000);
+    for (name, uid, gid) in [("d/ours", 1234, 50), ("d/theirs", 2005, 60)] {
+        std::os::unix::fs::chown(storage.root().join(name), Some(uid), Some(gid)).unwrap();
+    }
+    let sandbox = sandbox_of(&storage);
+    let map = "uid:1234=0,uid:2000-2999=5000,gid:*=100";
+    let mount = sandbox.mount(&storage).flag("--idmap", map).start();
+    let owner = |name: &str| {
+        let found = mount.path(name).metadata().unwrap();
+        (found.uid(), found.gid())
+    };
+    assert_eq!(
+        (owner("d/ours"), owner("d/theirs")),
+        ((0, 100), (5005, 100))
+    );
+    assert_eq!(listed(&sandbox)[0]["idmap"], map);
+    let shown = mounts(&sandbox, &["show", "/"], &[]).success();
+    assert!(shown.contains(map), "{shown}");
+    let update = ["update", "/", "--idmap", "gid:50=7"];
+    mounts(&sandbox, &update, &[]).success();
+    assert_eq!(
+        (owner("d/ours"), owner("d/theirs")),
+        ((1234, 7), (2005, 60))
+    );
+    mounts(&sandbox, &["update", "/", "--idmap", ""], &[]).success();
+    assert_eq!(owner("d/ours"), (1234, 50));
+    mount.unmount();
+}

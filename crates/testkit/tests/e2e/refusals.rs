@@ -658,3 +658,23 @@ fn switches_in_the_environment_take_numbers_and_name_their_variable() {
     assert_eq!(answer.status.code(), Some(2));
     refused(&sandbox, answer, &["perhaps", "FOREBAY_ALLOW_OTHER"]);
 }
+
+#[test]
+fn maps_of_owners_that_say_nothing_or_two_things_are_refused_with_the_fix() {
+    let storage = Storage::local();
+    let sandbox = Sandbox::new(&storage);
+    let point = sandbox.point().display().to_string();
+    for (uri, map, words) in [
+        (storage.uri(), "1000=0", "uid:1000=0"),
+        (storage.uri(), "uid:1-9=0,uid:5=3", "overlap"),
+        (storage.uri(), "uid:1000=root", "not an id"),
+        (storage.uri(), "uid:alice=7", "as numbers, not names"),
+        ("s3://data".to_owned(), "uid:1=7", "has no owners to map"),
+    ] {
+        let finished = sandbox.run(&["mount", &uri, &point, "--idmap", map]);
+        assert_eq!(finished.status.code(), Some(2), "{map}");
+        let said = finished.refusal();
+        assert!(said.contains(words), "{map}: {said}");
+    }
+    sandbox.assert_nothing_left();
+}

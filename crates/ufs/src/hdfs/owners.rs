@@ -2,16 +2,20 @@
 //! Numbers for the names of owners and groups, as this machine knows them.
 //!
 //! HDFS tells owners by name. The node's user data base (files, LDAP, whatever it uses) gives the
-//! numbers. A name unknown here belongs to whom this process runs as. Answers are kept for some
-//! minutes, because a data base may be on the network.
+//! numbers, and the mount's map of owners (option `idmap`) changes them. A name that neither knows
+//! belongs to nobody here: whom that shows is the mount's. Answers are kept for some minutes, because
+//! a data base may be on the network.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Group, User};
+use types::idmap::{IdMap, NOBODY_HERE};
 use types::meta::Owner;
-use types::{Clock, Error, Result};
+use types::{Clock, Error, ErrorKind, Result};
+
+use crate::Settings;
 
 /// How long a number is kept: a user who was added is seen after this time.
 const KEPT: Duration = Duration::from_secs(300);
@@ -37,16 +41,21 @@ pub(crate) struct Named {
 #[derive(Debug)]
 pub(crate) struct Owners {
     clock: Arc<dyn Clock>,
+    map: Arc<IdMap>,
     /// Held for look-ups in memory only.
     numbers: Mutex<HashMap<Known, (u32, Instant)>>,
 }
 
 impl Owners {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Owners {
+    /// Takes the mount's map of owners from its options.
+    pub(crate) fn new(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Self> {
+        let map = settings.text("idmap").unwrap_or_default().parse();
+        let fault = |why| Error::new(ErrorKind::Invalid, format!("option 'idmap': {why}"));
+        Ok(Owners {
             clock,
+            map: Arc::new(map.map_err(fault)?),
             numbers: Mutex::default(),
-        }
+        })
     }
 
     /// Makes sure that the numbers of all these are known; asks the data base for those that are
@@ -69,10 +78,11 @@ impl Owners {
         if unknown.is_empty() {
             return Ok(());
         }
+        let map = Arc::clone(&self.map);
         let ask = move || {
             unknown
                 .into_iter()
-                .map(|name| (number(&name), name))
+                .map(|name| (number(&name, &map), name))
                 .collect::<Vec<_>>()
         };
         let found = tokio::task::spawn_blocking(ask).await;
@@ -89,15 +99,15 @@ impl Owners {
         Ok(())
     }
 
-    /// Returns the numbers; those of names not learnt are this process's.
+    /// Returns the numbers; those of names not learnt are nobody's here.
     pub(crate) fn owner(&self, named: &Named) -> Owner {
         let [user, group] = named.names();
         let numbers = self.lock();
         let known = |name| numbers.get(&name).map(|(number, _)| *number);
         Owner {
             mode: named.mode & 0o7777,
-            uid: known(user).unwrap_or_else(own_uid),
-            gid: known(group).unwrap_or_else(own_gid),
+            uid: known(user).unwrap_or(NOBODY_HERE),
+            gid: known(group).unwrap_or(NOBODY_HERE),
         }
     }
 
@@ -116,25 +126,18 @@ impl Named {
 }
 
 /// Asks the data base. One that fails is one that does not know the name.
-fn number(name: &Known) -> u32 {
+fn number(name: &Known, map: &IdMap) -> u32 {
     match name {
         Known::User(name) => {
             let user = User::from_name(name).ok().flatten();
-            user.map_or_else(own_uid, |user| user.uid.as_raw())
+            map.users.of_name(name, user.map(|user| user.uid.as_raw()))
         }
         Known::Group(name) => {
             let group = Group::from_name(name).ok().flatten();
-            group.map_or_else(own_gid, |group| group.gid.as_raw())
+            map.groups
+                .of_name(name, group.map(|group| group.gid.as_raw()))
         }
     }
-}
-
-fn own_uid() -> u32 {
-    rustix::process::getuid().as_raw()
-}
-
-fn own_gid() -> u32 {
-    rustix::process::getgid().as_raw()
 }
 
 #[cfg(test)]
@@ -144,8 +147,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn names_of_this_machine_get_their_numbers_and_others_our_own() {
-        let owners = Owners::new(Arc::new(ManualClock::default()));
+    async fn names_get_the_numbers_of_this_machine_unless_the_map_says_others() {
         let named = |owner: &str, group: &str| Named {
             mode: 0o100_640,
             owner: owner.into(),
@@ -155,12 +157,26 @@ mod tests {
             named("root", "root"),
             named("no such user", "no such group"),
         );
-        owners.learn([&root, &alien].into_iter()).await.unwrap();
-        let ids = |named| {
-            let owner = owners.owner(named);
-            (owner.mode, owner.uid, owner.gid)
-        };
-        assert_eq!(ids(&root), (0o640, 0, 0));
-        assert_eq!(ids(&alien), (0o640, own_uid(), own_gid()));
+        for (map, of_root, of_alien) in [
+            ("", (0, 0), (NOBODY_HERE, NOBODY_HERE)),
+            ("uid:root=5,gid:0=6", (5, 6), (NOBODY_HERE, NOBODY_HERE)),
+            ("uid:no such user=7,gid:*=8", (0, 8), (7, 8)),
+        ] {
+            let options = [("idmap".to_owned(), map.to_owned())].into();
+            let settings = Settings {
+                uri: String::new(),
+                options,
+                request_timeout: Duration::ZERO,
+                max_connections: 1,
+            };
+            let owners = Owners::new(&settings, Arc::new(ManualClock::default())).unwrap();
+            owners.learn([&root, &alien].into_iter()).await.unwrap();
+            let ids = |named| {
+                let owner = owners.owner(named);
+                assert_eq!(owner.mode, 0o640);
+                (owner.uid, owner.gid)
+            };
+            assert_eq!((ids(&root), ids(&alien)), (of_root, of_alien), "{map}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::Settings;
 
 /// Where a name node listens when nobody says otherwise.
 const DEFAULT_PORT: u16 = 8020;
-const OPTIONS: [&str; 9] = [
+const OPTIONS: [&str; 10] = [
     "name_node",
     "user",
     "hadoop_conf_dir",
@@ -26,6 +26,7 @@ const OPTIONS: [&str; 9] = [
     "ticket_cache",
     "data_transfer_protection",
     "use_datanode_hostname",
+    "idmap",
 ];
 
 /// All that a client is made of.

@@ -11,8 +11,14 @@ use crate::Settings;
 use crate::hdfs::{HadoopLocation, Site};
 use crate::http::percent_encode;
 
-pub(super) const OPTIONS: [&str; 5] =
-    ["name_node", "user", "token", "hadoop_conf_dir", "ca_bundle"];
+pub(super) const OPTIONS: [&str; 6] = [
+    "name_node",
+    "user",
+    "token",
+    "hadoop_conf_dir",
+    "ca_bundle",
+    "idmap",
+];
 
 /// The name nodes, or gateways, that answer, and the parameters that say who asks.
 #[derive(Debug)]

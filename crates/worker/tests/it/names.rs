@@ -363,3 +363,28 @@ async fn a_clock_set_back_makes_no_name_younger() {
     clock.clock.advance(Duration::from_secs(11));
     assert!(worker.known(mount, &path("d/a"), MINUTE).is_none());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_would_take_all_memory_is_an_error_and_its_names_are_found_one_by_one() {
+    let storage: Arc<ScriptedStorage> = Arc::default();
+    for index in 0..1000 {
+        storage.put(&format!("d/{index:04}"), "1");
+    }
+    let settings = Settings {
+        listing: types::ByteSize(50_000),
+        ..Settings::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::with(storage, dir, Some(1 << 30), settings);
+    let listed = rig.worker.list(rig.mount, path("d"), MINUTE, soon()).await;
+    let error = listed.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(
+        error.to_string().contains("do not fit into memory"),
+        "{error}"
+    );
+    assert!(error.to_string().contains("/d'"), "{error}");
+    assert_eq!(stat(&rig, "d/0500", MINUTE).await.unwrap().tag.size, 1);
+    let absent = stat(&rig, "d/none", MINUTE).await.unwrap_err();
+    assert_eq!(absent.kind(), ErrorKind::NotFound);
+}
