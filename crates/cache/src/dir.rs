@@ -115,7 +115,7 @@ fn refuse_foreign(dir: &Path) -> Result<()> {
     let context = "list its files";
     for entry in std::fs::read_dir(dir).map_err(|e| Error::io(context, e))? {
         let name = entry.map_err(|e| Error::io(context, e))?.file_name();
-        if !["LOCK", "FORMAT", "lost+found"]
+        if !["LOCK", "FORMAT", "lost+found", "staged"]
             .iter()
             .any(|own| name == *own)
         {
@@ -132,9 +132,9 @@ fn refuse_foreign(dir: &Path) -> Result<()> {
 }
 
 /// Locks the directory, or says who holds it.
-fn lock(dir: &Path) -> Result<File> {
+pub(crate) fn lock(dir: &Path) -> Result<File> {
     let path = dir.join("LOCK");
-    let context = || format!("cache directory {}", dir.display());
+    let context = || format!("directory {}", dir.display());
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)

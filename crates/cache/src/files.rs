@@ -74,17 +74,44 @@ impl Files {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         match self.open_file(id, flags) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let prefix = format!("{:02x}", prefix(id));
-                match rustix::fs::mkdirat(&self.data, &prefix, Mode::RWXU) {
-                    Ok(()) | Err(Errno::EXIST) => self.open_file(id, flags),
-                    Err(error) => Err(error.into()),
-                }
+                self.make_directory(id)?;
+                self.open_file(id, flags)
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.remove(id)?;
                 self.open_file(id, flags)
             }
             other => other,
+        }
+    }
+
+    /// Has `mover` put a file in the place of an object; it is told the directory and the name.
+    pub(crate) fn move_in<T>(
+        &self,
+        id: VersionId,
+        mover: impl FnOnce(&OwnedFd, &str) -> T,
+    ) -> io::Result<T> {
+        self.make_directory(id)?;
+        Ok(mover(&self.data, &name(id)))
+    }
+
+    /// Moves the file of an object under another id.
+    pub(crate) fn relabel(&self, from: VersionId, to: VersionId) -> io::Result<()> {
+        self.make_directory(to)?;
+        Ok(rustix::fs::renameat(
+            &self.data,
+            name(from),
+            &self.data,
+            name(to),
+        )?)
+    }
+
+    /// Makes the directory that the file of an object lies in.
+    fn make_directory(&self, id: VersionId) -> io::Result<()> {
+        let prefix = format!("{:02x}", prefix(id));
+        match rustix::fs::mkdirat(&self.data, &prefix, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 

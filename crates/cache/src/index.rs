@@ -146,6 +146,21 @@ impl Index {
         self.shard(id).writing.lock()
     }
 
+    /// As [`Index::lock_files`], of two objects.
+    pub(crate) fn lock_files_of_both(
+        &self,
+        one: VersionId,
+        other: VersionId,
+    ) -> (MutexGuard<'_, ()>, Option<MutexGuard<'_, ()>>) {
+        let (low, high) = match prefix(one) <= prefix(other) {
+            true => (one, other),
+            false => (other, one),
+        };
+        let first = self.lock_files(low);
+        let second = (prefix(low) != prefix(high)).then(|| self.lock_files(high));
+        (first, second)
+    }
+
     /// As [`Index::lock_files`], if nobody holds it.
     pub(crate) fn try_lock_files(&self, id: VersionId) -> Option<MutexGuard<'_, ()>> {
         self.shard(id).writing.try_lock()

@@ -3,23 +3,48 @@
 //!
 //! A staged file ([`StagedFile`]) takes writes over an older version of an object, or over nothing.
 //! What must outlive the process is said in a note: bytes of the caller under the id of the file,
-//! durable when [`Staging::note`] returns. Without a note a file goes with its last holder.
+//! durable when [`Staging::note`] returns. A note keeps the file, as it was when it was last synced;
+//! without one a file goes with its last holder, or at the next open.
+//!
+//! `file.rs`, `write.rs` and `read.rs` are a staged file, `shape.rs` and `ranges.rs` what must be
+//! known of one, `home.rs` is the directory and its room, `notes.rs` the notes in force, `disk.rs`
+//! and `frame.rs` the file that they lie in.
 
+mod disk;
 mod file;
+mod frame;
+mod home;
+mod notes;
+mod ranges;
+mod read;
+mod shape;
+mod write;
 
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use types::{ByteRange, Clock, Error, ErrorKind, Result};
+use types::{ByteRange, Clock, Error, Result};
 
 pub use file::StagedFile;
 
 use crate::Store;
+use disk::Disk;
+use frame::Noted;
+use home::Home;
+use notes::{Live, Notes};
+use shape::Shape;
+
+/// Where files are kept that no note could be found of after damage.
+const LOST: &str = "lost";
 
 /// The directory of staged files of one node: `<dir>/staged`.
 #[derive(Debug)]
 pub struct Staging {
-    dir: std::path::PathBuf,
+    home: Arc<Home>,
+    notes: Notes,
+    next_id: AtomicU64,
 }
 
 /// The name of a staged file or of a note; never used twice, also over restarts.
@@ -79,44 +104,128 @@ pub struct Segment {
 impl Staging {
     /// Opens the staged files below `dir`, making the directory. The bytes share the capacity of
     /// `store`: they displace cached objects, never the reverse. Without one only the disk bounds
-    /// them. Files without a note are removed; those with one come back.
+    /// them. Files without a note are removed; those with one come back. Fails with Busy while
+    /// another process has them, with Corrupt, changing nothing, when the notes are damaged.
     pub fn open(
         dir: &Path,
-        _store: Option<Arc<Store>>,
-        _clock: Arc<dyn Clock>,
+        store: Option<Arc<Store>>,
+        clock: Arc<dyn Clock>,
     ) -> Result<(Arc<Staging>, Vec<Recovered>)> {
-        let dir = dir.join("staged");
-        Ok((Arc::new(Staging { dir }), Vec::new()))
+        let path = home::path_below(dir);
+        let home = Arc::new(Home::hold(path.clone(), store)?);
+        let opened = open_notes(&home, clock);
+        opened.map_err(|e| e.context(format!("open the staged files in {}", path.display())))
     }
 
     /// Makes a file that shows the first `base` bytes of an older version until they are written
     /// over.
-    pub fn create(self: &Arc<Self>, _base: u64) -> Result<Arc<StagedFile>> {
-        Err(self.later())
+    pub fn create(self: &Arc<Self>, base: u64) -> Result<Arc<StagedFile>> {
+        StagedFile::create(&self.home, self.next_id(), base)
     }
 
     /// Returns an id for a note without a file.
     pub fn next_id(&self) -> StagedId {
-        StagedId(0)
+        StagedId(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Notes something under an id, or takes the note away. It is durable when this returns.
-    pub fn note(&self, _id: StagedId, _note: Option<&[u8]>) -> Result<()> {
-        Err(self.later())
+    /// Notes something under an id, or takes the note away. It is durable when this returns. With
+    /// the note goes the shape of the file of that id, as it was when it was last synced; a file that
+    /// never was is synced first. Somebody must hold the file meanwhile.
+    pub fn note(&self, id: StagedId, note: Option<&[u8]>) -> Result<()> {
+        let to = match note {
+            None => None,
+            Some(note) => {
+                let file = self.home.file(id);
+                let shape = file
+                    .as_ref()
+                    .map(|file| file.extents_synced())
+                    .transpose()?;
+                let note = note.to_vec();
+                Some(Live {
+                    noted: Noted { shape, note },
+                    file,
+                })
+            }
+        };
+        self.notes.write(&self.home.dir, id.0, to)
     }
 
     /// Returns what is staged.
     pub fn usage(&self) -> Usage {
-        Usage::default()
+        self.home.usage()
     }
 
     /// Returns how much can be written.
     pub fn room(&self) -> Result<Room> {
-        Err(self.later())
+        self.home.room()
     }
+}
 
-    fn later(&self) -> Error {
-        let what = format!("{}: not yet", self.dir.display());
-        Error::new(ErrorKind::Unsupported, what)
+impl Drop for Staging {
+    fn drop(&mut self) {
+        self.notes.keep_files();
     }
+}
+
+/// Reads the notes, takes up their files, removes the others, and starts a new file of notes.
+fn open_notes(home: &Arc<Home>, clock: Arc<dyn Clock>) -> Result<(Arc<Staging>, Vec<Recovered>)> {
+    let found = disk::load(&home.dir, &home.path)?;
+    let files: HashSet<StagedId> = home.list()?.into_iter().collect();
+    let mut live = BTreeMap::new();
+    let mut recovered = Vec::new();
+    let notes = found.reading.notes;
+    let ids = files.iter().map(|id| id.0).chain(notes.keys().copied());
+    let highest = ids.max().unwrap_or(0);
+    for (id, noted) in notes {
+        let file = recover_file(home, &files, StagedId(id), &noted)?;
+        recovered.push(Recovered {
+            id: StagedId(id),
+            note: noted.note.clone(),
+            file: file.clone(),
+        });
+        live.insert(id, Live { noted, file });
+    }
+    for id in files.iter().filter(|id| home.file(**id).is_none()) {
+        match found.salvaged {
+            true => home.set_aside(*id)?,
+            false => home
+                .unlink(*id)
+                .map_err(|e| Error::io(format!("remove {}", home.file_path(*id).display()), e))?,
+        }
+    }
+    let payload = notes::encode_live(&live)?;
+    let disk = Disk::start(&home.dir, found.reading.header, highest, &payload)?;
+    let first_id = disk.first_id();
+    if found.salvaged {
+        disk::put_away_damaged(&home.dir, first_id)?;
+    }
+    let staging = Staging {
+        home: Arc::clone(home),
+        notes: Notes::new(disk, live, clock),
+        next_id: AtomicU64::new(first_id),
+    };
+    Ok((Arc::new(staging), recovered))
+}
+
+/// Takes up the file of a note; none if the note has none, or if it is gone.
+fn recover_file(
+    home: &Arc<Home>,
+    files: &HashSet<StagedId>,
+    id: StagedId,
+    noted: &Noted,
+) -> Result<Option<Arc<StagedFile>>> {
+    let Some(bytes) = noted.shape.as_deref().filter(|_| files.contains(&id)) else {
+        return Ok(None);
+    };
+    let shape = Shape::decode(bytes).ok_or_else(|| {
+        let path = home.file_path(id);
+        Error::new(
+            types::ErrorKind::Unsupported,
+            format!(
+                "what is noted of {} is of another version of this program",
+                path.display()
+            ),
+        )
+    })?;
+    StagedFile::recover(home, id, shape).map(Some)
 }

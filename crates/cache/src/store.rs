@@ -16,6 +16,7 @@ mod fill;
 mod map;
 mod read;
 mod recover;
+mod reserve;
 
 use std::collections::VecDeque;
 use std::fs::File;

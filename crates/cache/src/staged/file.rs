@@ -1,18 +1,131 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One staged file.
+//! One staged file: what it is, how long it lives, and how it becomes durable.
+//!
+//! Here: making, syncing, closing, leaving. `write.rs` has what changes it, `read.rs` what looks at
+//! it. Lock order: `writing`, held over every change of the file, then `shape` or `file`, which are
+//! leaves. The file on the disk is never shorter than the shape says, and its bytes are there before
+//! the shape says so; readers need no lock over their reading.
 
-use types::{ByteRange, Error, ErrorKind, Result};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use super::{Segment, StagedId};
+use parking_lot::Mutex;
+use types::{Error, ErrorKind, Result, crash};
+
+use super::StagedId;
+use super::disk;
+use super::home::Home;
+use super::shape::Shape;
+use super::write::Writing;
+use crate::Store;
 
 /// A file that is being written. Removed from the disk when dropped, unless it has a note. All
 /// methods may be called from many threads at once.
 #[derive(Debug)]
 pub struct StagedFile {
+    pub(super) home: Arc<Home>,
     id: StagedId,
+    pub(super) writing: Mutex<Writing>,
+    pub(super) shape: Mutex<Shape>,
+    /// It may have holes besides its base.
+    pub(super) sparse: AtomicBool,
+    /// Counts what could make it differ from what was synced.
+    pub(super) changes: AtomicU64,
+    synced: Mutex<Synced>,
+    file: Mutex<Option<Arc<File>>>,
+    /// Why a sync failed: what the disk has of it is not known from then on.
+    fault: OnceLock<String>,
+    /// Its name in the directory is on the disk.
+    entry_synced: AtomicBool,
+    /// It stays on the disk when it is dropped, or is there no longer.
+    kept: AtomicBool,
+}
+
+/// What the last sync made durable.
+#[derive(Debug)]
+struct Synced {
+    changes: u64,
+    shape: Option<Shape>,
 }
 
 impl StagedFile {
+    /// Makes a new file.
+    pub(super) fn create(home: &Arc<Home>, id: StagedId, base: u64) -> Result<Arc<StagedFile>> {
+        let file = home.create(id).and_then(|file| {
+            file.set_len(base)?;
+            Ok(file)
+        });
+        let context = || format!("create {}", home.file_path(id).display());
+        let file = file.map_err(|e| disk::fault(&context(), e))?;
+        crash::point("staged.created");
+        let staged = StagedFile::new(home, id, Shape::over(base));
+        *staged.file.lock() = Some(Arc::new(file));
+        Ok(StagedFile::entered(staged))
+    }
+
+    /// Takes up a file that has a note, with the shape that is noted. What the file has beyond that
+    /// was never synced and is cut off; if it is shorter, it was cut later, and nothing it lost
+    /// comes back.
+    pub(super) fn recover(
+        home: &Arc<Home>,
+        id: StagedId,
+        mut shape: Shape,
+    ) -> Result<Arc<StagedFile>> {
+        let context = || format!("recover {}", home.file_path(id).display());
+        let found = home.open(id).and_then(|file| {
+            let stat = rustix::fs::fstat(&file)?;
+            let len = u64::try_from(stat.st_size).unwrap_or(0);
+            if len < shape.len {
+                shape.resize(len);
+            }
+            file.set_len(shape.len)?;
+            file.sync_data()?;
+            super::write::allocated(&file)
+        });
+        let taken = found.map_err(|e| Error::io(context(), e))?;
+        home.charge(taken);
+        let mut staged = StagedFile::new(home, id, shape.clone());
+        *staged.writing.get_mut() = Writing::holding(taken);
+        *staged.synced.get_mut() = Synced {
+            changes: staged.changes(),
+            shape: Some(shape),
+        };
+        *staged.sparse.get_mut() = true;
+        *staged.entry_synced.get_mut() = true;
+        Ok(StagedFile::entered(staged))
+    }
+
+    fn new(home: &Arc<Home>, id: StagedId, shape: Shape) -> StagedFile {
+        StagedFile {
+            home: Arc::clone(home),
+            id,
+            writing: Mutex::default(),
+            shape: Mutex::new(shape),
+            sparse: AtomicBool::new(false),
+            // What was made is not synced yet.
+            changes: AtomicU64::new(1),
+            synced: Mutex::new(Synced {
+                changes: 0,
+                shape: None,
+            }),
+            file: Mutex::default(),
+            fault: OnceLock::new(),
+            entry_synced: AtomicBool::new(false),
+            kept: AtomicBool::new(false),
+        }
+    }
+
+    fn entered(staged: StagedFile) -> Arc<StagedFile> {
+        let staged = Arc::new(staged);
+        staged.home.enter(&staged);
+        if staged.file.lock().is_some() {
+            staged.home.note_open(staged.id);
+        }
+        staged
+    }
+
     /// Returns the id, for its note.
     pub fn id(&self) -> StagedId {
         self.id
@@ -20,7 +133,7 @@ impl StagedFile {
 
     /// Returns the length.
     pub fn len(&self) -> u64 {
-        0
+        self.shape.lock().len
     }
 
     /// Returns whether it has no bytes.
@@ -30,71 +143,167 @@ impl StagedFile {
 
     /// Returns up to where, at most, the older version still shows through.
     pub fn base(&self) -> u64 {
-        0
-    }
-
-    /// Writes all bytes at `offset`. After an error none of them counts.
-    pub fn write_at(&self, _offset: u64, _bytes: &[u8]) -> Result<()> {
-        Err(later())
-    }
-
-    /// Writes all bytes at the end and returns where that was.
-    pub fn append(&self, _bytes: &[u8]) -> Result<u64> {
-        Err(later())
-    }
-
-    /// Cuts the file, or makes it longer with a hole.
-    pub fn truncate(&self, _len: u64) -> Result<()> {
-        Err(later())
-    }
-
-    /// As `fallocate`: mode 0, KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE; others are Unsupported.
-    pub fn allocate(&self, _mode: u32, _range: ByteRange) -> Result<()> {
-        Err(later())
-    }
-
-    /// Returns where the bytes of a range come from, in order and without gaps; cut at the length.
-    pub fn segments(&self, _range: ByteRange) -> Vec<Segment> {
-        Vec::new()
-    }
-
-    /// Appends bytes that are here, or zeros of a hole, to `buf`; cut at the length.
-    pub fn read_at(&self, _range: ByteRange, _buf: &mut Vec<u8>) -> Result<()> {
-        Err(later())
-    }
-
-    /// Puts bytes of the older version where it still shows through; a write that was first stays.
-    pub fn fill_base(&self, _offset: u64, _bytes: &[u8]) -> Result<()> {
-        Err(later())
+        self.shape.lock().base.end()
     }
 
     /// Returns whether nothing shows through any more.
     pub fn is_whole(&self) -> bool {
-        false
+        self.shape.lock().base.is_empty()
     }
 
-    /// Returns the first byte from `offset` on that is not in a hole; the base counts as data.
-    pub fn seek_data(&self, _offset: u64) -> Option<u64> {
-        None
-    }
-
-    /// Returns the first byte from `offset` on that is in a hole; the end counts as one.
-    pub fn seek_hole(&self, _offset: u64) -> Option<u64> {
-        None
-    }
-
-    /// Makes what was written durable.
+    /// Makes what was written durable: after a crash it is there, if the file has a note. After a
+    /// failure every later sync fails as well: what is on the disk is not known.
     pub fn sync(&self) -> Result<()> {
-        Err(later())
+        self.check_fault()?;
+        let (changes, shape) = {
+            let _writing = self.writing.lock();
+            let changes = self.changes();
+            if self.synced.lock().changes >= changes {
+                return Ok(());
+            }
+            (changes, self.shape.lock().clone())
+        };
+        let file = self.handle()?;
+        if let Err(error) = file.sync_data() {
+            self.fault.get_or_init(|| error.to_string());
+            return self.check_fault();
+        }
+        crash::point("staged.synced");
+        {
+            let mut synced = self.synced.lock();
+            if synced.changes < changes {
+                *synced = Synced {
+                    changes,
+                    shape: Some(shape),
+                };
+            }
+        }
+        self.give_back_spare(&file);
+        Ok(())
+    }
+
+    fn check_fault(&self) -> Result<()> {
+        match self.fault.get() {
+            None => Ok(()),
+            Some(fault) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "the disk did not take what was written to {}: {fault}",
+                    self.home.file_path(self.id).display()
+                ),
+            )),
+        }
     }
 
     /// Returns what a note says of the shape of the file: as it was when it was last synced.
-    /// [`super::Staging::note`] stores it along.
+    /// [`Staging::note`](super::Staging::note) stores it along, so that callers need not.
     pub fn extents(&self) -> Vec<u8> {
-        Vec::new()
+        let synced = self.synced.lock();
+        let never = || Shape::over(0).encode();
+        synced.shape.as_ref().map_or_else(never, Shape::encode)
+    }
+
+    /// As [`StagedFile::extents`], of a file that was synced at least once.
+    pub(super) fn extents_synced(&self) -> Result<Vec<u8>> {
+        if self.synced.lock().shape.is_none() {
+            self.sync()?;
+        }
+        Ok(self.extents())
+    }
+
+    pub(super) fn entry_synced(&self) -> bool {
+        self.entry_synced.load(Ordering::Acquire)
+    }
+
+    pub(super) fn note_entry_synced(&self) {
+        self.entry_synced.store(true, Ordering::Release);
+    }
+
+    /// Leaves the file on the disk when it is dropped.
+    pub(super) fn keep(&self) {
+        self.kept.store(true, Ordering::Release);
+    }
+
+    /// Returns the open file, opening it if it was closed.
+    pub(super) fn handle(&self) -> Result<Arc<File>> {
+        let mut slot = self.file.lock();
+        if let Some(file) = &*slot {
+            return Ok(Arc::clone(file));
+        }
+        let context = || format!("open {}", self.home.file_path(self.id).display());
+        let opened = self
+            .home
+            .open(self.id)
+            .map_err(|e| Error::io(context(), e))?;
+        let file = Arc::new(opened);
+        *slot = Some(Arc::clone(&file));
+        drop(slot);
+        self.home.note_open(self.id);
+        Ok(file)
+    }
+
+    /// Closes the file; false when it is being written, or has bytes that were not synced: an error
+    /// of the disk would then be told to nobody.
+    pub(super) fn close_if_synced(&self) -> bool {
+        // Not waited for: the caller may hold the lock of another file.
+        let Some(_writing) = self.writing.try_lock() else {
+            return false;
+        };
+        let synced = self.synced.lock().changes >= self.changes();
+        if synced {
+            drop(self.file.lock().take());
+        }
+        synced
+    }
+
+    /// Counts the changes so far.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Returns whether its room is part of the capacity of this store.
+    pub(crate) fn counts_in(&self, store: &Store) -> bool {
+        let shared = self.home.store.as_ref();
+        shared.is_some_and(|shared| std::ptr::eq(Arc::as_ptr(shared), store))
+    }
+
+    /// Returns what is taken of the capacity for it.
+    pub(crate) fn taken(&self) -> u64 {
+        self.writing.lock().taken
+    }
+
+    /// Cuts off what is allocated behind the end and returns the file.
+    pub(crate) fn trimmed(&self) -> Result<Arc<File>> {
+        let file = self.handle()?;
+        let context = || format!("truncate {}", self.home.file_path(self.id).display());
+        file.set_len(self.len())
+            .map_err(|e| Error::io(context(), e))?;
+        Ok(file)
+    }
+
+    /// Moves the file into another directory; it is then no longer a staged one, and the caller
+    /// takes over what is charged for it.
+    pub(crate) fn move_to(&self, to: &OwnedFd, name: &str) -> std::io::Result<()> {
+        self.home.move_to(self.id, to, name)?;
+        self.keep();
+        self.home.leave_room(self.taken());
+        Ok(())
     }
 }
 
-fn later() -> Error {
-    Error::new(ErrorKind::Unsupported, "not yet")
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        self.home.forget(self.id);
+        if *self.kept.get_mut() {
+            return;
+        }
+        if let Err(error) = self.home.unlink(self.id) {
+            let path = self.home.file_path(self.id);
+            tracing::warn!("{} cannot be removed: {error}", path.display());
+            // It stays charged, for it is still there.
+            return;
+        }
+        crash::point("staged.removed");
+        self.home.give_back(self.writing.get_mut().taken);
+    }
 }

@@ -175,33 +175,45 @@ impl Inner {
                 io::ErrorKind::NotFound => Fault::Gone(error),
                 _ => Fault::Write(error),
             })?;
-        let birth = self.next_birth.fetch_add(1, Ordering::Relaxed);
+        let birth = self.next_birth();
         let stamp = write_pages(&file, unit, unit.pages.into_iter())?;
         let mut entry = Entry::new(unit.size, birth, stamp);
-        entry.last_use = self.next_tick();
-        entry.last_use_seconds = self.seconds();
-        let entered = entry.last_use;
         for page in unit.pages {
             entry.present.insert(page);
         }
         let batch = self.records(unit, crcs, (birth, stamp), None)?;
         self.kv.write(batch).map_err(Fault::Index)?;
         taken.keep(entry.charge());
-        self.index.insert(unit.id, entry);
-        let objects = self.counters.objects.fetch_add(1, Ordering::Relaxed) + 1;
-        self.note_filled(unit.pages.count());
-        let mut policy = self.policy.lock();
+        self.enter(unit.id, entry);
+        let fills = &self.counters.fills;
+        fills.fetch_add(unit.pages.count(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Returns a number that no file had before.
+    pub(super) fn next_birth(&self) -> u64 {
+        self.next_birth.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Puts an object that is on the disk, noted and charged, into the index.
+    pub(super) fn enter(&self, id: VersionId, mut entry: Entry) {
+        entry.last_use = self.next_tick();
+        entry.last_use_seconds = self.seconds();
         let item = Item {
-            id: unit.id,
-            birth,
-            weight: unit.size,
-            entered,
+            id,
+            birth: entry.birth,
+            weight: entry.size,
+            entered: entry.last_use,
         };
-        policy.insert(item, &mut |item| self.look_at(item, unit.id));
+        let pages = entry.present.len();
+        self.counters.pages.fetch_add(pages, Ordering::Relaxed);
+        self.index.insert(id, entry);
+        let objects = self.counters.objects.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut policy = self.policy.lock();
+        policy.insert(item, &mut |item| self.look_at(item, id));
         policy.sweep(objects, &mut |item| {
             self.index.with_birth(item.id, item.birth, |_| ()).is_some()
         });
-        Ok(())
     }
 
     fn write_known(
@@ -235,13 +247,10 @@ impl Inner {
             entry.charge() - before
         });
         taken.keep(grown.unwrap_or(0));
-        self.note_filled(missing.len() as u64);
-        Ok(())
-    }
-
-    fn note_filled(&self, pages: u64) {
+        let pages = missing.len() as u64;
         self.counters.pages.fetch_add(pages, Ordering::Relaxed);
         self.counters.fills.fetch_add(pages, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Returns the records after a fill: the head, and the chunks that changed. `known` tells which
@@ -335,7 +344,7 @@ impl Inner {
     }
 
     /// Takes room for `bytes`, evicting others than `keep` for it.
-    fn make_room(&self, bytes: u64, keep: VersionId) -> Result<Taken<'_>> {
+    pub(super) fn make_room(&self, bytes: u64, keep: VersionId) -> Result<Taken<'_>> {
         let full = |what: &str| Err(Error::new(ErrorKind::OutOfSpace, what.to_string()));
         for _ in 0..EVICTIONS_MAX {
             if let Some(taken) = self.space.take(bytes, self.room_for_objects()) {
@@ -378,7 +387,7 @@ impl Inner {
             .saturating_sub(self.kv.disk_bytes() + growth + map)
     }
 
-    fn disk_has_room(&self, bytes: u64) -> Result<bool> {
+    pub(super) fn disk_has_room(&self, bytes: u64) -> Result<bool> {
         match self.files.free() {
             Ok((free, size)) => Ok(free >= bytes.saturating_add(margin(size))),
             Err(error) => Err(self.note_write_fault(Fault::Write(error))),
@@ -461,18 +470,9 @@ impl Inner {
 
     /// Removes file and records of an object that was taken out of the index.
     fn forget(&self, id: VersionId, entry: Entry) {
-        self.counters.objects.fetch_sub(1, Ordering::Relaxed);
-        self.counters
-            .pages
-            .fetch_sub(entry.present.len(), Ordering::Relaxed);
-        if let Err(error) = self.files.remove(id) {
-            // It stays charged, for it is still there.
-            self.note_write_fault(Fault::Write(error));
+        self.uncount(&entry);
+        if !self.remove_file(id, &entry) {
             return;
-        }
-        match entry.lease.upgrade() {
-            Some(lease) => lease.owe(entry.charge()),
-            None => self.space.give_back(entry.charge()),
         }
         let mut batch = vec![(record::head_key(id), None)];
         let chunks = (0..record::chunk_records(entry.size)).filter(|chunk| {
@@ -489,7 +489,27 @@ impl Inner {
         }
     }
 
-    fn note_write_fault(&self, fault: Fault) -> Error {
+    /// Counts an object no more that was taken out of the index.
+    pub(super) fn uncount(&self, entry: &Entry) {
+        self.counters.objects.fetch_sub(1, Ordering::Relaxed);
+        let pages = entry.present.len();
+        self.counters.pages.fetch_sub(pages, Ordering::Relaxed);
+    }
+
+    /// Removes the file of an object that is not in the index; false when it stays, and charged.
+    pub(super) fn remove_file(&self, id: VersionId, entry: &Entry) -> bool {
+        if let Err(error) = self.files.remove(id) {
+            self.note_write_fault(Fault::Write(error));
+            return false;
+        }
+        match entry.lease.upgrade() {
+            Some(lease) => lease.owe(entry.charge()),
+            None => self.space.give_back(entry.charge()),
+        }
+        true
+    }
+
+    pub(super) fn note_write_fault(&self, fault: Fault) -> Error {
         match fault {
             Fault::Gone(error) => {
                 self.retire("the directory was removed", &error);
@@ -511,7 +531,7 @@ impl Inner {
 }
 
 /// Why a fill failed.
-enum Fault {
+pub(super) enum Fault {
     Gone(io::Error),
     Write(io::Error),
     Index(Error),
