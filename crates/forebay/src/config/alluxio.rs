@@ -21,16 +21,18 @@ const ROOT_URI: [&str; 3] = [
 ];
 const ROOT_OPTION: &str = "alluxio.master.mount.table.root.option.";
 const ROOT_READ_ONLY: &str = "alluxio.master.mount.table.root.readonly";
-const CACHE_DIRS: [&str; 3] = [
-    "alluxio.worker.tieredstore.level0.dirs.path",
-    "alluxio.worker.page.store.dirs",
-    "alluxio.user.client.cache.dirs",
+/// Directories and their sizes, besides those of the tiers; the first that is set is taken.
+const CACHES: [(&str, &str); 2] = [
+    (
+        "alluxio.worker.page.store.dirs",
+        "alluxio.worker.page.store.sizes",
+    ),
+    (
+        "alluxio.user.client.cache.dirs",
+        "alluxio.user.client.cache.size",
+    ),
 ];
-const CACHE_SIZES: [&str; 3] = [
-    "alluxio.worker.tieredstore.level0.dirs.quota",
-    "alluxio.worker.page.store.sizes",
-    "alluxio.user.client.cache.size",
-];
+const TIERS: std::ops::Range<u32> = 0..3;
 const MOUNT_POINT: [&str; 2] = [
     "alluxio.fuse.mount.point",
     "alluxio.worker.fuse.mount.point",
@@ -39,18 +41,91 @@ const FRESHNESS: [&str; 2] = [
     "alluxio.user.file.metadata.sync.interval",
     "alluxio.user.metadata.cache.expiration.time",
 ];
-const KEY_IDS: [&str; 2] = ["s3a.accessKeyId", "aws.accessKeyId"];
-const SECRET_KEYS: [&str; 2] = ["s3a.secretKey", "aws.secretKey"];
-const ENDPOINT: &str = "alluxio.underfs.s3.endpoint";
-const REGIONS: [&str; 2] = [
-    "alluxio.underfs.s3.endpoint.region",
-    "alluxio.underfs.s3.region",
-];
-const PATH_STYLE: &str = "alluxio.underfs.s3.disable.dns.buckets";
 
-/// Schemes of ours; others are left as a comment.
-const SCHEMES: [&str; 9] = [
-    "s3", "file", "hdfs", "gs", "abfs", "abfss", "http", "https", "webhdfs",
+/// What a storage of ours takes from the properties of one of theirs.
+struct Kind {
+    /// Schemes of theirs.
+    schemes: &'static [&'static str],
+    /// Our scheme, where it is another.
+    ours: Option<&'static str>,
+    /// Begins the names of variables for secrets.
+    variable: &'static str,
+    /// Our options, and which properties say them; the first that is set holds.
+    options: &'static [(&'static str, &'static [&'static str])],
+    /// Our options that are secrets. A property that ends in a dot stands for all that begin so.
+    secrets: &'static [(&'static str, &'static [&'static str])],
+}
+
+/// Storages that there are here too; others are left as a comment.
+const KINDS: [Kind; 6] = [
+    Kind {
+        schemes: &["s3", "s3a", "s3n"],
+        ours: Some("s3"),
+        variable: "S3",
+        options: &[
+            ("endpoint", &["alluxio.underfs.s3.endpoint"]),
+            (
+                "region",
+                &[
+                    "alluxio.underfs.s3.endpoint.region",
+                    "alluxio.underfs.s3.region",
+                ],
+            ),
+            ("path_style", &["alluxio.underfs.s3.disable.dns.buckets"]),
+        ],
+        secrets: &[
+            ("access_key_id", &["s3a.accessKeyId", "aws.accessKeyId"]),
+            ("secret_access_key", &["s3a.secretKey", "aws.secretKey"]),
+        ],
+    },
+    Kind {
+        schemes: &["oss"],
+        ours: Some("s3"),
+        variable: "OSS",
+        options: &[("endpoint", &["fs.oss.endpoint"])],
+        secrets: &[
+            ("access_key_id", &["fs.oss.accessKeyId"]),
+            ("secret_access_key", &["fs.oss.accessKeySecret"]),
+        ],
+    },
+    Kind {
+        schemes: &["gs"],
+        ours: None,
+        variable: "GCS",
+        options: &[("credential_path", &["fs.gcs.credential.path"])],
+        secrets: &[],
+    },
+    Kind {
+        schemes: &["abfs", "abfss", "wasb", "wasbs"],
+        ours: None,
+        variable: "AZURE",
+        options: &[],
+        secrets: &[("account_key", &["fs.azure.account.key."])],
+    },
+    Kind {
+        schemes: &["hdfs"],
+        ours: None,
+        variable: "HDFS",
+        options: &[
+            ("hadoop_conf_dir", &["alluxio.underfs.hdfs.configuration"]),
+            (
+                "principal",
+                &["alluxio.security.underfs.hdfs.kerberos.client.principal"],
+            ),
+            (
+                "keytab",
+                &["alluxio.security.underfs.hdfs.kerberos.client.keytab.file"],
+            ),
+        ],
+        secrets: &[],
+    },
+    Kind {
+        schemes: &["file", "http", "https", "webhdfs"],
+        ours: None,
+        variable: "",
+        options: &[],
+        secrets: &[],
+    },
 ];
 
 /// A line of the mount table.
@@ -99,7 +174,7 @@ pub(crate) fn convert(properties: &str, listing: &str, mount_point: &Path) -> Re
     write_cache(&mut body, &mut site);
     let freshness = site.first(&FRESHNESS).and_then(|text| freshness(&text));
     let mut writer = Writer {
-        global: of_s3(&mut site),
+        site: &mut site,
         freshness,
         body,
         references: BTreeSet::new(),
@@ -107,18 +182,21 @@ pub(crate) fn convert(properties: &str, listing: &str, mount_point: &Path) -> Re
     for mount in &mounts {
         writer.mount(mount);
     }
+    let Writer {
+        body, references, ..
+    } = writer;
     let mut text = String::from(
         "# Made from the configuration of Alluxio; check it with 'forebay config check'.\n",
     );
-    if !writer.references.is_empty() {
+    if !references.is_empty() {
         text.push_str(
             "# Secrets were not taken over: put them into these environment variables first.\n",
         );
     }
-    for name in &writer.references {
+    for name in &references {
         line(&mut text, format_args!("#   {name}"));
     }
-    text.push_str(&writer.body);
+    text.push_str(&body);
     let left = site
         .properties
         .keys()
@@ -134,79 +212,115 @@ pub(crate) fn convert(properties: &str, listing: &str, mount_point: &Path) -> Re
 }
 
 /// Writes mounts.
-struct Writer {
-    /// What all S3 mounts have in common.
-    global: BTreeMap<String, String>,
+struct Writer<'a> {
+    /// What mounts do not say themselves.
+    site: &'a mut Site,
     freshness: Option<String>,
     body: String,
     references: BTreeSet<String>,
 }
 
-impl Writer {
+impl Writer<'_> {
     fn mount(&mut self, mount: &Mount) {
-        let uri = uri_of(&mount.uri);
-        let scheme = uri.split_once("://").map_or("file", |(scheme, _)| scheme);
-        let out = &mut self.body;
-        out.push('\n');
-        if !SCHEMES.contains(&scheme) {
+        let (scheme, place) = mount.uri.split_once("://").unwrap_or(("file", ""));
+        self.body.push('\n');
+        let Some(kind) = KINDS.iter().find(|kind| kind.schemes.contains(&scheme)) else {
             let (uri, at) = (shown(&mount.uri), shown(&mount.at));
-            line(
-                out,
-                format_args!("# No storage of this kind here: {uri} on {at}"),
-            );
+            let text = format_args!("# No storage of this kind here: {uri} on {at}");
+            return line(&mut self.body, text);
+        };
+        let uri = match kind.ours {
+            Some(ours) => format!("{ours}://{place}"),
+            None => mount.uri.clone(),
+        };
+        self.body.push_str("[[mount]]\n");
+        line(&mut self.body, format_args!("at = {}", quoted(&mount.at)));
+        line(&mut self.body, format_args!("uri = {}", quoted(&uri)));
+        if let Some(freshness) = &self.freshness {
+            let text = quoted(freshness);
+            line(&mut self.body, format_args!("freshness = {text}"));
+        }
+        let is_read_only = mount.is_read_only;
+        line(&mut self.body, format_args!("read_only = {is_read_only}"));
+        let mut own = mount.properties.clone();
+        self.options(kind, &mut own);
+        self.credentials(kind, &mount.at, &mut own);
+        for key in own.keys() {
+            let text = format_args!("# no counterpart: {}", shown(key));
+            line(&mut self.body, text);
+        }
+    }
+
+    fn options(&mut self, kind: &Kind, own: &mut BTreeMap<String, String>) {
+        let mut options = Vec::new();
+        for (option, keys) in kind.options {
+            let values: Vec<_> = keys.iter().filter_map(|key| own.remove(*key)).collect();
+            let value = values.into_iter().find(|value| !value.is_empty());
+            // All are read, so that none is left over.
+            let global = self.site.first(keys);
+            if let Some(value) = value.or(global) {
+                let value = quoted(&value_of(option, kind, &value));
+                options.push(format!("{option} = {value}"));
+            }
+        }
+        if kind.variable == "OSS" {
+            // It takes no bucket in the path.
+            options.push("path_style = \"false\"".to_owned());
+        }
+        if !options.is_empty() {
+            let options = options.join(", ");
+            line(&mut self.body, format_args!("options = {{ {options} }}"));
+        }
+    }
+
+    /// Writes references in the place of secrets.
+    fn credentials(&mut self, kind: &Kind, at: &str, own: &mut BTreeMap<String, String>) {
+        let fits =
+            |key: &str, known: &str| key == known || known.ends_with('.') && key.starts_with(known);
+        let (mut has_own, mut has_any) = (false, false);
+        for known in kind.secrets.iter().flat_map(|(_, keys)| *keys) {
+            let before = own.len();
+            own.retain(|key, _| !fits(key, known));
+            has_own |= own.len() < before;
+            let keys = self.site.properties.keys().filter(|key| fits(key, known));
+            let global: Vec<_> = keys.cloned().collect();
+            has_any |= has_own || !global.is_empty();
+            self.site.used.extend(global);
+        }
+        if !has_any {
             return;
         }
-        out.push_str("[[mount]]\n");
-        line(out, format_args!("at = {}", quoted(&mount.at)));
-        line(out, format_args!("uri = {}", quoted(&uri)));
-        if let Some(freshness) = &self.freshness {
-            line(out, format_args!("freshness = {}", quoted(freshness)));
+        let prefix = variable_prefix(kind.variable, if has_own { at } else { "/" });
+        let pairs = kind.secrets.iter().map(|(option, _)| {
+            let name = format!("{prefix}_{}", option.to_ascii_uppercase());
+            let pair = format!("{option} = \"env:{name}\"");
+            self.references.insert(name);
+            pair
+        });
+        let pairs: Vec<_> = pairs.collect();
+        let pairs = pairs.join(", ");
+        line(&mut self.body, format_args!("credentials = {{ {pairs} }}"));
+    }
+}
+
+/// Words a value as our option takes it.
+fn value_of(option: &str, kind: &Kind, value: &str) -> String {
+    match option {
+        // A list of files; ours is the directory that they are in.
+        "hadoop_conf_dir" => {
+            let file = value.split([':', ',']).next().unwrap_or(value);
+            let dir = Path::new(file).parent().unwrap_or(Path::new("/"));
+            dir.display().to_string()
         }
-        line(out, format_args!("read_only = {}", mount.is_read_only));
-        let mut own = mount.properties.clone();
-        let mut options = Vec::new();
-        if scheme == "s3" {
-            let mut all = self.global.clone();
-            all.extend(std::mem::take(&mut own));
-            for (option, keys) in [
-                ("endpoint", &[ENDPOINT][..]),
-                ("region", &REGIONS),
-                ("path_style", &[PATH_STYLE]),
-            ] {
-                let values: Vec<_> = keys.iter().filter_map(|key| all.remove(*key)).collect();
-                let value = values.into_iter().find(|value| !value.is_empty());
-                options.extend(value.map(|value| format!("{option} = {}", quoted(&value))));
-            }
-            let has_keys = |all: &mut BTreeMap<String, String>, keys: [&str; 2]| {
-                let found: Vec<_> = keys.iter().filter_map(|key| all.remove(*key)).collect();
-                !found.is_empty()
-            };
-            let keys = [has_keys(&mut all, KEY_IDS), has_keys(&mut all, SECRET_KEYS)];
-            own = all;
-            if !options.is_empty() {
-                line(out, format_args!("options = {{ {} }}", options.join(", ")));
-            }
-            if keys.contains(&true) {
-                let own_keys = KEY_IDS
-                    .iter()
-                    .any(|key| mount.properties.contains_key(*key));
-                let prefix = variable_prefix(if own_keys { &mount.at } else { "/" });
-                let names = ["ACCESS_KEY_ID", "SECRET_ACCESS_KEY"];
-                let names = names.map(|name| format!("{prefix}_{name}"));
-                let [id, secret] = &names;
-                line(
-                    out,
-                    format_args!(
-                        "credentials = {{ access_key_id = \"env:{id}\", \
-                         secret_access_key = \"env:{secret}\" }}"
-                    ),
-                );
-                self.references.extend(names);
+        // Its own interface has another address than the one that speaks S3.
+        "endpoint" if kind.variable == "OSS" => {
+            let host = value.split_once("://").map_or(value, |(_, host)| host);
+            match host.strip_prefix("oss-") {
+                Some(_) => format!("https://s3.{host}"),
+                None => format!("https://{host}"),
             }
         }
-        for key in own.keys() {
-            line(out, format_args!("# no counterpart: {}", shown(key)));
-        }
+        _ => value.to_owned(),
     }
 }
 
@@ -228,39 +342,71 @@ fn root_of(site: &mut Site) -> Option<Mount> {
     })
 }
 
-fn of_s3(site: &mut Site) -> BTreeMap<String, String> {
-    let keys = [ENDPOINT, PATH_STYLE];
-    let keys = keys
-        .iter()
-        .chain(&REGIONS)
-        .chain(&KEY_IDS)
-        .chain(&SECRET_KEYS);
-    let taken = keys.filter_map(|key| Some(((*key).to_owned(), site.take(key)?)));
-    taken.collect()
+/// A directory that they cache in, and how much.
+struct CacheDir {
+    path: String,
+    size: Option<String>,
+    is_memory: bool,
 }
 
+fn cache_dirs(site: &mut Site) -> Vec<CacheDir> {
+    let mut dirs = Vec::new();
+    let mut take = |site: &mut Site, paths: &str, sizes: &str, is_memory| {
+        let (paths, sizes) = (site.take(paths), site.take(sizes).unwrap_or_default());
+        let mut sizes = sizes.split(',').map(size_of);
+        for path in paths
+            .iter()
+            .flat_map(|paths| paths.split(','))
+            .map(str::trim)
+        {
+            dirs.push(CacheDir {
+                path: path.to_owned(),
+                size: sizes.next().flatten(),
+                is_memory,
+            });
+        }
+    };
+    let [worker, client] = CACHES;
+    take(site, worker.0, worker.1, false);
+    for tier in TIERS {
+        let key = |name: &str| format!("alluxio.worker.tieredstore.level{tier}.{name}");
+        let alias = site.take(&key("alias"));
+        let medium = site.take(&key("dirs.mediumtype"));
+        let is_memory = alias
+            .iter()
+            .chain(&medium)
+            .any(|kind| kind.starts_with("MEM"));
+        take(site, &key("dirs.path"), &key("dirs.quota"), is_memory);
+    }
+    take(site, client.0, client.1, false);
+    dirs
+}
+
+/// One directory is one cache here; the others are told.
 fn write_cache(out: &mut String, site: &mut Site) {
-    let (dirs, sizes) = (site.first(&CACHE_DIRS), site.first(&CACHE_SIZES));
-    let mut dirs = dirs.iter().flat_map(|dirs| dirs.split(',')).map(str::trim);
-    let (first, others): (_, Vec<_>) = (dirs.next(), dirs.collect());
-    let size = sizes.as_deref().and_then(|sizes| sizes.split(',').next());
-    let size = size.and_then(size_of);
-    if first.is_some() || size.is_some() {
+    let dirs = cache_dirs(site);
+    let chosen = dirs.iter().position(|dir| !dir.is_memory);
+    if !dirs.is_empty() {
         out.push_str("\n[cache]\n");
     }
-    if let Some(dir) = first {
+    if let Some(dir) = chosen.map(|index| &dirs[index]) {
         // Not the same directory: what lies in there is of no use to us.
-        let dir = format!("{}/forebay", dir.trim_end_matches('/'));
-        line(out, format_args!("dir = {}", quoted(&dir)));
+        let path = format!("{}/forebay", dir.path.trim_end_matches('/'));
+        line(out, format_args!("dir = {}", quoted(&path)));
+        if let Some(size) = &dir.size {
+            line(out, format_args!("size = {}", quoted(size)));
+        }
     }
-    if let Some(size) = size {
-        line(out, format_args!("size = {}", quoted(&size)));
-    }
-    for other in others {
-        line(
-            out,
-            format_args!("# one directory only; left out: {}", shown(other)),
-        );
+    for (index, dir) in dirs.iter().enumerate() {
+        if Some(index) == chosen {
+            continue;
+        }
+        let size = dir.size.as_deref().unwrap_or("no size");
+        let why = match dir.is_memory {
+            true => "memory is not cached in: the kernel's page cache is above the disk",
+            false => "a cache is one directory; left out",
+        };
+        line(out, format_args!("# {why}: {} ({size})", shown(&dir.path)));
     }
 }
 
@@ -316,15 +462,6 @@ fn read_listing(text: &str) -> Result<Vec<Mount>> {
     Ok(mounts)
 }
 
-fn uri_of(uri: &str) -> String {
-    for old in ["s3a://", "s3n://"] {
-        if let Some(rest) = uri.strip_prefix(old) {
-            return format!("s3://{rest}");
-        }
-    }
-    uri.to_owned()
-}
-
 /// Its units are powers of 1,024, whatever their names.
 fn size_of(text: &str) -> Option<String> {
     let text = text.trim();
@@ -360,10 +497,10 @@ fn freshness(text: &str) -> Option<String> {
     Some(values::show_freshness(found))
 }
 
-fn variable_prefix(at: &str) -> String {
+fn variable_prefix(kind: &str, at: &str) -> String {
     let name = at.trim_matches('/');
     if name.is_empty() {
-        return "ALLUXIO_S3".to_owned();
+        return format!("ALLUXIO_{kind}");
     }
     let letter = |c: char| {
         if c.is_ascii_alphanumeric() {
@@ -372,7 +509,7 @@ fn variable_prefix(at: &str) -> String {
             '_'
         }
     };
-    format!("S3_{}", name.chars().map(letter).collect::<String>())
+    format!("{kind}_{}", name.chars().map(letter).collect::<String>())
 }
 
 fn quoted(text: &str) -> String {
@@ -401,11 +538,18 @@ mod tests {
         alluxio.worker.tieredstore.level0.dirs.path=/ssd0,\\\n  /ssd1\n\
         alluxio.worker.tieredstore.level0.dirs.quota=100GB,200GB\n\
         alluxio.user.file.metadata.sync.interval=5min\n\
+        alluxio.worker.tieredstore.level1.dirs.path=/hdd\n\
+        alluxio.underfs.hdfs.configuration=/etc/hadoop/core-site.xml:/etc/hadoop/hdfs-site.xml\n\
+        fs.azure.account.key.a.blob.core.windows.net=hunter8\n\
         alluxio.security.login.impersonation.token=hunter3\n";
     const LISTING: &str = "s3://b/p  on  /mnt/s3 (s3, capacity=-1B, used=-1B, read-only, not shared, \
         properties={s3a.accessKeyId=hunter4, s3a.secretKey=hunter5, x.y=1})\n\
         hdfs://nn:8020/data on /hdfs (hdfs, capacity=1B, not read-only, not shared, properties={})\n\
-        oss://c/ on /oss (oss, read-only, properties={})\n";
+        oss://c/ on /oss (oss, read-only, properties={fs.oss.endpoint=oss-eu-1.aliyuncs.com, \
+        fs.oss.accessKeyId=hunter6, fs.oss.accessKeySecret=hunter7})\n\
+        gs://g/ on /gs (gcs, read-only, properties={fs.gcs.credential.path=/etc/gcs.json})\n\
+        wasb://c@a.blob.core.windows.net/ on /wasb (wasb, properties={})\n\
+        swift://c/ on /swift (swift, read-only, properties={})\n";
 
     #[test]
     fn what_has_a_counterpart_is_taken_over_and_the_rest_is_named() {
@@ -423,8 +567,8 @@ mod tests {
             .iter()
             .map(|mount| mount["at"].as_str().unwrap())
             .collect();
-        assert_eq!(places, ["/mnt/s3", "/hdfs", "/"]);
-        let (own, hdfs, root) = (&mounts[0], &mounts[1], &mounts[2]);
+        assert_eq!(places, ["/mnt/s3", "/hdfs", "/oss", "/gs", "/wasb", "/"]);
+        let (own, hdfs, root) = (&mounts[0], &mounts[1], &mounts[5]);
         assert_eq!(
             own["credentials"]["access_key_id"].as_str(),
             Some("env:S3_MNT_S3_ACCESS_KEY_ID")
@@ -432,7 +576,21 @@ mod tests {
         assert_eq!(own["options"]["region"].as_str(), Some("eu-1"));
         assert_eq!(own["read_only"].as_bool(), Some(true));
         assert_eq!(hdfs["uri"].as_str(), Some("hdfs://nn:8020/data"));
-        assert!(hdfs.get("options").is_none() && hdfs.get("credentials").is_none());
+        assert_eq!(
+            hdfs["options"]["hadoop_conf_dir"].as_str(),
+            Some("/etc/hadoop")
+        );
+        assert!(hdfs.get("credentials").is_none());
+        let (oss, gs, wasb) = (&mounts[2], &mounts[3], &mounts[4]);
+        assert_eq!(oss["uri"].as_str(), Some("s3://c/"));
+        let endpoint = oss["options"]["endpoint"].as_str();
+        assert_eq!(endpoint, Some("https://s3.oss-eu-1.aliyuncs.com"));
+        let secret = oss["credentials"]["secret_access_key"].as_str();
+        assert_eq!(secret, Some("env:OSS_OSS_SECRET_ACCESS_KEY"));
+        let path = gs["options"]["credential_path"].as_str();
+        assert_eq!(path, Some("/etc/gcs.json"));
+        let key = wasb["credentials"]["account_key"].as_str();
+        assert_eq!(key, Some("env:ALLUXIO_AZURE_ACCOUNT_KEY"));
         assert_eq!(root["uri"].as_str(), Some("s3://lake/root"));
         assert_eq!(
             root["options"]["region"].as_str(),
@@ -450,8 +608,9 @@ mod tests {
         for part in [
             "#   alluxio.master.hostname",
             "# no counterpart: x.y",
-            "oss://c/",
-            "/ssd1",
+            "swift://c/",
+            "left out: /ssd1 (200GiB)",
+            "left out: /hdd (no size)",
         ] {
             assert!(text.contains(part), "no {part} in\n{text}");
         }
