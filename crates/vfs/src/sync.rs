@@ -105,7 +105,9 @@ impl Vfs {
             }
             outdated.extend(number.map(Outdated::Attributes));
             outdated.extend(self.renew_children(table, &target.place, listing));
-        } else if let Some((parent, name)) = dir.split() {
+        } else if let Some((parent, name)) = dir.split()
+            && !table.is_implied(&target.place)
+        {
             let parent = Place {
                 mount: Some(mount),
                 path: parent,

@@ -98,6 +98,10 @@ pub(crate) fn run(args: &CheckArgs) -> Result<()> {
     }
 }
 
+fn counted(count: usize, [one, many]: [&str; 2]) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 struct Check {
     clock: Arc<dyn Clock>,
     /// With JSON, the report comes at the end.
@@ -192,7 +196,11 @@ impl Check {
         }
         let took = self.since(began);
         Ok((
-            format!("{names} names in {looked_into} directories, {took}"),
+            format!(
+                "{} in {}, {took}",
+                counted(names, ["name", "names"]),
+                counted(looked_into, ["directory", "directories"])
+            ),
             sample,
         ))
     }

@@ -49,13 +49,15 @@ pub(crate) fn run(args: &SyncArgs, run_dir: Option<&Path>) -> Result<()> {
 
 fn tell(daemon: &Record, synced: &wire::Synced) {
     for place in &synced.places {
-        let path = daemon.mount_point.join(place.path.trim_start_matches('/'));
-        let shown = path.display();
+        let below = place.path.trim_end_matches('/');
+        let shown = format!("{}{below}", daemon.mount_point.display());
         let (found, uri) = (place.found.as_deref(), &place.uri);
         match (&place.error, place.names, found) {
             (Some(error), ..) => super::tell(format_args!("{shown}: not synced: {error}\n")),
             (None, Some(names), _) => {
-                super::tell(format_args!("{shown}: synced with {uri}, {names} names\n"));
+                let unit = if names == 1 { "name" } else { "names" };
+                let text = format_args!("{shown}: synced with {uri}, {names} {unit}\n");
+                super::tell(text);
             }
             (None, None, Some("absent")) => {
                 super::tell(format_args!(
@@ -72,7 +74,8 @@ fn tell(daemon: &Record, synced: &wire::Synced) {
 
 /// Returns the daemon in whose tree a path lies, and the path in it.
 fn choose(live: Vec<Record>, path: &Path) -> Result<(Record, String)> {
-    let written = std::path::absolute(path)?;
+    let written =
+        std::path::absolute(path).with_context(|| format!("path '{}'", path.display()))?;
     let is_plain = !written
         .components()
         .any(|part| part == Component::ParentDir);

@@ -78,6 +78,21 @@ impl Node for Toy {
         Box::pin(async { Err(Error::new(ErrorKind::NotFound, text)) })
     }
 
+    fn sync(&self, request: wire::Sync) -> NodeFuture<wire::Synced> {
+        let place = wire::SyncedPlace {
+            path: request.path,
+            names: Some(3),
+            ..wire::SyncedPlace::default()
+        };
+        let places = vec![place];
+        Box::pin(async {
+            Ok(wire::Synced {
+                places,
+                notices: Vec::new(),
+            })
+        })
+    }
+
     fn unmount(&self, request: wire::Unmount) -> NodeFuture<wire::Unmounted> {
         self.asked.lock().unwrap().push(request);
         let (busy, silent) = (self.busy, self.silent);

@@ -292,3 +292,41 @@ fn an_immutable_root_that_is_removed_and_added_again_keeps_no_absent_names() {
     same(mount.path("d/x"), 3, 1000);
     mount.unmount();
 }
+
+#[test]
+fn a_directory_that_only_leads_to_mounts_is_synced_and_stays_what_it_was() {
+    let (base, other) = (Storage::local(), Storage::local());
+    base.put("file", 1, 1000);
+    other.put("old", 2, 1000);
+    let sandbox = Sandbox::new(&base);
+    let state = sandbox.dir().join("state");
+    let sandbox = sandbox.with_variable("FOREBAY_STATE_DIR", state.to_str().unwrap());
+    let mount = sandbox.mount(&base).start();
+    let words = [
+        "mounts",
+        "add",
+        "/way/to",
+        &other.uri(),
+        "--freshness",
+        "immutable",
+    ];
+    sandbox.run(&words).success();
+    absent(mount.path("way/to/new"));
+    other.put("new", 3, 1000);
+    let mut inside = Command::new("cat")
+        .current_dir(mount.path("way"))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = sync(&sandbox, mount.path("way")).success();
+    assert!(
+        said.contains("2 names") && said.lines().count() == 1,
+        "{said}"
+    );
+    same(mount.path("way/to/new"), 3, 1000);
+    let cwd = fs::read_link(format!("/proc/{}/cwd", inside.id())).unwrap();
+    assert_eq!(cwd, mount.path("way"));
+    drop(inside.stdin.take());
+    assert!(inside.wait().unwrap().success());
+    mount.unmount();
+}
