@@ -2,7 +2,7 @@
 //! What the tests and benchmarks stand on; never a dependency of the product.
 //!
 //! [`rigs`] starts real servers and makes the network between them slow or broken. [`storage`] puts
-//! objects into an under storage behind the product's back. [`sandbox`] runs the real `forebay`
+//! objects into an under storage behind the product's back, and [`stores`] into one of each kind. [`sandbox`] runs the real `forebay`
 //! binary, in an environment of its own, and cleans up after it whatever happens. [`data`] makes
 //! bytes that tell where they belong. [`wait`] waits for conditions instead of for time.
 
@@ -11,4 +11,5 @@ pub mod data;
 pub mod rigs;
 pub mod sandbox;
 pub mod storage;
+pub mod stores;
 pub mod wait;

@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 
 use testkit::sandbox::{Sandbox, drop_kernel_caches};
 use testkit::storage::Storage;
+use testkit::stores::Store;
 use testkit::wait;
 
 /// Debian's own interpreter, for which Debian's PyTorch is built.
@@ -118,4 +119,62 @@ fn pytorch_numpy_memory_mapping() {
 #[test]
 fn tensorflow_records_through_tf_data() {
     two_epochs(&environment("tensorflow"), "tfrecord");
+}
+
+#[test]
+fn tensorflow_reads_the_same_records_from_every_storage_of_one_tree() {
+    let stores = Store::each();
+    let base = Storage::local();
+    let mut sandbox = Sandbox::new(&base);
+    let state = sandbox.dir().join("state").display().to_string();
+    sandbox = sandbox.with_variable("FOREBAY_STATE_DIR", &state);
+    for (name, value) in stores.iter().flat_map(|store| &store.environment) {
+        sandbox = sandbox.with_variable(name, value);
+    }
+    let python = environment("tensorflow");
+    let (shards, manifest) = (sandbox.dir().join("shards"), sandbox.dir().join("manifest"));
+    let mut prepare = Command::new(&python);
+    prepare.arg(job("tfrecord")).arg("prepare");
+    let prepared = prepare.arg(&shards).arg(&manifest).status().unwrap();
+    assert!(prepared.success());
+    // The web service of HDFS shows what its RPC took.
+    for store in stores.iter().filter(|store| store.name != "webhdfs") {
+        for shard in fs::read_dir(&shards).unwrap() {
+            let shard = shard.unwrap();
+            let name = shard.file_name().into_string().unwrap();
+            store.put(&name, &fs::read(shard.path()).unwrap());
+        }
+    }
+
+    let mount = sandbox.mount(&base).start();
+    let mut folders = vec![shards];
+    for store in &stores {
+        let at = format!("/{}", store.name);
+        let mut words = vec!["mounts", "add", &at, &store.uri];
+        words.extend(store.flags.iter().map(String::as_str));
+        sandbox.run(&words).success();
+        folders.push(mount.path(store.name));
+    }
+    let mut compare = Command::new(&python);
+    compare.arg(job("one_tree")).arg(&manifest).args(&folders);
+    let output = compare
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    for folder in &folders {
+        let line = format!("{}: 1200 records are right", folder.display());
+        assert!(said.contains(&line), "{line} in {said}");
+    }
+    let status = mount.status();
+    for index in 1..=stores.len() {
+        let errors = format!("/mounts/{index}/requests/errors");
+        assert_eq!(status.number(&errors), 0, "{}", stores[index - 1].name);
+    }
+    mount.unmount();
 }

@@ -8,6 +8,7 @@
 
 mod cache;
 mod changes;
+mod checks;
 mod commands;
 mod faults;
 mod limits;

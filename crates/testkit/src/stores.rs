@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One storage of each kind with the same files in it, for tests of what all of them have in common.
+//!
+//! Real servers, as in [`crate::rigs`], with the words that lead the binary to them. Files are put
+//! in by the servers' own interfaces, or beside them where they keep files as files.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use crate::rigs::{Azurite, FakeGcs, Hdfs, NameNodes, WebServer};
+use crate::storage::Storage;
+
+/// What everything is put below: a bucket, a container, a directory.
+const PLACE: &str = "shared";
+
+/// May do everything until 2099, for anybody: signed with the key of the emulator's account, which
+/// is published.
+const AZURITE_TOKEN: &str = "sv=2018-11-09&ss=b&srt=sco&sp=rwdlc&se=2099-01-01T00%3A00%3A00Z\
+                             &sig=96GeYi%2B1xz42aWqjf1TK6lSzPg311V%2FZ50YbAMr6Z2c%3D";
+
+/// A storage, and how the binary is led to it.
+#[derive(Debug)]
+pub struct Store {
+    /// Its scheme, or what else tells it from the others.
+    pub name: &'static str,
+    /// What is mounted.
+    pub uri: String,
+    /// Flags of `forebay mount` and its like.
+    pub flags: Vec<String>,
+    /// Variables that hold secrets.
+    pub environment: Vec<(&'static str, String)>,
+    server: Server,
+    // Last, so that the server is gone before its directory.
+    _dir: Option<TempDir>,
+}
+
+#[derive(Debug)]
+enum Server {
+    Files(Storage),
+    Web(WebServer),
+    Azure(Azurite),
+    Google(FakeGcs),
+    Hdfs(std::sync::Arc<Hdfs>),
+}
+
+impl Store {
+    /// Starts one of each kind, HDFS with both of its protocols.
+    ///
+    /// # Panics
+    /// When one does not start.
+    pub fn each() -> Vec<Store> {
+        let mut all = vec![
+            Store::s3(),
+            Store::local(),
+            Store::web(),
+            Store::azure(),
+            Store::google(),
+        ];
+        all.extend(Store::hdfs());
+        all
+    }
+
+    /// A versitygw.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn s3() -> Store {
+        Store::of_files("s3", Storage::s3())
+    }
+
+    /// A local directory.
+    ///
+    /// # Panics
+    /// When there is no room for it.
+    pub fn local() -> Store {
+        Store::of_files("file", Storage::local())
+    }
+
+    fn of_files(name: &'static str, storage: Storage) -> Store {
+        Store {
+            name,
+            uri: storage.uri(),
+            flags: storage.flags(),
+            environment: storage.environment(),
+            server: Server::Files(storage),
+            _dir: None,
+        }
+    }
+
+    /// An nginx.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn web() -> Store {
+        let dir = directory();
+        let server = WebServer::nginx(dir.path()).expect("nginx starts");
+        fs::create_dir(server.data_dir.join(PLACE)).expect("directory");
+        Store {
+            name: "http",
+            uri: format!("{}/{PLACE}/", server.endpoint),
+            flags: Vec::new(),
+            environment: Vec::new(),
+            server: Server::Web(server),
+            _dir: Some(dir),
+        }
+    }
+
+    /// An Azurite.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn azure() -> Store {
+        let dir = directory();
+        let server = Azurite::start(dir.path()).expect("Azurite starts");
+        let query = format!("restype=container&{AZURITE_TOKEN}");
+        send("PUT", &format!("{}/{PLACE}?{query}", server.endpoint), b"");
+        let options = [
+            ("account_name", &server.account),
+            ("endpoint", &server.endpoint),
+        ];
+        Store {
+            name: "az",
+            uri: format!("az://{PLACE}"),
+            flags: options_of(&options),
+            environment: vec![("AZURE_STORAGE_KEY", server.key.clone())],
+            server: Server::Azure(server),
+            _dir: Some(dir),
+        }
+    }
+
+    /// A fake-gcs-server.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn google() -> Store {
+        let dir = directory();
+        let server = FakeGcs::start(dir.path()).expect("fake-gcs-server starts");
+        let body = format!("{{\"name\":\"{PLACE}\"}}");
+        let url = format!("{}/storage/v1/b?project=rig", server.endpoint);
+        send("POST", &url, body.as_bytes());
+        let options = [
+            ("endpoint", &server.endpoint),
+            ("anonymous", &"true".to_owned()),
+        ];
+        Store {
+            name: "gs",
+            uri: format!("gs://{PLACE}"),
+            flags: options_of(&options),
+            environment: Vec::new(),
+            server: Server::Google(server),
+            _dir: Some(dir),
+        }
+    }
+
+    /// One HDFS, by its RPC and by its web service; what is put into one is in the other.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn hdfs() -> [Store; 2] {
+        let server = Hdfs::start(NameNodes::One, &[]).expect("HDFS starts");
+        let (rpc, web) = (server.name_nodes[0].clone(), server.web[0].clone());
+        let server = std::sync::Arc::new(server);
+        [("hdfs", rpc), ("webhdfs", web)].map(|(name, address)| Store {
+            name,
+            uri: format!("{name}://{address}/{PLACE}"),
+            flags: Vec::new(),
+            environment: Vec::new(),
+            server: Server::Hdfs(std::sync::Arc::clone(&server)),
+            _dir: None,
+        })
+    }
+
+    /// Puts a file; its name is plain.
+    ///
+    /// # Panics
+    /// When the server does not take it.
+    pub fn put(&self, name: &str, content: &[u8]) {
+        match &self.server {
+            Server::Files(storage) => storage.put_bytes(name, content),
+            Server::Web(server) => {
+                let path: PathBuf = server.data_dir.join(PLACE).join(name);
+                fs::create_dir_all(path.parent().expect("a file lies in a directory"))
+                    .and_then(|()| fs::write(path, content))
+                    .expect("file of the web server");
+            }
+            Server::Azure(server) => {
+                let url = format!("{}/{PLACE}/{name}?{AZURITE_TOKEN}", server.endpoint);
+                send("PUT", &url, content);
+            }
+            Server::Google(server) => {
+                let place = format!("upload/storage/v1/b/{PLACE}/o?uploadType=media");
+                let name = name.replace('/', "%2F");
+                send(
+                    "POST",
+                    &format!("{}/{place}&name={name}", server.endpoint),
+                    content,
+                );
+            }
+            Server::Hdfs(server) => {
+                let path = format!("/{PLACE}/{name}");
+                server
+                    .tell(&[b"put", path.as_bytes(), content])
+                    .expect("HDFS takes it");
+            }
+        }
+    }
+
+    /// Changes the owner and the group of a file in HDFS.
+    ///
+    /// # Panics
+    /// When this is no HDFS, or it does not do it.
+    pub fn change_owner(&self, name: &str, owner: &str, group: &str) {
+        let Server::Hdfs(server) = &self.server else {
+            panic!("{} has no names of owners", self.name)
+        };
+        let path = format!("/{PLACE}/{name}");
+        let words = ["chown", &path, owner, group].map(str::as_bytes);
+        server.tell(&words).expect("HDFS does it");
+    }
+}
+
+fn directory() -> TempDir {
+    TempDir::new().expect("temporary directory")
+}
+
+fn options_of(options: &[(&str, &String)]) -> Vec<String> {
+    let flag = |(key, value): &(&str, &String)| ["--option".to_owned(), format!("{key}={value}")];
+    options.iter().flat_map(flag).collect()
+}
+
+/// Sends one request that has to succeed.
+fn send(method: &str, url: &str, body: &[u8]) {
+    let rest = url
+        .strip_prefix("http://")
+        .expect("servers of tests speak plain HTTP");
+    let (host, target) = rest.split_once('/').expect("a URL has a path");
+    let mut stream = TcpStream::connect(host).expect("the server listens");
+    let head = format!(
+        "{method} /{target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: \
+         {}\r\nx-ms-version: 2018-11-09\r\nx-ms-blob-type: BlockBlob\r\n\r\n",
+        body.len()
+    );
+    let mut answer = String::new();
+    let sent = stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(body))
+        .and_then(|()| stream.read_to_string(&mut answer));
+    sent.expect("an answer");
+    let status = answer.split(' ').nth(1).unwrap_or_default();
+    assert!(status.starts_with('2'), "{method} {url}: {answer}");
+}
