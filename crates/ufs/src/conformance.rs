@@ -3,7 +3,9 @@
 //!
 //! A [`Fixture`] gives the suite an empty storage and a way to change it behind the driver's back.
 //! [`run`] panics at the first broken promise, naming it. Each part works in a directory of its
-//! own.
+//! own. What a storage promises that takes writes is checked by [`write::run`].
+
+pub mod write;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -91,6 +91,9 @@ fn advice(refusal: &Refusal, region: Option<&str>, endpoint: &str, bucket: &str)
         }
         "RequestTimeTooSkewed" => "the clock of this machine is wrong; set it".into(),
         "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => region(),
+        "InvalidObjectName" | "KeyTooLongError" | "XMinioInvalidObjectName" => {
+            "the storage takes no such name".into()
+        }
         _ => match refusal.status {
             301 | 307 | 308 | 400 => region(),
             401 | 403 => format!(

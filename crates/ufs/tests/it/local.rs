@@ -88,6 +88,11 @@ async fn a_local_directory_keeps_every_promise() {
 }
 
 #[tokio::test]
+async fn a_local_directory_keeps_every_promise_of_writing() {
+    conformance::write::run(&Directory::new().await).await;
+}
+
+#[tokio::test]
 async fn nothing_is_reached_through_a_symbolic_link() {
     let fixture = Directory::new().await;
     let outside = tempfile::tempdir().unwrap();

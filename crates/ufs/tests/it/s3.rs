@@ -34,6 +34,16 @@ async fn a_prefix_of_a_bucket_keeps_every_promise() {
 }
 
 #[tokio::test]
+async fn a_bucket_keeps_every_promise_of_writing() {
+    conformance::write::run(&bucket("").await).await;
+}
+
+#[tokio::test]
+async fn a_prefix_of_a_bucket_keeps_every_promise_of_writing() {
+    conformance::write::run(&bucket("a prefix/of +it").await).await;
+}
+
+#[tokio::test]
 async fn every_request_on_the_wire_is_counted() {
     s3_bucket::counts_every_request(&bucket("").await).await;
 }
