@@ -8,6 +8,7 @@
 //! just now is looked at again before its version is trusted.
 
 mod answer;
+mod list;
 mod place;
 
 use std::fmt;
@@ -18,32 +19,26 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::stream;
 use http::Request;
 use http::header::LOCATION;
 use types::{
-    ByteRange, Clock, Deadline, Error, ErrorKind, Name, NodeKind, ObjectMeta, ObjectPath, Result,
+    ByteRange, Clock, Deadline, Error, ErrorKind, NodeKind, ObjectMeta, ObjectPath, Result,
     VersionTag,
 };
 
-use self::answer::{Status, Statuses};
+use self::answer::Status;
 use self::place::Place;
 use crate::hdfs::{GRAIN, HadoopLocation, LOOKS, Owners, is_near};
-use crate::http::{
-    Ask, Clients, Fault, Leeway, Outcome, Session, Transport, percent_encode, percent_encode_path,
-};
+use crate::http::{Ask, Clients, Fault, Leeway, Outcome, Session, Transport, percent_encode_path};
 use crate::retry::Retry;
-use crate::{ByteStream, Counters, ListEntry, ListPage, ListStream, Settings, UnderStorage};
+use crate::{ByteStream, Counters, ListStream, Settings, UnderStorage};
 
 /// What one request for bytes asks for. Each takes three round trips.
 const PIECE: u64 = 4 << 20;
-/// A page of 1,000 names of a kilobyte each, all escaped; a whole listing of HttpFS of old.
-const LISTING_MAX: usize = 64 << 20;
 /// What the paths of all URLs start with.
 const ROOT: &str = "/webhdfs/v1";
 const STATUS_MAX: usize = 64 << 10;
-/// How many young files are looked at at once.
-const LOOKS_AT_ONCE: usize = 8;
 
 /// Opens a directory of an HDFS by way of its web service. Sends nothing.
 pub(crate) fn open(
@@ -170,21 +165,6 @@ impl Web {
         Ok(Some((tag, status)))
     }
 
-    /// Asks for a page of names after `after`.
-    async fn page(&self, path: &str, after: &str) -> Outcome<Statuses> {
-        let operation = format!("LISTSTATUS_BATCH&startAfter={}", percent_encode(after));
-        let answer = match self.ask(Ask::List, path, &operation).await {
-            // Of what came before Hadoop 2.9: it does not know the operation.
-            Err(Fault::Refused(refusal)) if refusal.code == "IllegalArgumentException" => {
-                let answer = self.ask(Ask::List, path, "LISTSTATUS").await?;
-                let body = self.session.transport.body(answer, LISTING_MAX).await?;
-                return answer::read_listing(&body);
-            }
-            answer => answer?,
-        };
-        answer::read_batch(&self.session.transport.body(answer, LISTING_MAX).await?)
-    }
-
     /// Reads one piece of a version, all of it, and then checks that it still is that version.
     async fn piece(&self, path: &str, tag: &VersionTag, range: ByteRange) -> Outcome<Bytes> {
         let bytes = self.bytes(path, range).await;
@@ -263,19 +243,7 @@ impl UnderStorage for WebHdfs {
     }
 
     fn list(&self, dir: &ObjectPath) -> ListStream {
-        let listing = Listing {
-            web: Arc::clone(&self.0),
-            dir: dir.clone(),
-            after: String::new(),
-        };
-        Box::pin(stream::unfold(Some(listing), |listing| async move {
-            let mut listing = listing?;
-            match listing.page().await {
-                Ok((page, true)) => Some((Ok(page), Some(listing))),
-                Ok((page, false)) => Some((Ok(page), None)),
-                Err(error) => Some((Err(error), None)),
-            }
-        }))
+        list::list(Arc::clone(&self.0), dir.clone())
     }
 
     async fn read(
@@ -311,9 +279,9 @@ impl UnderStorage for WebHdfs {
         let root = ObjectPath::root();
         let (what, mut retry) = (web.name("list", &root), Retry::new(deadline));
         let full = web.encoded(&root)?;
-        let list = || web.page(&full, "");
+        let list = || web.page(Ask::List, &full, "");
         let page = web.session.check(&what, &mut retry, list).await?;
-        refuse_file(&page).map_err(|error| error.context(what))
+        list::refuse_file(&page).map_err(|error| error.context(what))
     }
 
     fn counters(&self) -> &Counters {
@@ -353,93 +321,6 @@ impl Reading {
             .fetch_add(range.len, Ordering::Relaxed);
         self.rest = ByteRange::new(range.end(), self.rest.len - range.len);
         Ok(bytes)
-    }
-}
-
-/// A listing under way.
-struct Listing {
-    web: Arc<Web>,
-    dir: ObjectPath,
-    /// The last name that came.
-    after: String,
-}
-
-impl Listing {
-    /// Returns the next page and whether there are more.
-    async fn page(&mut self) -> Result<(ListPage, bool)> {
-        let web = &self.web;
-        let what = web.name("list", &self.dir);
-        let full = web.encoded(&self.dir)?;
-        let mut retry = web.session.retry_of_page();
-        let deadline = retry.deadline();
-        let list = || web.page(&full, &self.after);
-        let page = web.session.until_done(&what, &mut retry, list).await?;
-        refuse_file(&page).map_err(|error| error.context(&what))?;
-        let more = page.remaining > 0;
-        match page.statuses.last() {
-            Some(last) if more && last.path_suffix <= self.after => {
-                let why = "the storage gave the same page of a listing again";
-                return Err(Error::new(ErrorKind::Unavailable, why).context(what));
-            }
-            Some(last) => self.after = last.path_suffix.clone(),
-            None if more => {
-                let why = "an empty page in the middle of a listing";
-                return Err(Error::new(ErrorKind::Unavailable, why).context(what));
-            }
-            None => {}
-        }
-        let page = self.entries(page.statuses, &full, deadline).await;
-        page.map(|page| (page, more))
-            .map_err(|error| error.context(what))
-    }
-
-    async fn entries(
-        &self,
-        statuses: Vec<Status>,
-        full: &str,
-        deadline: Deadline,
-    ) -> Result<ListPage> {
-        let web = &self.web;
-        let now = web.session.clock.wall();
-        let directory = full.trim_end_matches('/');
-        // In order, so that a page stays as the name node sorted it.
-        let settled: Vec<_> = stream::iter(statuses)
-            .map(|status| async move {
-                if !web.is_young(&status, now) {
-                    return Ok(Some((status.tag(), status)));
-                }
-                let path = format!("{directory}/{}", percent_encode(&status.path_suffix));
-                web.settle(&path, status, deadline).await
-            })
-            .buffered(LOOKS_AT_ONCE)
-            .try_filter_map(|settled| std::future::ready(Ok(settled)))
-            .try_collect()
-            .await?;
-        let named: Vec<_> = settled
-            .iter()
-            .map(|(_, status): &(_, Status)| status.named())
-            .collect();
-        web.owners.learn(named.iter()).await?;
-        let mut page = ListPage::default();
-        for ((tag, status), named) in settled.into_iter().zip(&named) {
-            let meta = status.meta(tag, web.owners.owner(named));
-            match (Name::new(status.path_suffix.as_bytes()), meta) {
-                (Ok(name), Some(meta)) => page.entries.push(ListEntry { name, meta }),
-                _ => page.unshowable += 1,
-            }
-        }
-        Ok(page)
-    }
-}
-
-/// Refuses a listing of a file, which holds the file itself, without a name.
-fn refuse_file(page: &Statuses) -> Result<()> {
-    match page.statuses.first() {
-        Some(status) if status.path_suffix.is_empty() => Err(Error::new(
-            ErrorKind::NotADirectory,
-            "it is a file, not a directory",
-        )),
-        _ => Ok(()),
     }
 }
 

@@ -3,20 +3,26 @@
 import java.io.DataInputStream;
 import java.io.DataOutputStream;
 import java.io.File;
+import java.io.OutputStream;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.ServerSocket;
 import java.net.Socket;
+import java.net.URI;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.EnumSet;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import org.apache.commons.io.FileUtils;
+import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.crypto.CryptoProtocolVersion;
+import org.apache.hadoop.fs.CreateFlag;
 import org.apache.hadoop.fs.FSDataOutputStream;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.permission.FsPermission;
@@ -24,15 +30,21 @@ import org.apache.hadoop.ha.HAServiceProtocol.RequestSource;
 import org.apache.hadoop.ha.HAServiceProtocol.StateChangeRequestInfo;
 import org.apache.hadoop.hdfs.DistributedFileSystem;
 import org.apache.hadoop.hdfs.HdfsConfiguration;
+import org.apache.hadoop.hdfs.protocol.ClientProtocol;
 import org.apache.hadoop.hdfs.protocol.HdfsConstants.DatanodeReportType;
 import org.apache.hadoop.hdfs.protocol.HdfsConstants.SafeModeAction;
+import org.apache.hadoop.hdfs.protocol.HdfsFileStatus;
 import org.apache.hadoop.hdfs.server.datanode.DataNode;
+import org.apache.hadoop.hdfs.server.namenode.EditLogFileOutputStream;
 import org.apache.hadoop.hdfs.server.namenode.NameNode;
+import org.apache.hadoop.http.HttpServer2;
+import org.apache.hadoop.io.EnumSetWritable;
 import org.apache.hadoop.metrics2.lib.DefaultMetricsSystem;
 import org.apache.hadoop.security.UserGroupInformation;
+import org.apache.hadoop.security.authorize.ProxyUsers;
 
 /**
- * Real name nodes and a real data node in one JVM, all on 127.0.0.1, on ports that were free.
+ * Real name nodes, a real data node and, on demand, HttpFS in one JVM, all on 127.0.0.1, on ports that were free.
  *
  * <p>Arguments: DIR NAME_NODES [key=value ...]. Two name nodes are an HA pair called "rig". The file
  * DIR/ready tells the ports: control, then RPC and HTTP of each name node. The control port takes
@@ -50,6 +62,8 @@ public final class HdfsRig {
 
   public static void main(String[] args) throws Exception {
     DefaultMetricsSystem.setMiniClusterMode(true);
+    // Nothing here outlives the process: edits need not reach the disk.
+    EditLogFileOutputStream.setShouldSkipFsyncForTesting(true);
     new HdfsRig(args).run();
   }
 
@@ -94,8 +108,6 @@ public final class HdfsRig {
     conf.set("dfs.datanode.hostname", "127.0.0.1");
     conf.set("dfs.datanode.data.dir", dir.resolve("data").toUri().toString());
     conf.set("dfs.replication", "1");
-    // Nothing here outlives the process: edits need not reach the disk.
-    conf.set("dfs.namenode.edits.noeditlogchannelflush", "true");
     conf.set("dfs.blocksize", "1048576");
     // A file is closed when its block was reported; 400 ms is long to wait between two looks.
     conf.set("dfs.client.block.write.locateFollowingBlock.initial.delay.ms", "2");
@@ -256,7 +268,7 @@ public final class HdfsRig {
         }
         return "";
       case "fill":
-        Arrays.stream(words, 2, words.length).parallel().forEach(name -> makeEmpty(first, text(name)));
+        Arrays.stream(words, 2, words.length).forEach(name -> makeEmpty(first + text(name)));
         return "";
       case "append":
         try (FSDataOutputStream out = files.append(path(first))) {
@@ -292,6 +304,8 @@ public final class HdfsRig {
         return "";
       case "token":
         return files.getDelegationToken(first).encodeToUrlString();
+      case "gateway":
+        return String.valueOf(startGateway());
       case "servers":
         change(first);
         return "";
@@ -300,12 +314,52 @@ public final class HdfsRig {
     }
   }
 
-  private void makeEmpty(String dir, String name) {
+  /** Makes an empty file in the name node itself: many of them take seconds over its protocol. */
+  private void makeEmpty(String path) {
     try {
-      files.create(path(dir + "/" + name), true).close();
+      ClientProtocol names = nameNodes.get(0).getRpcServer();
+      HdfsFileStatus made =
+          names.create(
+              path,
+              FsPermission.getFileDefault(),
+              "rig",
+              new EnumSetWritable<>(EnumSet.of(CreateFlag.CREATE)),
+              true,
+              (short) 1,
+              1 << 20,
+              CryptoProtocolVersion.supported(),
+              null,
+              null);
+      names.complete(path, "rig", null, made.getFileId());
     } catch (java.io.IOException error) {
       throw new java.io.UncheckedIOException(error);
     }
+  }
+
+  /** Starts HttpFS in front of the name nodes; returns its port. */
+  private synchronized int startGateway() throws Exception {
+    Path home = dir.resolve("httpfs");
+    for (String part : new String[] {"conf", "log", "temp"}) {
+      Files.createDirectories(home.resolve(part));
+    }
+    System.setProperty("httpfs.home.dir", home.toString());
+    Files.writeString(home.resolve("conf/httpfs-signature.secret"), "rig");
+    try (OutputStream site = Files.newOutputStream(home.resolve("conf/core-site.xml"))) {
+      client.writeXml(site);
+    }
+    Configuration conf = new Configuration(client);
+    conf.addResource("httpfs-default.xml");
+    conf.set("hadoop.http.temp.dir", home.resolve("temp").toString());
+    HttpServer2 gateway =
+        new HttpServer2.Builder()
+            .setName("webhdfs")
+            .setConf(conf)
+            .addEndpoint(URI.create("http://127.0.0.1:0"))
+            .build();
+    gateway.start();
+    // It took away the name nodes' own, which are in this process.
+    ProxyUsers.refreshSuperUserGroupsConfiguration(client);
+    return gateway.getConnectorAddress(0).getPort();
   }
 
   private synchronized void change(String what) throws Exception {

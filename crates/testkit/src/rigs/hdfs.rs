@@ -150,6 +150,15 @@ impl Hdfs {
         self.tell(&[b"servers", what.as_bytes()]).map(drop)
     }
 
+    /// Starts HttpFS in front of the name nodes; returns its address, as `127.0.0.1:PORT`.
+    ///
+    /// # Errors
+    /// What Hadoop said, when it does not start.
+    pub fn start_gateway(&self) -> Result<String> {
+        let port = self.tell(&[b"gateway"])?;
+        Ok(format!("127.0.0.1:{port}"))
+    }
+
     /// Waits for the file that tells the ports.
     fn wait(&mut self, ready: &Path, log: &Path) -> Result<Vec<u16>> {
         let deadline = SystemClock.deadline(PATIENCE);

@@ -24,6 +24,16 @@ async fn a_web_service_keeps_every_promise() {
 }
 
 #[tokio::test]
+async fn a_gateway_keeps_every_promise() {
+    let server = SERVER.read().await;
+    let gateway = server.start_gateway().unwrap();
+    let place = "/gateway place/of %20its +own";
+    let uri = format!("webhdfs://{gateway}{place}");
+    let storage = open_at(&uri, &[]).await.unwrap();
+    conformance::run(&Directory::with(&server, place, storage)).await;
+}
+
+#[tokio::test]
 async fn rpc_and_web_tell_the_same_of_a_file() {
     let server = SERVER.read().await;
     let web = directory(&server, "/both").await;
