@@ -2,7 +2,8 @@
 //! Sending again what may succeed: the one place of Forebay that retries requests to a storage.
 //!
 //! Only errors that say so are retried, with pauses that double from 50 ms to 2 s, each cut by a
-//! random part so that many clients do not come back together. The deadline ends it, not a count.
+//! random part so that many clients do not come back together. A storage that says when to come
+//! back is not asked before. The deadline ends it, not a count.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub(crate) struct Retry {
     failures: u32,
     /// The latest failure that says more than that time ran out.
     cause: Option<Error>,
+    /// How long the storage asked us to wait before the next try.
+    wait: Duration,
     noise: u64,
 }
 
@@ -33,6 +36,7 @@ impl Retry {
             deadline,
             failures: 0,
             cause: None,
+            wait: Duration::ZERO,
             noise: RandomState::new().build_hasher().finish(),
         }
     }
@@ -48,6 +52,11 @@ impl Retry {
         self.cause = None;
     }
 
+    /// Makes the next pause at least as long as the storage asked for.
+    pub(crate) fn wait_for(&mut self, wait: Option<Duration>) {
+        self.wait = wait.unwrap_or_default();
+    }
+
     /// Waits before the next try, or gives the error back when there should be none.
     pub(crate) async fn pause(
         &mut self,
@@ -59,7 +68,7 @@ impl Retry {
         if !error.is_retryable() {
             return Err(error);
         }
-        let pause = self.next_pause();
+        let pause = self.next_pause().max(std::mem::take(&mut self.wait));
         if pause >= self.deadline.left(clock.now()) {
             let error = match self.cause.take() {
                 Some(cause) if error.kind() == ErrorKind::Timeout => cause,
@@ -131,6 +140,17 @@ mod tests {
         let late = Error::new(ErrorKind::Timeout, "late").retryable();
         let error = retry.pause(&clock, &counters, late).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_wait_beyond_the_deadline_ends_the_tries_at_once() {
+        let (clock, counters) = (ManualClock::default(), Counters::default());
+        let mut retry = Retry::new(clock.deadline(Duration::from_secs(60)));
+        retry.wait_for(Some(Duration::from_secs(61)));
+        let error = retry.pause(&clock, &counters, busy()).await.unwrap_err();
+        assert_eq!(error.to_string(), "slow down");
+        retry.wait_for(None);
+        retry.pause(&clock, &counters, busy()).await.unwrap();
     }
 
     #[tokio::test]

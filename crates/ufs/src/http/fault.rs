@@ -5,6 +5,8 @@
 //! [`Fault::into_error`] words it. What a refusal means is told by the driver, which knows the
 //! codes of its storage, when it makes the [`Refusal`].
 
+use std::time::Duration;
+
 use types::{Error, ErrorKind};
 
 use crate::Expect;
@@ -56,6 +58,8 @@ pub(crate) struct Refusal {
     pub(crate) absent: bool,
     /// It asks us to slow down.
     pub(crate) throttled: bool,
+    /// How long it asks us to wait.
+    pub(crate) wait: Option<Duration>,
     /// Newer credentials may be what is missing.
     pub(crate) renewable: bool,
     /// What to do about it.
@@ -80,6 +84,7 @@ impl Refusal {
             kind,
             absent: status == 404,
             throttled,
+            wait: None,
             renewable: status == 401,
             advice: None,
         }
@@ -103,6 +108,14 @@ impl Fault {
     /// Returns whether the storage said that the name does not exist.
     pub(crate) fn absent(&self) -> bool {
         matches!(self, Fault::Refused(refusal) if refusal.absent)
+    }
+
+    /// Returns how long the storage asked us to wait.
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        match self {
+            Fault::Refused(refusal) => refusal.wait,
+            _ => None,
+        }
     }
 
     /// Returns what it means to one who reads a version that was there.

@@ -108,6 +108,7 @@ impl Session {
 
     /// Waits before the next try, or gives the error back when there should be none.
     pub(crate) async fn pause(&self, what: &str, retry: &mut Retry, fault: Fault) -> Result<()> {
+        retry.wait_for(fault.wait());
         let error = fault.into_error(what, &self.endpoint);
         retry.pause(&*self.clock, self.counters(), error).await
     }

@@ -3,6 +3,9 @@
 //!
 //! Pure functions over text that may be hostile.
 
+use std::time::Duration;
+
+use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use reqsign_core::time::Timestamp;
 use types::ByteRange;
@@ -58,6 +61,17 @@ pub(crate) fn clean_etag(text: &str) -> Option<String> {
         .and_then(|text| text.strip_suffix('"'))
         .unwrap_or(text);
     (!bare.is_empty()).then(|| bare.to_string())
+}
+
+/// Returns how long a storage asks us to wait; a date is taken by its own clock.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = header_text(headers, RETRY_AFTER)?;
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let now = header_text(headers, DATE).map(http_time)?;
+    let wait = http_time(text).checked_sub(now).filter(|_| now > 0)?;
+    u64::try_from(wait).ok().map(Duration::from_nanos)
 }
 
 /// Returns the header that asks for exactly this version, where the tag is strong enough for one.
@@ -134,5 +148,27 @@ mod tests {
         assert_eq!(iso_time("2009-10-12T17:50:30.750Z"), second);
         assert_eq!(http_time("Mon, 12 Oct 2009 17:50:30 GMT"), second);
         assert_eq!((http_time("soon"), iso_time("")), (0, 0));
+    }
+
+    #[test]
+    fn a_wait_is_told_in_seconds_or_by_a_date() {
+        let told = |after: &'static str, date: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(after));
+            headers.insert(DATE, HeaderValue::from_static(date));
+            retry_after(&headers).map(|wait| wait.as_secs())
+        };
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(told("120", date), Some(120));
+        assert_eq!(told("Sun, 06 Nov 1994 08:50:07 GMT", date), Some(30));
+        for (after, date) in [
+            ("Sun, 06 Nov 1994 08:49:07 GMT", date),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", "now"),
+            ("soon", date),
+            ("-1", date),
+        ] {
+            assert_eq!(told(after, date), None, "{after} {date}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 }

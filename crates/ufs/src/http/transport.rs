@@ -23,6 +23,7 @@ use super::Outcome;
 use super::credentials::Authorize;
 use super::fault::{Fault, Refusal};
 use super::range::{check_range, range_asked};
+use super::text::retry_after;
 use crate::Counters;
 use crate::counters::count;
 
@@ -292,6 +293,7 @@ impl Transport {
     /// Reads a refusal that came with a status, or inside of an answer that looked like a success.
     pub(crate) fn refused(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Refusal {
         let mut refusal = (self.refusal)(status, headers, body);
+        refusal.wait = retry_after(headers);
         refusal.message = self.hide_secrets(refusal.message);
         refusal
     }

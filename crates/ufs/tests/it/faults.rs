@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Storages over HTTP that fail and lie, all drivers alike: never a wrong byte, and errors that say
-//! what is wrong. What is S3's alone is in `s3_faults`.
+//! what is wrong. What is S3's alone is in `s3_faults`; how WebHDFS reads, which asks for no ranges
+//! and sends no conditions, is in `webhdfs_faults`.
 
 use std::time::Duration;
 
 use futures::StreamExt;
 use types::{ByteRange, Clock, ErrorKind, ObjectPath, Result, SystemClock, VersionTag};
-use ufs::UnderStorage;
 use ufs::conformance::{list, read, stat};
+use ufs::{UnderStorage, probe};
 
 use crate::liar::{Asked, End, Liar, Told, told};
 
@@ -15,7 +16,7 @@ const CONTENT: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
 /// A driver, and how to open it at a server that lies.
 struct Driver {
-    /// With `ENDPOINT` for the place of the server.
+    /// With `ENDPOINT` for the place of the server, or `SERVER` for its host and port.
     uri: &'static str,
     options: &'static [(&'static str, &'static str)],
     /// How the condition on the version looks in a request; empty when there is none to send.
@@ -107,9 +108,32 @@ const DRIVERS: [Driver; 5] = [
     },
 ];
 
+/// Reads in a way of its own: see `webhdfs_faults`.
+const WEBHDFS: Driver = Driver {
+    uri: "webhdfs://SERVER/",
+    options: &[("token", "tok3n")],
+    condition: |_| false,
+    page: "{\"DirectoryListing\":{\"partialListing\":{\"FileStatuses\":{\"FileStatus\":[\
+           {\"pathSuffix\":\"a\",\"type\":\"FILE\",\"length\":1,\"modificationTime\":1,\"permission\":\
+           \"644\",\"owner\":\"o\",\"group\":\"g\"},{\"pathSuffix\":\"b\",\"type\":\"FILE\",\"length\":1,\
+           \"modificationTime\":1,\"permission\":\"644\",\"owner\":\"o\",\"group\":\"g\"}]}},\
+           \"remainingEntries\":0}}",
+    circle: None,
+    ignores_range: None,
+};
+
+/// Returns all drivers, for what they do alike but reading.
+fn all_drivers() -> impl Iterator<Item = &'static Driver> {
+    DRIVERS.iter().chain([&WEBHDFS])
+}
+
 impl Driver {
     async fn open(&self, liar: &Liar) -> std::sync::Arc<dyn UnderStorage> {
-        let fill = |text: &str| text.replace("ENDPOINT", liar.endpoint());
+        let (_, server) = liar.endpoint().split_once("://").unwrap();
+        let fill = |text: &str| {
+            let text = text.replace("ENDPOINT", liar.endpoint());
+            text.replace("SERVER", server)
+        };
         let options: Vec<_> = self.options.iter().map(|(k, v)| (*k, fill(v))).collect();
         let options: Vec<_> = options.iter().map(|(k, v)| (*k, v.as_str())).collect();
         liar.open_as(&fill(self.uri), &options).await.unwrap()
@@ -176,7 +200,7 @@ async fn names_go_out_as_they_are() {
         ("e\u{301}\u{e9}", "e%CC%81%C3%A9"),
         (longest.as_str(), longest.as_str()),
     ];
-    for driver in &DRIVERS {
+    for driver in all_drivers() {
         let liar = Liar::start(|_, _| told("404 Not Found", &[], b"")).await;
         let storage = driver.open(&liar).await;
         for (name, encoded) in &names {
@@ -380,6 +404,43 @@ async fn a_busy_storage_is_asked_again_until_it_answers() {
 }
 
 #[tokio::test]
+async fn a_storage_that_says_when_to_come_back_is_not_asked_before() {
+    let asked = all_drivers().map(async |driver| {
+        let liar = Liar::start(|index, _| match index {
+            0 => told("429 Too Many Requests", &[("Retry-After", "1")], b""),
+            1 => told("503 Service Unavailable", &[("Retry-After", "1")], b""),
+            _ => told("200 OK", &[], driver.page.as_bytes()),
+        });
+        let liar = liar.await;
+        let storage = driver.open(&liar).await;
+        let started = SystemClock.now();
+        let deadline = SystemClock.deadline(Duration::from_secs(20));
+        probe(&*storage, deadline).await.unwrap();
+        let took = SystemClock.now() - started;
+        assert!(took >= Duration::from_secs(2), "{}: {took:?}", driver.uri);
+        assert_eq!(storage.counters().snapshot().throttled, 2, "{}", driver.uri);
+    });
+    futures::future::join_all(asked).await;
+}
+
+#[tokio::test]
+async fn a_storage_that_says_to_come_back_after_the_deadline_fails_at_once() {
+    for driver in all_drivers() {
+        let liar =
+            Liar::start(|_, _| told("503 Service Unavailable", &[("Retry-After", "3600")], b""));
+        let liar = liar.await;
+        let storage = driver.open(&liar).await;
+        let started = SystemClock.now();
+        let deadline = SystemClock.deadline(Duration::from_secs(20));
+        let path = ObjectPath::parse(b"k").unwrap();
+        let error = storage.stat(&path, deadline).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", driver.uri);
+        assert_eq!(liar.asked().len(), 1, "{}", driver.uri);
+        assert!(SystemClock.now() - started < Duration::from_secs(10));
+    }
+}
+
+#[tokio::test]
 async fn refused_credentials_are_said_at_once_and_without_secrets() {
     for driver in &DRIVERS {
         for status in ["401 Unauthorized", "403 Forbidden"] {
@@ -410,7 +471,7 @@ async fn refused_credentials_are_said_at_once_and_without_secrets() {
 
 #[tokio::test]
 async fn only_a_404_makes_a_name_absent() {
-    for driver in &DRIVERS {
+    for driver in all_drivers() {
         for (status, kind) in [
             ("403 Forbidden", ErrorKind::PermissionDenied),
             ("400 Bad Request", ErrorKind::Invalid),
@@ -429,7 +490,7 @@ async fn only_a_404_makes_a_name_absent() {
 
 #[tokio::test]
 async fn a_listing_that_is_cut_or_another_page_is_asked_again_and_never_shown() {
-    for driver in &DRIVERS {
+    for driver in all_drivers() {
         let page = driver.page;
         let liar = Liar::start(move |index, asked| {
             if asked.method == "HEAD" {

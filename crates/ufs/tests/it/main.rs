@@ -26,4 +26,5 @@ mod s3_names;
 mod s3_trust;
 mod web;
 mod webhdfs;
+mod webhdfs_faults;
 mod wire;
