@@ -6,6 +6,7 @@
 
 mod azurite;
 mod ceph;
+mod disk;
 mod gcs;
 mod hdfs;
 mod installed;
@@ -18,6 +19,7 @@ mod web;
 
 pub use azurite::Azurite;
 pub use ceph::{Ceph, CephFs};
+pub use disk::FailingDisk;
 pub use gcs::FakeGcs;
 pub use hdfs::{Hdfs, Kdc, NameNodes, Tls};
 pub use minio::Minio;

@@ -18,6 +18,7 @@ mod hub;
 mod huggingface;
 mod liar;
 mod local;
+mod local_faults;
 mod minio;
 mod s3;
 mod s3_bucket;
