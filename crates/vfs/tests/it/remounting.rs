@@ -191,11 +191,12 @@ async fn an_update_changes_freshness_and_owners_and_keeps_inodes_and_open_files(
     let before = rig.lookup("m/dir/file").await.unwrap();
     let open = rig.open("m/dir/file").await.unwrap().handle;
     let dir = rig.lookup("m/dir").await.unwrap();
+    assert!(rig.lookup("m/dir/absent").await.is_err());
     let expected = [
         name(mount.ino, "dir"),
         name(dir.ino, "file"),
+        name(dir.ino, "absent"),
         Outdated::Attributes(mount.ino),
-        name(Ino::ROOT, "m"),
     ];
     rig.put("s/dir/file", "second");
     assert_eq!(rig.cat("m/dir/file").await.unwrap(), b"one");
@@ -213,6 +214,8 @@ async fn an_update_changes_freshness_and_owners_and_keeps_inodes_and_open_files(
     for one in &expected {
         assert!(outdated.contains(one), "no {one:?} in {outdated:?}");
     }
+    let own = name(Ino::ROOT, "m");
+    assert!(!outdated.contains(&own), "programs may be in it");
     assert_eq!(rig.cat("m/dir/file").await.unwrap(), b"second");
     assert_eq!(rig.read(open, 0, 9).await.unwrap(), b"one");
     assert_eq!(rig.lookup("m").await.unwrap().ino, mount.ino);
@@ -224,4 +227,54 @@ async fn an_update_changes_freshness_and_owners_and_keeps_inodes_and_open_files(
         rig.vfs.update_mount(spec).unwrap_err().kind(),
         ErrorKind::NotFound
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_outdates_what_a_kernel_may_believe_of_a_place_and_spares_directories_that_stay() {
+    let ground = Ground::new();
+    ground.put("s/d/file", "one");
+    ground.put("s/d/sub/deep", "1");
+    ground.put("s/e/other", "1");
+    let rig = ground
+        .mount_all(&[Mounted {
+            dir: "s",
+            at: "",
+            freshness: Freshness::Immutable,
+        }])
+        .await;
+    let dir = rig.lookup("d").await.unwrap().ino;
+    let sub = rig.lookup("d/sub").await.unwrap().ino;
+    for known in ["d/file", "d/sub/deep", "e/other"] {
+        rig.lookup(known).await.unwrap();
+    }
+    for absent in ["d/new", "d/sub/none", "e/none"] {
+        assert!(rig.lookup(absent).await.is_err());
+    }
+    let held = rig.vfs.open_dir(dir).wait().await.unwrap();
+    rig.put("s/d/new", "22");
+    let done = rig.vfs.sync(&path("d")).await.unwrap();
+    assert_eq!(done.places.len(), 1);
+    let outdated = done.outdated;
+    for one in [
+        name(dir, "file"),
+        name(dir, "new"),
+        name(sub, "deep"),
+        name(sub, "none"),
+        Outdated::Attributes(dir),
+        Outdated::Attributes(sub),
+    ] {
+        assert!(outdated.contains(&one), "no {one:?} in {outdated:?}");
+    }
+    assert_eq!(outdated.len(), 6, "{outdated:?}");
+    assert_eq!(rig.lookup("d/new").await.unwrap().attributes.size, 2);
+    // A listing that was taken before promises nothing any more.
+    let mut ttls = Vec::new();
+    let mut sink = |_: vfs::DirEntry<'_>, entry: vfs::Entry| {
+        ttls.push(entry.entry_ttl);
+        true
+    };
+    rig.vfs.read_dir_plus(held, 0, &mut sink).unwrap();
+    assert!(ttls.iter().all(|ttl| ttl.is_zero()), "{ttls:?}");
+    let error = rig.vfs.sync(&path("d/never")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
 }
