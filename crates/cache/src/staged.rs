@@ -173,6 +173,7 @@ fn open_notes(home: &Arc<Home>, clock: Arc<dyn Clock>) -> Result<(Arc<Staging>, 
     let files: HashSet<StagedId> = home.list()?.into_iter().collect();
     let mut live = BTreeMap::new();
     let mut recovered = Vec::new();
+    let complete = found.is_complete();
     let notes = found.reading.notes;
     let ids = files.iter().map(|id| id.0).chain(notes.keys().copied());
     let highest = ids.max().unwrap_or(0);
@@ -186,11 +187,11 @@ fn open_notes(home: &Arc<Home>, clock: Arc<dyn Clock>) -> Result<(Arc<Staging>, 
         live.insert(id, Live { noted, file });
     }
     for id in files.iter().filter(|id| home.file(**id).is_none()) {
-        match found.salvaged {
-            true => home.set_aside(*id)?,
-            false => home
+        match complete {
+            true => home
                 .unlink(*id)
                 .map_err(|e| Error::io(format!("remove {}", home.file_path(*id).display()), e))?,
+            false => home.set_aside(*id)?,
         }
     }
     let payload = notes::encode_live(&live)?;

@@ -37,8 +37,15 @@ pub(super) struct Disk {
 /// What an open found.
 pub(super) struct Found {
     pub(super) reading: Reading,
-    /// Notes may be missing, so that files without one must be kept.
+    /// It was read from a damaged file.
     pub(super) salvaged: bool,
+}
+
+impl Found {
+    /// Returns whether a file without a note has none for sure.
+    pub(super) fn is_complete(&self) -> bool {
+        self.reading.header.is_some() && !self.salvaged
+    }
 }
 
 /// Reads the notes that are there. Fails with Corrupt, and changes nothing, when they are damaged

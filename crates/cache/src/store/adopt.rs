@@ -24,16 +24,17 @@ const COPY_BYTES: u64 = 8 * PAGE_SIZE;
 impl Store {
     /// Takes a staged file in as the complete object `version`, whose bytes it must have: moved, when
     /// nobody else holds it, no note either, else copied. It must not show an older version any
-    /// more. False when it cannot be: no room, out of use, changed meanwhile.
+    /// more. False when it cannot be: no room, out of use, the disk does not keep up, changed meanwhile.
     pub fn adopt(&self, version: VersionId, file: Arc<StagedFile>) -> Result<bool> {
-        if !file.is_whole() || self.inner.is_out_of_service() {
+        let inner = &self.inner;
+        if !file.is_whole() || inner.is_out_of_service() || inner.kv.is_behind() {
             return Ok(false);
         }
         if self.contains_whole(version) {
             return Ok(true);
         }
         match Arc::try_unwrap(file) {
-            Ok(only) if only.counts_in(self) => match self.inner.take_in(version, only)? {
+            Ok(only) if only.counts_in(self) => match inner.take_in(version, only)? {
                 Taken::In => Ok(true),
                 Taken::Refused => Ok(false),
                 Taken::Unmovable(file) => self.copy_in(version, &file),
