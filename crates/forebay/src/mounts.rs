@@ -443,6 +443,10 @@ impl Mounts {
 fn apply(plan: &mut MountPlan, change: &wire::MountChange) -> Result<()> {
     let invalid = |why: String| Error::new(ErrorKind::Invalid, why);
     for (option, value) in &change.options {
+        if option == owners::OPTION {
+            let why = "'idmap' is no option of a storage: give it as the mount's own";
+            return Err(invalid(why.to_owned()));
+        }
         if SECRET_OPTIONS.contains(&option.as_str()) {
             let why = format!("'{option}' is a secret and no option: give a reference to it");
             return Err(invalid(why));
