@@ -84,8 +84,8 @@ impl Directory {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
                     format!(
-                        "its format is '{found}', this program reads 1: empty the directory, or use \
-                         another one"
+                        "its format is '{found}', this program reads 1: remove all in it but 'staged', \
+                         or use another one"
                     ),
                 ));
             }
@@ -93,7 +93,7 @@ impl Directory {
             Ok(text) if !FORMAT.starts_with(&text) => {
                 return Err(Error::new(
                     ErrorKind::Invalid,
-                    "its FORMAT file is damaged: empty the directory, or use another one",
+                    "its FORMAT file is damaged: remove all in it but 'staged', or use another one",
                 ));
             }
             Ok(_) => {}

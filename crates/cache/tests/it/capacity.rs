@@ -131,10 +131,10 @@ fn an_object_larger_than_the_cache_is_cached_in_part() {
 }
 
 /// A file system in memory, of 100 MiB.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(at: &Path) -> Self {
+    pub(crate) fn mount(at: &Path) -> Self {
         let mounted = mount(
             "forebay-test",
             at,
