@@ -1,73 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A real Ceph: its object gateway through S3, its file system through a mount of `ceph-fuse`.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use testkit::rigs::{Ceph, CephFs};
 use types::{ByteRange, Clock, ErrorKind, SystemClock};
-use ufs::conformance::{self, Fixture, Flat, read, stat};
-use ufs::{UnderStorage, probe};
+use ufs::conformance::{self, Flat, read, stat};
+use ufs::probe;
 
-use crate::hdfs::open_at;
+use crate::local::Directory;
 use crate::s3_bucket::{Account, Bucket, Keeps};
-
-/// A directory of the mounted file system.
-struct Files {
-    root: PathBuf,
-    storage: Arc<dyn UnderStorage>,
-}
-
-impl Files {
-    fn at(&self, path: &[u8]) -> PathBuf {
-        self.root.join(OsStr::from_bytes(path))
-    }
-}
-
-#[async_trait]
-impl Fixture for Files {
-    fn storage(&self) -> Arc<dyn UnderStorage> {
-        Arc::clone(&self.storage)
-    }
-
-    async fn put(&self, path: &[u8], content: &[u8]) {
-        let path = self.at(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
-    }
-
-    async fn remove(&self, path: &[u8]) {
-        std::fs::remove_file(self.at(path)).unwrap();
-    }
-
-    fn odd_names(&self) -> Vec<Vec<u8>> {
-        let long = [b'x'; 255];
-        let names = [
-            &b" "[..],
-            b"a ",
-            b" a",
-            b"\na",
-            b"a\n",
-            b"\x01",
-            b"%2F",
-            b"a+b",
-            b"?",
-            b"#",
-            b"...",
-            b"\xff\xfe",
-            "\u{e9}\u{1f600}".as_bytes(),
-            b"a\\b",
-            b"-",
-            b"'\"",
-            &long,
-        ];
-        names.iter().map(|name| name.to_vec()).collect()
-    }
-}
+use crate::wire::open_at;
 
 // One test for one cluster: it takes most of a minute to start and a gigabyte to run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,7 +34,7 @@ async fn a_cluster_keeps_every_promise_through_its_gateway_and_as_files() {
     let storage = open_at("cephfs:///files", &[("mounted_at", at)])
         .await
         .unwrap();
-    conformance::run(&Files { root, storage }).await;
+    conformance::run(&Directory::of(root, storage)).await;
 }
 
 async fn wrong_keys_are_denied(ceph: &Ceph) {

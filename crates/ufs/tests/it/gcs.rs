@@ -9,11 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tempfile::TempDir;
 use testkit::rigs::{FakeGcs, Relay};
-use types::{ByteRange, Clock, ErrorKind, SystemClock};
-use ufs::conformance::{self, Fixture, Flat, list, odd_names, read, stat};
+use types::{Clock, ErrorKind, SystemClock};
+use ufs::conformance::{self, Fixture, Flat, odd_names};
 use ufs::{Settings, UnderStorage, open, probe};
 
-use crate::wire::{encode_whole, plain_client};
+use crate::wire::{counts_every_request, encode_whole, plain_client};
 
 /// A server with a bucket, a relay before it, and the driver behind that.
 struct Bucket {
@@ -116,19 +116,7 @@ async fn a_prefix_of_a_bucket_keeps_every_promise() {
 #[tokio::test]
 async fn every_request_on_the_wire_is_counted() {
     let bucket = Bucket::new("").await;
-    bucket.put(b"dir/object", b"0123456789").await;
-    let storage = &*bucket.storage;
-    let tag = stat(storage, b"dir/object").await.unwrap().tag;
-    read(storage, b"dir/object", &tag, ByteRange::new(3, 4))
-        .await
-        .unwrap();
-    list(storage, b"").await.unwrap();
-    stat(storage, b"dir").await.unwrap();
-    stat(storage, b"absent").await.unwrap_err();
-    let counts = storage.counters().snapshot();
-    assert_eq!((counts.head, counts.get, counts.list), (3, 1, 3));
-    assert_eq!(counts.requests(), bucket.relay.requests());
-    assert_eq!(counts.errors, 0, "an absent name is no failure");
+    counts_every_request(&bucket, &bucket.relay).await;
 }
 
 #[tokio::test]

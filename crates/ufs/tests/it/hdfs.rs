@@ -4,7 +4,6 @@
 //! One server serves all tests of the process. Each test has a directory of its own; those that
 //! change the servers themselves are alone while they do.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -14,7 +13,9 @@ use testkit::rigs::{Hdfs, NameNodes, Relay};
 use tokio::sync::RwLock;
 use types::{ByteRange, Clock, ErrorKind, NodeKind, ObjectPath, SystemClock};
 use ufs::conformance::{self, Fixture, list, read, stat};
-use ufs::{Settings, UnderStorage, open, probe};
+use ufs::{UnderStorage, probe};
+
+pub(crate) use crate::wire::open_at;
 
 /// Read by those who use the servers, written by those who change them.
 pub(crate) static SERVER: LazyLock<RwLock<Arc<Hdfs>>> =
@@ -57,22 +58,6 @@ impl Directory {
         };
         tokio::task::spawn_blocking(tell).await.unwrap()
     }
-}
-
-pub(crate) async fn open_at(
-    uri: &str,
-    options: &[(&str, &str)],
-) -> types::Result<Arc<dyn UnderStorage>> {
-    let options = options
-        .iter()
-        .map(|(name, value)| ((*name).into(), (*value).into()));
-    let settings = Settings {
-        uri: uri.into(),
-        options: options.collect::<BTreeMap<_, _>>(),
-        request_timeout: Duration::from_secs(10),
-        max_connections: 8,
-    };
-    open(&settings, Arc::new(SystemClock)).await
 }
 
 pub(crate) fn bytes(len: u32) -> Vec<u8> {
@@ -417,25 +402,7 @@ async fn a_name_node_that_is_off_or_silent_fails_in_time_and_is_used_again_after
         .await
         .unwrap();
     let dir = Directory::with(&server, "/silent", storage);
-    dir.put(b"file", b"0123456789").await;
-    let tag = stat(&*dir.storage, b"file").await.unwrap().tag;
-    let path = ObjectPath::parse(b"file").unwrap();
-    for kind in [ErrorKind::Unavailable, ErrorKind::Timeout] {
-        match kind {
-            ErrorKind::Timeout => relay.black_hole(),
-            _ => relay.switch_off(),
-        }
-        let started = SystemClock.now();
-        let deadline = SystemClock.deadline(Duration::from_millis(600));
-        let error = dir.storage.stat(&path, deadline).await.unwrap_err();
-        assert_eq!(error.kind(), kind, "{error}");
-        assert!(SystemClock.now() - started < Duration::from_secs(3));
-        relay.switch_on();
-        let bytes = read(&*dir.storage, b"file", &tag, ByteRange::new(0, 10))
-            .await
-            .unwrap();
-        assert_eq!(bytes, b"0123456789");
-    }
+    fails_in_time_and_is_used_again(&dir, &relay).await;
     assert!(dir.storage.counters().snapshot().errors > 0);
 }
 
@@ -510,4 +477,27 @@ async fn the_other_name_node_of_a_pair_is_found() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("standby"), "{error}");
+}
+
+/// Switches the way to a name node off, and makes it silent.
+pub(crate) async fn fails_in_time_and_is_used_again(dir: &Directory, relay: &Relay) {
+    dir.put(b"file", b"0123456789").await;
+    let tag = stat(&*dir.storage, b"file").await.unwrap().tag;
+    let path = ObjectPath::parse(b"file").unwrap();
+    for kind in [ErrorKind::Unavailable, ErrorKind::Timeout] {
+        match kind {
+            ErrorKind::Timeout => relay.black_hole(),
+            _ => relay.switch_off(),
+        }
+        let started = SystemClock.now();
+        let deadline = SystemClock.deadline(Duration::from_millis(600));
+        let error = dir.storage.stat(&path, deadline).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(SystemClock.now() - started < Duration::from_secs(3));
+        relay.switch_on();
+        let bytes = read(&*dir.storage, b"file", &tag, ByteRange::new(0, 10))
+            .await
+            .unwrap();
+        assert_eq!(bytes, b"0123456789");
+    }
 }

@@ -4,41 +4,49 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tempfile::TempDir;
 use types::{ByteRange, Clock, ErrorKind, NodeKind, ObjectPath, SystemClock};
+use ufs::UnderStorage;
 use ufs::conformance::{self, Fixture, list, read, stat};
-use ufs::{Settings, UnderStorage, open};
 
-struct Directory {
-    dir: TempDir,
+use crate::wire::open_at;
+
+/// A directory of a mounted file system, and its driver.
+pub(crate) struct Directory {
+    root: PathBuf,
     storage: Arc<dyn UnderStorage>,
+    /// Removed at the end, if it is ours.
+    _dir: Option<TempDir>,
 }
 
 impl Directory {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let storage = open_at(dir.path().to_str().unwrap()).await.unwrap();
-        Directory { dir, storage }
+        let storage = open_at(dir.path().to_str().unwrap(), &[]).await.unwrap();
+        let directory = Directory::of(dir.path().into(), storage);
+        Directory {
+            _dir: Some(dir),
+            ..directory
+        }
     }
 
-    fn at(&self, path: &[u8]) -> std::path::PathBuf {
-        self.dir.path().join(OsStr::from_bytes(path))
+    /// Makes one of a directory that is there, for a driver of any kind.
+    pub(crate) fn of(root: PathBuf, storage: Arc<dyn UnderStorage>) -> Self {
+        Directory {
+            root,
+            storage,
+            _dir: None,
+        }
     }
-}
 
-async fn open_at(uri: &str) -> types::Result<Arc<dyn UnderStorage>> {
-    let settings = Settings {
-        uri: uri.into(),
-        options: Default::default(),
-        request_timeout: Duration::from_secs(10),
-        max_connections: 4,
-    };
-    open(&settings, Arc::new(SystemClock)).await
+    fn at(&self, path: &[u8]) -> PathBuf {
+        self.root.join(OsStr::from_bytes(path))
+    }
 }
 
 #[async_trait]
@@ -188,11 +196,11 @@ async fn a_directory_that_went_away_makes_nothing_absent() {
     let fixture = Directory::new().await;
     fixture.put(b"dir/file", b"x").await;
     let tag = stat(&*fixture.storage, b"dir/file").await.unwrap().tag;
-    let away = fixture.dir.path().with_extension("away");
-    std::fs::rename(fixture.dir.path(), &away).unwrap();
+    let away = fixture.root.with_extension("away");
+    std::fs::rename(&fixture.root, &away).unwrap();
     for replaced in [false, true] {
         if replaced {
-            std::fs::create_dir(fixture.dir.path()).unwrap();
+            std::fs::create_dir(&fixture.root).unwrap();
         }
         let storage = &*fixture.storage;
         let range = ByteRange::new(0, 1);
@@ -206,8 +214,8 @@ async fn a_directory_that_went_away_makes_nothing_absent() {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         }
     }
-    std::fs::remove_dir(fixture.dir.path()).unwrap();
-    std::fs::rename(&away, fixture.dir.path()).unwrap();
+    std::fs::remove_dir(&fixture.root).unwrap();
+    std::fs::rename(&away, &fixture.root).unwrap();
     assert!(stat(&*fixture.storage, b"dir/file").await.is_ok());
 }
 
@@ -220,12 +228,12 @@ async fn a_place_that_cannot_be_a_storage_is_refused_with_its_name() {
         (dir.path().join("absent"), ErrorKind::NotFound),
         (dir.path().join("file"), ErrorKind::NotADirectory),
     ] {
-        let error = open_at(&shown(&path)).await.err().unwrap();
+        let error = open_at(&shown(&path), &[]).await.err().unwrap();
         assert_eq!(error.kind(), kind);
         assert!(error.to_string().contains(&shown(&path)), "{error}");
     }
-    let plain = open_at(&shown(dir.path())).await.unwrap();
-    let with_scheme = open_at(&format!("file://{}/", shown(dir.path())))
+    let plain = open_at(&shown(dir.path()), &[]).await.unwrap();
+    let with_scheme = open_at(&format!("file://{}/", shown(dir.path())), &[])
         .await
         .unwrap();
     assert_eq!(plain.identity(), with_scheme.identity());

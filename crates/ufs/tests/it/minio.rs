@@ -5,6 +5,7 @@ use testkit::rigs::Minio;
 use ufs::conformance::{self, Flat};
 
 use crate::s3_bucket::{self, Bucket, Keeps};
+use crate::wire::counts_every_request;
 
 async fn bucket(prefix: &str) -> Bucket {
     let keeps = Keeps {
@@ -33,7 +34,8 @@ async fn a_bucket_keeps_every_promise_of_writing() {
 
 #[tokio::test]
 async fn every_request_on_the_wire_is_counted() {
-    s3_bucket::counts_every_request(&bucket("").await).await;
+    let bucket = bucket("").await;
+    counts_every_request(&bucket, &bucket.relay).await;
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use ufs::conformance::{self, Fixture, read, stat};
 use ufs::probe;
 
 use crate::s3_bucket::{self, Bucket, Keeps};
+use crate::wire::counts_every_request;
 
 async fn bucket(prefix: &str) -> Bucket {
     let keeps = Keeps {
@@ -45,7 +46,8 @@ async fn a_prefix_of_a_bucket_keeps_every_promise_of_writing() {
 
 #[tokio::test]
 async fn every_request_on_the_wire_is_counted() {
-    s3_bucket::counts_every_request(&bucket("").await).await;
+    let bucket = bucket("").await;
+    counts_every_request(&bucket, &bucket.relay).await;
 }
 
 #[tokio::test]

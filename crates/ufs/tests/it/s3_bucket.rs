@@ -15,9 +15,9 @@ use tempfile::TempDir;
 use testkit::rigs::{Ceph, Minio, Relay, VersityGw};
 use types::{ByteRange, Clock, ErrorKind, ObjectPath, SystemClock};
 use ufs::conformance::{Fixture, Flat, list, read, stat};
-use ufs::{Settings, UnderStorage, open, probe};
+use ufs::{UnderStorage, probe};
 
-use crate::wire::{encode_path, plain_client};
+use crate::wire::{encode_path, open_at, plain_client};
 
 /// Where a server is, and its root account.
 #[derive(Debug, Clone)]
@@ -69,16 +69,8 @@ impl Account {
             ("secret_access_key", &self.secret_key),
         ]);
         options.extend(changes.iter().copied());
-        let settings = Settings {
-            uri: uri.into(),
-            options: options
-                .into_iter()
-                .map(|(k, v)| (k.into(), v.into()))
-                .collect(),
-            request_timeout: Duration::from_secs(10),
-            max_connections: 8,
-        };
-        open(&settings, Arc::new(SystemClock)).await
+        let options: Vec<_> = options.into_iter().collect();
+        open_at(uri, &options).await
     }
 }
 
@@ -201,21 +193,6 @@ impl Fixture for Bucket {
     fn flat_names(&self) -> &[Flat] {
         self.keeps.flat_names
     }
-}
-
-pub(crate) async fn counts_every_request(bucket: &Bucket) {
-    bucket.put(b"dir/object", b"0123456789").await;
-    let tag = stat(&*bucket.storage, b"dir/object").await.unwrap().tag;
-    read(&*bucket.storage, b"dir/object", &tag, ByteRange::new(3, 4))
-        .await
-        .unwrap();
-    list(&*bucket.storage, b"").await.unwrap();
-    stat(&*bucket.storage, b"dir").await.unwrap();
-    stat(&*bucket.storage, b"absent").await.unwrap_err();
-    let counts = bucket.storage.counters().snapshot();
-    assert_eq!((counts.head, counts.get, counts.list), (3, 1, 3));
-    assert_eq!(counts.requests(), bucket.relay.requests());
-    assert_eq!(counts.errors, 0, "an absent name is no failure");
 }
 
 pub(crate) async fn says_what_is_wrong_with_a_mount(bucket: &Bucket) {

@@ -10,7 +10,8 @@ use types::{ByteRange, Clock, ErrorKind, ObjectPath, SystemClock};
 use ufs::conformance::{self, Fixture, list, read, stat};
 use ufs::probe;
 
-use crate::hdfs::{Directory, SERVER, bytes, open_at};
+use crate::hdfs::{Directory, SERVER, bytes, fails_in_time_and_is_used_again};
+use crate::wire::open_at;
 
 async fn directory(server: &Arc<Hdfs>, dir: &str) -> Directory {
     let uri = format!("webhdfs://{}{dir}", server.web[0]);
@@ -209,25 +210,7 @@ async fn a_service_that_is_off_or_silent_fails_in_time_and_is_used_again_after()
         .await
         .unwrap();
     let dir = Directory::with(&server, "/web silent", storage);
-    dir.put(b"file", b"0123456789").await;
-    let tag = stat(&*dir.storage, b"file").await.unwrap().tag;
-    let path = ObjectPath::parse(b"file").unwrap();
-    for kind in [ErrorKind::Unavailable, ErrorKind::Timeout] {
-        match kind {
-            ErrorKind::Timeout => relay.black_hole(),
-            _ => relay.switch_off(),
-        }
-        let started = SystemClock.now();
-        let deadline = SystemClock.deadline(Duration::from_millis(600));
-        let error = dir.storage.stat(&path, deadline).await.unwrap_err();
-        assert_eq!(error.kind(), kind, "{error}");
-        assert!(SystemClock.now() - started < Duration::from_secs(3));
-        relay.switch_on();
-        let bytes = read(&*dir.storage, b"file", &tag, ByteRange::new(0, 10))
-            .await
-            .unwrap();
-        assert_eq!(bytes, b"0123456789");
-    }
+    fails_in_time_and_is_used_again(&dir, &relay).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What tests need to change a storage over HTTP behind a driver's back.
+//! What tests of many drivers need: to open a storage, to change one over HTTP behind a driver's
+//! back, and to compare what a driver counts with what went over the wire.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use testkit::rigs::Relay;
+use types::{ByteRange, SystemClock};
+use ufs::conformance::{Fixture, list, read, stat};
+use ufs::{Settings, UnderStorage, open};
+
+/// Opens a storage with these options; a request waits ten seconds for a sign of life.
+pub(crate) async fn open_at(
+    uri: &str,
+    options: &[(&str, &str)],
+) -> types::Result<Arc<dyn UnderStorage>> {
+    let owned = |(name, value): &(&str, &str)| ((*name).into(), (*value).into());
+    let settings = Settings {
+        uri: uri.into(),
+        options: options.iter().map(owned).collect(),
+        request_timeout: Duration::from_secs(10),
+        max_connections: 8,
+    };
+    open(&settings, Arc::new(SystemClock)).await
+}
+
+/// Compares the counts of a driver of flat names with the requests that its relay saw.
+pub(crate) async fn counts_every_request(fixture: &dyn Fixture, relay: &Relay) {
+    fixture.put(b"dir/object", b"0123456789").await;
+    let storage = &*fixture.storage();
+    let tag = stat(storage, b"dir/object").await.unwrap().tag;
+    read(storage, b"dir/object", &tag, ByteRange::new(3, 4))
+        .await
+        .unwrap();
+    list(storage, b"").await.unwrap();
+    stat(storage, b"dir").await.unwrap();
+    stat(storage, b"absent").await.unwrap_err();
+    let counts = storage.counters().snapshot();
+    assert_eq!((counts.head, counts.get, counts.list), (3, 1, 3));
+    assert_eq!(counts.requests(), relay.requests());
+    assert_eq!(counts.errors, 0, "an absent name is no failure");
+}
 
 /// Encodes all bytes of a path but letters, digits, `-._~` and slashes.
 pub(crate) fn encode_path(path: &str) -> String {
