@@ -227,3 +227,83 @@ fn commit(disk: &mut Disk, dir: &OwnedFd, changes: &[Change]) -> Result<()> {
     }
     disk.append(&payload)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::SystemClock;
+
+    fn start(dir: &std::path::Path) -> (Notes, OwnedFd) {
+        let fd = OwnedFd::from(std::fs::File::open(dir).unwrap());
+        let disk = Disk::start(&fd, None, 0, &[]).unwrap();
+        (Notes::new(disk, BTreeMap::new(), Arc::new(SystemClock)), fd)
+    }
+
+    fn note(text: &[u8]) -> Option<Live> {
+        let noted = Noted {
+            shape: None,
+            note: text.to_vec(),
+        };
+        Some(Live { noted, file: None })
+    }
+
+    fn read(dir: &std::path::Path) -> frame::Reading {
+        frame::read(&std::fs::read(dir.join(disk::NOTES)).unwrap())
+    }
+
+    #[test]
+    fn all_who_wait_share_one_write_and_one_sync() {
+        let temp = tempfile::tempdir().unwrap();
+        let (notes, dir) = start(temp.path());
+        // Somebody is at work, and these gather meanwhile.
+        let disk = notes.state.lock().disk.take();
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..5)
+                .map(|id| {
+                    let (notes, dir) = (&notes, &dir);
+                    scope.spawn(move || notes.write(dir, id, note(b"n")))
+                })
+                .collect();
+            while notes.state.lock().waiting.len() < 5 {
+                std::thread::yield_now();
+            }
+            assert!(
+                notes.state.lock().live.is_empty(),
+                "in force before it is durable"
+            );
+            notes.state.lock().disk = disk;
+            notes.done.notify_all();
+            for writer in writers {
+                writer.join().unwrap().unwrap();
+            }
+        });
+        let found = read(temp.path());
+        assert_eq!((found.notes.len(), found.frames), (5, [2, 0]));
+        notes.write(&dir, 77, None).unwrap();
+        assert_eq!(
+            read(temp.path()).frames,
+            [2, 0],
+            "nothing to remove, nothing written"
+        );
+    }
+
+    #[test]
+    fn after_a_failed_sync_the_notes_are_written_anew_first() {
+        let temp = tempfile::tempdir().unwrap();
+        let (notes, dir) = start(temp.path());
+        notes.write(&dir, 1, note(b"first")).unwrap();
+        let before = read(temp.path()).header.unwrap();
+        if let Some(disk) = &mut notes.state.lock().disk {
+            disk.broken = true;
+        }
+        // As long as that cannot be, nothing is acknowledged.
+        std::fs::create_dir(temp.path().join(disk::NOTES_NEW)).unwrap();
+        assert!(notes.write(&dir, 2, note(b"second")).is_err());
+        assert!(notes.write(&dir, 1, None).is_err());
+        std::fs::remove_dir(temp.path().join(disk::NOTES_NEW)).unwrap();
+        notes.write(&dir, 3, note(b"third")).unwrap();
+        let found = read(temp.path());
+        assert_eq!(found.header.unwrap().generation, before.generation + 1);
+        assert_eq!(found.notes.keys().copied().collect::<Vec<_>>(), [1, 3]);
+    }
+}
