@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use testkit::rigs::{Hdfs, NameNodes, Relay};
 use tokio::sync::RwLock;
+use types::idmap::NOBODY_HERE;
 use types::{ByteRange, Clock, ErrorKind, NodeKind, ObjectPath, SystemClock};
 use ufs::conformance::{self, Fixture, list, read, stat};
 use ufs::{UnderStorage, probe};
@@ -139,7 +140,7 @@ async fn modes_owners_and_times_are_told() {
     assert_eq!((owner.mode, owner.uid, owner.gid), (0o640, 1, 1));
     assert_eq!(meta.tag.mtime_ns, 1_234_567_890_123_000_000);
     let alien = stat(&*dir.storage, b"alien").await.unwrap().owner.unwrap();
-    assert_eq!(alien.uid, rustix::process::getuid().as_raw());
+    assert_eq!((alien.uid, alien.gid), (NOBODY_HERE, NOBODY_HERE));
     let (entries, _) = list(&*dir.storage, b"").await.unwrap();
     assert_eq!(entries[1].meta, meta);
 }
@@ -245,7 +246,7 @@ async fn a_data_node_that_dies_during_a_read_is_said_in_time_and_the_storage_liv
     let tag = stat(&*dir.storage, b"file").await.unwrap().tag;
     let path = ObjectPath::parse(b"file").unwrap();
     let started = SystemClock.now();
-    let deadline = SystemClock.deadline(Duration::from_secs(3));
+    let deadline = SystemClock.deadline(Duration::from_secs(5));
     let whole = ByteRange::new(0, tag.size);
     let mut stream = dir
         .storage
@@ -265,7 +266,7 @@ async fn a_data_node_that_dies_during_a_read_is_said_in_time_and_the_storage_liv
     assert!(seen == content[..seen.len()]);
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.to_string().contains("data node"), "{error}");
-    assert!(SystemClock.now() - started < Duration::from_secs(6));
+    assert!(SystemClock.now() - started < Duration::from_secs(10));
     // Names do not need it.
     assert_eq!(stat(&*dir.storage, b"file").await.unwrap().tag, tag);
     server.change("data node").unwrap();
