@@ -3,7 +3,8 @@
 //!
 //! Here: what others call, opening and closing, and what all parts share. `read.rs` is the hit path
 //! and the check of what is in doubt, `fill.rs` writes and makes room, `recover.rs` loads the index
-//! and tidies the directory, `background.rs` is the thread, `map.rs` is what shares the capacity.
+//! and tidies the directory, `background.rs` is the thread, `map.rs` and
+//! `reserve.rs` are what shares the capacity, `adopt.rs` takes in files without a fetch.
 //!
 //! A broken cache is a miss: no read here fails. A directory whose disk fails is retired: all reads
 //! miss and all fills are refused until the store is opened again.
