@@ -27,6 +27,14 @@ const POINTS: &[&str] = &[
     "cache.adopt_noted",
     "cache.relabel_moved",
     "cache.relabel_noted",
+    "seal.synced",
+    "seal.noted",
+    "persist.begin",
+    "persist.parts",
+    "persist.stored",
+    "rename.noted",
+    "rename.copied",
+    "rename.moved",
 ];
 
 /// Where to crash.

@@ -31,6 +31,8 @@ pub enum ErrorKind {
     Unsupported,
     /// The mount or the storage does not take writes.
     ReadOnly,
+    /// The two names lie in different mounts. Copy instead.
+    CrossMount,
     /// The object is no longer the version that was asked for. Look it up again.
     Stale,
     /// Somebody else holds it. Try again later.
@@ -49,7 +51,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for the tables of the doors and their tests.
-    pub const ALL: [ErrorKind; 16] = [
+    pub const ALL: [ErrorKind; 17] = [
         ErrorKind::NotFound,
         ErrorKind::AlreadyExists,
         ErrorKind::NotADirectory,
@@ -59,6 +61,7 @@ impl ErrorKind {
         ErrorKind::Invalid,
         ErrorKind::Unsupported,
         ErrorKind::ReadOnly,
+        ErrorKind::CrossMount,
         ErrorKind::Stale,
         ErrorKind::Busy,
         ErrorKind::Unavailable,

@@ -121,6 +121,19 @@ impl ObjectPath {
         }
     }
 
+    /// Returns where this lies after `from` was renamed to `to`; `None` when it lies elsewhere.
+    #[must_use]
+    pub fn moved(&self, from: &ObjectPath, to: &ObjectPath) -> Option<ObjectPath> {
+        if self == from {
+            return Some(to.clone());
+        }
+        if from.is_root() || to.is_root() || !self.is_below(from) {
+            return None;
+        }
+        let rest = &self.0[from.0.len()..];
+        Some(ObjectPath([to.as_bytes(), rest].concat().into()))
+    }
+
     /// Returns whether this is the mount's root.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
@@ -170,6 +183,17 @@ mod tests {
         assert_eq!(Name::new(&[b'x'; 1025]), Err(NameFault::TooLong));
         for odd in [&b" "[..], b"...", b"a\n", b"\xff", b"%2F", &[b'x'; 1024]] {
             assert_eq!(Name::new(odd).unwrap().as_bytes(), odd);
+        }
+    }
+
+    #[test]
+    fn a_renamed_directory_takes_along_what_is_below_and_nothing_else() {
+        let path = |text: &str| ObjectPath::parse(text.as_bytes()).unwrap();
+        let moved = |text| path(text).moved(&path("a/b"), &path("c"));
+        assert_eq!(moved("a/b"), Some(path("c")));
+        assert_eq!(moved("a/b/x/y"), Some(path("c/x/y")));
+        for other in ["a", "a/bx", "c", "b"] {
+            assert_eq!(moved(other), None, "{other}");
         }
     }
 

@@ -21,7 +21,7 @@ use ufs::ListEntry;
 
 use crate::ledger::Ledger;
 use crate::meta::{Learnt, Listing};
-use crate::recent::Recent;
+use crate::recent::{Recent, find};
 use crate::records::{self, DirectoryRecord, Moment};
 use crate::single_flight::SingleFlight;
 use crate::synced::Synced;
@@ -125,8 +125,7 @@ impl Knowledge {
         name: &Name,
         fresh: impl Fn(Moment) -> bool,
     ) -> Option<Found> {
-        let listing = self.recent.get(&(mount, dir.clone()));
-        let listing = listing.map(|(learnt, listing)| (learnt, find(&listing, name).cloned()));
+        let listing = self.recent.find(&(mount, dir.clone()), name);
         if listing
             .as_ref()
             .is_some_and(|(learnt, meta)| meta.is_some() && fresh(*learnt))
@@ -289,7 +288,7 @@ impl Knowledge {
         };
         let listing = with_news(&listing, news);
         if news.values().any(|asked| matches!(asked, Asked::InDoubt)) {
-            self.recent.drop_unless(place, |_| false);
+            self.recent.drop_listing(place);
         } else {
             self.recent.keep(place, learnt, &listing);
         }
@@ -319,6 +318,14 @@ impl Knowledge {
         ledger.put([(records::directory_key(place.0, &place.1), Some(record))]);
     }
 
+    /// Takes note of a directory that was just made.
+    pub(crate) fn learn_empty(&self, place: &Place, learnt: Moment) {
+        if let Some(_under_way) = self.list_begins(place) {
+            let listing = self.keep_listing(place, learnt, Arc::from([]));
+            self.write_listing(place, learnt, &listing);
+        }
+    }
+
     /// Writes one name down, or that it is gone.
     pub(crate) fn learn_entry(&self, place: &Place, learnt: Moment, meta: Option<&ObjectMeta>) {
         let Some((dir, name)) = place.1.split() else {
@@ -327,7 +334,7 @@ impl Knowledge {
         let dir = (place.0, dir);
         let mut under_way = self.under_way.lock();
         let record = self.directory(dir.0, &dir.1);
-        let listed = self.recent.get(&dir).map(|(learnt, _)| learnt);
+        let listed = self.recent.find(&dir, &name).map(|(learnt, _)| learnt);
         let listed = listed.max(record.map(|record| record.learnt));
         if listed.is_some_and(|at| at > learnt) || self.was_told_after(&dir, &name, learnt) {
             return;
@@ -336,8 +343,7 @@ impl Knowledge {
             let asked = meta.map_or(Asked::Absent, |meta| Asked::Found(learnt, meta.clone()));
             news.insert(name.clone(), asked);
         }
-        self.recent
-            .drop_unless(&dir, |listing| find(listing, &name) == meta);
+        self.recent.change(&dir, &name, meta);
         let Some(ledger) = &self.ledger else { return };
         let key = records::entry_key(dir.0, &dir.1, &name);
         // The rows of a directory are counted, so that a lost one is missed.
@@ -369,7 +375,7 @@ impl Knowledge {
         if let Some(news) = under_way.get_mut(&place) {
             news.insert(name.clone(), Asked::InDoubt);
         }
-        self.recent.drop_unless(&place, |_| false);
+        self.recent.drop_listing(&place);
         if let Some(ledger) = &self.ledger {
             let key = records::entry_key(mount, dir, name);
             ledger.put([(key, row_of(&Asked::InDoubt))]);
@@ -399,13 +405,6 @@ fn write_rows(ledger: &Ledger, place: &Place, learnt: Moment, listing: &Listing)
     }
     batch.extend(old.map(|(gone, _)| (gone, None)));
     ledger.write_all(batch)
-}
-
-fn find<'a>(listing: &'a Listing, name: &Name) -> Option<&'a ObjectMeta> {
-    let index = listing
-        .binary_search_by(|entry| entry.name.cmp(name))
-        .ok()?;
-    Some(&listing[index].meta)
 }
 
 fn row_of(asked: &Asked) -> Option<Vec<u8>> {

@@ -15,6 +15,8 @@
 //! - `meta`: what a name is, from fresh knowledge or from the storage, which `ask` asks.
 //! - `sync`: asks for a place anew and forgets what was known below it (`synced`).
 //! - `knowledge`: keeps what was learnt, in memory (`recent`) and on disk (`ledger`, `records`).
+//! - `write`: changes on their way to the storage; `moves`: renames; `staging`: what waits on the
+//!   local disk, with its `notes`.
 //!
 //! A worker knows object paths below a mount, never the paths a user types, and knows no kernel.
 
@@ -26,24 +28,33 @@ mod knowledge;
 mod ledger;
 mod memory;
 mod meta;
+mod moves;
 mod neighbours;
+mod notes;
 mod pages;
 mod recent;
 mod records;
 mod schedule;
 pub mod settings;
 mod single_flight;
+mod staging;
 mod stats;
 mod sync;
 mod synced;
 mod whole;
 mod worker;
+mod write;
 
 pub use cache::LocalFile;
+pub use cache::staged::{Room, Segment, Source, StagedFile, StagedId};
 pub use meta::{Learnt, Listing};
+pub use moves::Move;
 pub use neighbours::TreeAhead;
+pub use notes::FileNote;
 pub use settings::Settings;
+pub use staging::{LeftOver, Staged};
 pub use stats::Stats;
 pub use sync::{Found, Synced};
-pub use ufs::ListEntry;
+pub use ufs::{Abilities, Expect, FileAttributes, ListEntry};
 pub use worker::Worker;
+pub use write::Persist;

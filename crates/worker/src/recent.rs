@@ -4,10 +4,15 @@
 //! Bounded by names. What makes way is found by the clock algorithm: each listing in turn, but one
 //! that was used since its last turn gets another. A listing that alone is over the bound is not
 //! kept, rather than all others given up for it. One leaf lock, held for a few map operations.
+//!
+//! A directory in which a job writes changes with each file: changes lie beside the listing, and
+//! are worked into it when it is next asked for as a whole.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use parking_lot::Mutex;
+use types::{Name, ObjectMeta};
+use ufs::ListEntry;
 
 use crate::knowledge::Place;
 use crate::meta::Listing;
@@ -33,13 +38,57 @@ struct Kept {
 struct Dir {
     learnt: Moment,
     listing: Listing,
+    /// What became of names since; absent when `None`.
+    changes: BTreeMap<Name, Option<ObjectMeta>>,
     turn: u64,
     is_used: bool,
 }
 
-/// What a directory counts: its names, and one for itself.
+/// What a listing counts: its names, and one for itself.
 fn weight(listing: &Listing) -> usize {
     listing.len() + 1
+}
+
+impl Dir {
+    fn weight(&self) -> usize {
+        weight(&self.listing) + self.changes.len()
+    }
+
+    fn find(&self, name: &Name) -> Option<&ObjectMeta> {
+        match self.changes.get(name) {
+            Some(changed) => changed.as_ref(),
+            None => find(&self.listing, name),
+        }
+    }
+
+    fn work_in(&mut self) {
+        if self.changes.is_empty() {
+            return;
+        }
+        let mut changes = std::mem::take(&mut self.changes).into_iter().peekable();
+        let mut entries = Vec::with_capacity(self.listing.len() + changes.len());
+        let shown =
+            |(name, meta): (Name, Option<ObjectMeta>)| meta.map(|meta| ListEntry { name, meta });
+        for entry in self.listing.iter() {
+            while let Some(change) = changes.next_if(|(name, _)| *name < entry.name) {
+                entries.extend(shown(change));
+            }
+            match changes.next_if(|(name, _)| *name == entry.name) {
+                Some(change) => entries.extend(shown(change)),
+                None => entries.push(entry.clone()),
+            }
+        }
+        entries.extend(changes.filter_map(shown));
+        self.listing = entries.into();
+    }
+}
+
+/// Looks for a name in a listing, which is sorted.
+pub(crate) fn find<'a>(listing: &'a Listing, name: &Name) -> Option<&'a ObjectMeta> {
+    let index = listing
+        .binary_search_by(|entry| entry.name.cmp(name))
+        .ok()?;
+    Some(&listing[index].meta)
 }
 
 impl Recent {
@@ -53,9 +102,35 @@ impl Recent {
     /// Returns a listing and when it was learnt.
     pub(crate) fn get(&self, place: &Place) -> Option<(Moment, Listing)> {
         let mut kept = self.kept.lock();
+        let kept = &mut *kept;
         let dir = kept.dirs.get_mut(place)?;
         dir.is_used = true;
+        kept.names -= dir.weight();
+        dir.work_in();
+        kept.names += dir.weight();
         Some((dir.learnt, Listing::clone(&dir.listing)))
+    }
+
+    /// Returns what a listing says of a name, and when it was learnt.
+    pub(crate) fn find(&self, place: &Place, name: &Name) -> Option<(Moment, Option<ObjectMeta>)> {
+        let mut kept = self.kept.lock();
+        let dir = kept.dirs.get_mut(place)?;
+        dir.is_used = true;
+        Some((dir.learnt, dir.find(name).cloned()))
+    }
+
+    /// Changes one name of a listing.
+    pub(crate) fn change(&self, place: &Place, name: &Name, meta: Option<&ObjectMeta>) {
+        let mut kept = self.kept.lock();
+        let Some(dir) = kept.dirs.get_mut(place) else {
+            return;
+        };
+        if dir.find(name) == meta {
+            return;
+        }
+        let is_new = dir.changes.insert(name.clone(), meta.cloned()).is_none();
+        kept.names += usize::from(is_new);
+        while kept.names > self.names_max && kept.make_way() {}
     }
 
     /// Keeps a listing in place of an older one of the same directory.
@@ -73,6 +148,7 @@ impl Recent {
         let dir = Dir {
             learnt,
             listing: Listing::clone(listing),
+            changes: BTreeMap::new(),
             turn,
             is_used: false,
         };
@@ -80,23 +156,16 @@ impl Recent {
         kept.clear_void_turns();
     }
 
-    /// Drops the listing of a directory if it is no longer true.
-    pub(crate) fn drop_unless(&self, place: &Place, is_true: impl FnOnce(&Listing) -> bool) {
-        let mut kept = self.kept.lock();
-        if kept
-            .dirs
-            .get(place)
-            .is_some_and(|dir| !is_true(&dir.listing))
-        {
-            kept.take_out(place);
-        }
+    /// Drops the listing of a directory.
+    pub(crate) fn drop_listing(&self, place: &Place) {
+        self.kept.lock().take_out(place);
     }
 }
 
 impl Kept {
     fn take_out(&mut self, place: &Place) {
         if let Some(dir) = self.dirs.remove(place) {
-            self.names -= weight(&dir.listing);
+            self.names -= dir.weight();
         }
     }
 
@@ -169,12 +238,40 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_is_dropped_when_it_is_no_longer_true_and_only_then() {
-        let recent = Recent::new(100);
-        recent.keep(&place("d"), Moment(1), &listing(9));
-        recent.drop_unless(&place("d"), |listing| listing.len() == 9);
-        assert_eq!(recent.get(&place("d")).unwrap().0, Moment(1));
-        recent.drop_unless(&place("d"), |_| false);
-        assert!(recent.get(&place("d")).is_none());
+    fn changes_show_at_once_and_the_bound_counts_them() {
+        let recent = Recent::new(30);
+        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+        let dir = place("d");
+        let meta = ObjectMeta::implied_directory();
+        recent.change(&dir, &name("x"), Some(&meta));
+        assert!(recent.find(&dir, &name("x")).is_none(), "never listed");
+        recent.keep(&dir, Moment(1), &listing(9));
+        recent.change(&dir, &name("00004"), None);
+        recent.change(&dir, &name("0000a"), Some(&meta));
+        recent.change(&dir, &name("x"), Some(&meta));
+        recent.change(&dir, &name("y"), None);
+        assert_eq!(recent.find(&dir, &name("00004")), Some((Moment(1), None)));
+        assert_eq!(recent.find(&dir, &name("x")), Some((Moment(1), Some(meta))));
+        assert_eq!(recent.kept.lock().names, 13, "what was absent stays so");
+        let (_, names) = recent.get(&dir).unwrap();
+        let names: Vec<_> = names.iter().map(|entry| entry.name.to_string()).collect();
+        let left = [
+            "00000", "00001", "00002", "00003", "00005", "00006", "00007",
+        ];
+        assert_eq!(names[..7], left);
+        assert_eq!(names[7..], ["00008", "0000a", "x"]);
+        assert_eq!(recent.kept.lock().names, 11);
+        for many in 0..1000 {
+            recent.change(
+                &dir,
+                &name(&format!("new{many}")),
+                Some(&ObjectMeta::implied_directory()),
+            );
+            assert!(recent.kept.lock().names <= 30);
+        }
+        recent.keep(&dir, Moment(2), &listing(9));
+        recent.drop_listing(&dir);
+        assert!(recent.get(&dir).is_none());
+        assert_eq!(recent.kept.lock().names, 0);
     }
 }

@@ -2,8 +2,8 @@
 //! The worker itself: what its parts share, the storages it serves, its start and end.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
@@ -42,6 +42,7 @@ pub struct Worker {
     /// Nanoseconds by which knowledge ages ahead of both clocks, so that no moment comes twice
     /// that a sync told apart.
     pub(crate) ahead: AtomicU64,
+    pub(crate) staging: OnceLock<Arc<cache::staged::Staging>>,
     mounts: RwLock<HashMap<MountId, Arc<Mount>>>,
 }
 
@@ -93,6 +94,7 @@ impl Worker {
             started: (clock.now(), clock.wall()),
             clock,
             ahead: AtomicU64::new(0),
+            staging: OnceLock::new(),
             mounts: RwLock::default(),
         }))
     }
