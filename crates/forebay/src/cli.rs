@@ -13,6 +13,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use types::idmap::IdMap;
 use types::{ByteSize, Freshness};
+use vfs::WriteMode;
 
 use crate::values;
 
@@ -272,9 +273,14 @@ pub(crate) struct StorageArgs {
     #[arg(long, env = "FOREBAY_FRESHNESS", value_name = "F", value_parser = values::freshness)]
     #[arg(help_heading = "Files")]
     pub(crate) freshness: Option<Freshness>,
-    /// Refuse writes (this version refuses them always)
+    /// Refuse writes
     #[arg(long, env = "FOREBAY_READ_ONLY", help_heading = "Files")]
     pub(crate) read_only: bool,
+    /// When what is written reaches the storage: through (before close returns), back (soon after;
+    /// until then it is safe on the local disk), local (never) [default: through]
+    #[arg(long, env = "FOREBAY_WRITE_MODE", value_name = "MODE", value_parser = values::write_mode)]
+    #[arg(help_heading = "Files", conflicts_with = "read_only")]
+    pub(crate) write_mode: Option<WriteMode>,
     /// Owner of files whose storage has no owners [default: who mounts]
     #[arg(long, env = "FOREBAY_UID", value_name = "UID", help_heading = "Files")]
     pub(crate) uid: Option<u32>,

@@ -204,6 +204,7 @@ fn read_mount(
         "uri",
         "freshness",
         "read_only",
+        "write_mode",
         "uid",
         "gid",
         "file_mode",
@@ -246,6 +247,9 @@ fn read_mount(
         mount.idmap = idmap;
     }
     mount.read_only = reader.boolean(section, "read_only").unwrap_or(false);
+    if let Some(mode) = reader.parsed(section, "write_mode", values::write_mode) {
+        mount.write_mode = mode;
+    }
     mount.options = read_options(reader, section);
     mount.credentials = read_credentials(reader, section, resolve);
     mount

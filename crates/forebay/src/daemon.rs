@@ -247,6 +247,7 @@ impl Start<'_> {
         })?;
         let worker = self.worker(&store, &metadata)?;
         let vfs = self.vfs(&worker, &beginning)?;
+        self.stage(&store, &worker, &vfs)?;
         let listener = {
             let _context = self.runtime.enter();
             let socket = records::socket_path(&self.plan.run_dir, &self.plan.mount_point);
@@ -315,6 +316,30 @@ impl Start<'_> {
         )?)
     }
 
+    /// Opens the directory of staged files and goes on with what a former run left there.
+    fn stage(&self, store: &Arc<cache::Store>, worker: &Arc<Worker>, vfs: &Arc<Vfs>) -> Result<()> {
+        let (dir, clock) = (&self.plan.cache.dir, Arc::clone(&self.clock));
+        let (staging, recovered) =
+            cache::staged::Staging::open(dir, Some(Arc::clone(store)), clock)?;
+        let left = worker.stage_in(staging, recovered);
+        for error in &left.unreadable {
+            tracing::error!("left over from a former run, and kept: {error}");
+        }
+        for (id, work) in left.moves {
+            let worker = Arc::clone(worker);
+            self.runtime.spawn(async move {
+                if let Err(error) = worker.carry_on(id, &work).await {
+                    tracing::error!("finish a rename of a former run: {error}");
+                }
+            });
+        }
+        for error in vfs.recover(left.files) {
+            tracing::error!("left over from a former run, and kept: {error}");
+        }
+        self.runtime.spawn(Arc::clone(vfs).store_queued());
+        Ok(())
+    }
+
     fn vfs(&self, worker: &Arc<Worker>, beginning: &Beginning) -> Result<Arc<Vfs>> {
         let specs = beginning.mounts.iter();
         let specs = specs.map(|live| mounts::spec(live, worker));
@@ -343,6 +368,7 @@ fn fuse_settings(plan: &Plan) -> fuse::Settings {
         threads: plan.threads,
         passthrough: plan.passthrough,
         allow_other: plan.allow_other,
+        read_only: plan.is_read_only(),
         read_ahead: KERNEL_READ_AHEAD,
         fs_name: match &plan.mounts[..] {
             [one] => one.uri.clone(),

@@ -14,7 +14,7 @@ use gateway::wire;
 use parking_lot::Mutex;
 use types::{Clock, Error, ErrorKind, MountId, ObjectPath, Result};
 use ufs::UnderStorage;
-use vfs::{AttributeDefaults, MountSpec, Outdated, Vfs};
+use vfs::{AttributeDefaults, MountSpec, Outdated, Vfs, WriteMode};
 use worker::Worker;
 
 use crate::config;
@@ -180,7 +180,16 @@ pub(crate) fn spec(live: &Live, worker: &Worker) -> Result<MountSpec> {
             dir_mode: plan.dir_mode,
             owners: owners::for_tree(&plan.uri, &plan.idmap),
         },
+        writes: writes(live),
     })
+}
+
+/// Returns when what is written reaches the storage: never where it takes no writes.
+fn writes(live: &Live) -> WriteMode {
+    match live.storage.is_read_only() {
+        true => WriteMode::ReadOnly,
+        false => live.plan.writes(),
+    }
 }
 
 impl Mounts {
@@ -472,6 +481,10 @@ fn apply(plan: &mut MountPlan, change: &wire::MountChange) -> Result<()> {
         }
     }
     plan.read_only = change.read_only.unwrap_or(plan.read_only);
+    if let Some(text) = &change.write_mode {
+        plan.write_mode = values::write_mode(text).map_err(invalid)?;
+        plan.read_only = false;
+    }
     plan.uid = change.uid.unwrap_or(plan.uid);
     plan.gid = change.gid.unwrap_or(plan.gid);
     plan.file_mode = change.file_mode.unwrap_or(plan.file_mode);
@@ -490,8 +503,8 @@ fn describe(live: &Live) -> wire::Mount {
         at: format!("/{}", plan.at),
         uri: storage.uri().to_owned(),
         freshness: values::show_freshness(plan.freshness),
-        // Until writing exists, whatever was asked for.
-        read_only: true,
+        read_only: writes(live) == WriteMode::ReadOnly,
+        write_mode: values::show_write_mode(writes(live)).to_owned(),
         requests: requests(storage),
         options: plan.options.clone(),
         credentials: plan.credentials.references().clone(),

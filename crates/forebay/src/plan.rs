@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use types::idmap::IdMap;
 use types::{ByteSize, Freshness};
+use vfs::WriteMode;
 
 use crate::cli::{MountArgs, NodeArgs, StorageArgs};
 use crate::credentials::{Credentials, SECRET_OPTIONS};
@@ -66,6 +67,8 @@ pub(crate) struct MountPlan {
     #[serde(with = "freshness_text")]
     pub(crate) freshness: Freshness,
     pub(crate) read_only: bool,
+    #[serde(default = "through", with = "write_mode_text")]
+    pub(crate) write_mode: WriteMode,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) file_mode: u32,
@@ -123,6 +126,11 @@ impl Plan {
             plan.log.file = Some(places::default_log(&plan.mount_point)?);
         }
         Ok(plan)
+    }
+
+    /// Returns whether the tree takes no writes, as the kernel is told at the start.
+    pub(crate) fn is_read_only(&self) -> bool {
+        !self.mounts.is_empty() && self.mounts.iter().all(|mount| mount.read_only)
     }
 
     /// Makes a plan of mounts, flags, and what a file says.
@@ -197,6 +205,14 @@ impl Plan {
 }
 
 impl MountPlan {
+    /// Returns when what is written reaches the storage.
+    pub(crate) fn writes(&self) -> WriteMode {
+        match self.read_only {
+            true => WriteMode::ReadOnly,
+            false => self.write_mode,
+        }
+    }
+
     /// Makes the plan of a mount of the root from flags.
     pub(crate) fn of_flags(uri: &str, flags: &StorageArgs) -> Result<MountPlan> {
         check_no_userinfo(uri)?;
@@ -206,6 +222,7 @@ impl MountPlan {
             credentials: credentials_of(flags)?,
             freshness: flags.freshness.unwrap_or(defaults.freshness),
             read_only: flags.read_only,
+            write_mode: flags.write_mode.unwrap_or(defaults.write_mode),
             uid: flags.uid.unwrap_or(defaults.uid),
             gid: flags.gid.unwrap_or(defaults.gid),
             file_mode: flags.file_mode.unwrap_or(defaults.file_mode),
@@ -227,6 +244,7 @@ impl MountPlan {
             credentials: Credentials::default(),
             freshness: FRESHNESS_DEFAULT,
             read_only: false,
+            write_mode: through(),
             uid,
             gid,
             file_mode: FILE_MODE_DEFAULT,
@@ -234,6 +252,10 @@ impl MountPlan {
             idmap: IdMap::default(),
         }
     }
+}
+
+fn through() -> WriteMode {
+    WriteMode::Through
 }
 
 /// Returns the options that flags give.
@@ -366,6 +388,21 @@ mod freshness_text {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Freshness, D::Error> {
         values::freshness(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+mod write_mode_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use vfs::WriteMode;
+
+    use super::values;
+
+    pub(super) fn serialize<S: Serializer>(value: &WriteMode, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(values::show_write_mode(*value))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<WriteMode, D::Error> {
+        values::write_mode(&String::deserialize(from)?).map_err(D::Error::custom)
     }
 }
 

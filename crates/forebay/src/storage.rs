@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 use types::{
     ByteRange, Clock, Deadline, Error, ErrorKind, ObjectMeta, ObjectPath, Result, VersionTag,
 };
-use ufs::{ByteStream, Counters, ListStream, UnderStorage};
+use ufs::{ByteStream, Counters, ListStream, UnderStorage, UnderWriter};
 
 use crate::credentials::Environment;
 use crate::owners;
@@ -171,6 +171,12 @@ impl MountedStorage {
         }
     }
 
+    /// Returns whether the storage takes no writes; not known before it is open.
+    pub(crate) fn is_read_only(&self) -> bool {
+        let opened = self.0.opened.get();
+        opened.is_some_and(|storage| storage.writer().is_none())
+    }
+
     /// Returns why the storage last failed, unless it has answered since.
     pub(crate) fn fault(&self) -> Option<String> {
         self.0.state.lock().fault.clone()
@@ -298,6 +304,10 @@ impl UnderStorage for MountedStorage {
     async fn read_link(&self, path: &ObjectPath, deadline: Deadline) -> Result<Vec<u8>> {
         let storage = self.0.storage(deadline).await?;
         self.0.answered(storage.read_link(path, deadline).await)
+    }
+
+    fn writer(&self) -> Option<&dyn UnderWriter> {
+        self.0.opened.get()?.writer()
     }
 
     async fn check(&self, deadline: Deadline) -> Result<()> {

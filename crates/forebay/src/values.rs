@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use types::Freshness;
+use vfs::WriteMode;
 
 /// Longest time that any setting takes: a year.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -75,6 +76,27 @@ pub(crate) fn show_freshness(freshness: Freshness) -> String {
     }
 }
 
+/// Reads when what is written reaches the storage.
+pub(crate) fn write_mode(text: &str) -> Result<WriteMode, String> {
+    match text.trim() {
+        "through" => Ok(WriteMode::Through),
+        "back" => Ok(WriteMode::Back),
+        "local" => Ok(WriteMode::Local),
+        "read-only" => Ok(WriteMode::ReadOnly),
+        _ => Err(format!("'{text}' is not through, back, local or read-only")),
+    }
+}
+
+/// Shows it as [`write_mode`] reads it.
+pub(crate) fn show_write_mode(mode: WriteMode) -> &'static str {
+    match mode {
+        WriteMode::Through => "through",
+        WriteMode::Back => "back",
+        WriteMode::Local => "local",
+        WriteMode::ReadOnly => "read-only",
+    }
+}
+
 /// Reads permission bits in octal, with or without a leading `0` or `0o`.
 pub(crate) fn mode(text: &str) -> Result<u32, String> {
     let digits = text.trim().trim_start_matches("0o");
@@ -135,6 +157,14 @@ mod tests {
         for text in ["immutable", "always", "90s"] {
             assert_eq!(show_freshness(freshness(text).unwrap()), text);
         }
+    }
+
+    #[test]
+    fn write_modes_are_words() {
+        for text in ["through", "back", "local", "read-only"] {
+            assert_eq!(show_write_mode(write_mode(text).unwrap()), text);
+        }
+        assert!(write_mode("writeback").unwrap_err().contains("back"));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use fuser::{FileAttr, FileType, INodeNo};
-use types::NodeKind;
+use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
+use types::{Clock, NodeKind, SystemClock};
 use vfs::{Attributes, Ino};
 
 /// What `stat` advises as the size of a read.
@@ -12,15 +12,14 @@ const BLOCK_SIZE: u32 = 4096;
 
 /// Returns the kernel's description of a node.
 pub(crate) fn attributes(attributes: &Attributes) -> FileAttr {
-    let time = time(attributes.mtime_ns);
     FileAttr {
         ino: INodeNo(attributes.ino.0),
         size: attributes.size,
         blocks: attributes.size.div_ceil(512),
-        atime: time,
-        mtime: time,
-        ctime: time,
-        crtime: time,
+        atime: time(attributes.atime_ns),
+        mtime: time(attributes.mtime_ns),
+        ctime: time(attributes.ctime_ns),
+        crtime: SystemTime::UNIX_EPOCH,
         kind: kind(attributes.kind),
         perm: (attributes.mode & 0o7777) as u16,
         nlink: attributes.nlink,
@@ -39,6 +38,8 @@ pub(crate) fn absent() -> FileAttr {
         kind: NodeKind::File,
         size: 0,
         mtime_ns: 0,
+        ctime_ns: 0,
+        atime_ns: 0,
         mode: 0,
         uid: 0,
         gid: 0,
@@ -53,6 +54,19 @@ pub(crate) fn kind(kind: NodeKind) -> FileType {
         NodeKind::Directory => FileType::Directory,
         NodeKind::File => FileType::RegularFile,
         NodeKind::Symlink => FileType::Symlink,
+    }
+}
+
+/// Returns the time that a program wants a file to have, in nanoseconds since 1970.
+pub(crate) fn wanted_time(time: TimeOrNow) -> i64 {
+    let time = match time {
+        TimeOrNow::SpecificTime(time) => time,
+        TimeOrNow::Now => SystemClock.wall(),
+    };
+    let ns = |distance: Duration| i64::try_from(distance.as_nanos()).unwrap_or(i64::MAX);
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => ns(since),
+        Err(before) => -ns(before.duration()),
     }
 }
 

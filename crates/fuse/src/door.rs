@@ -10,18 +10,21 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use fuser::{BackingId, Errno, FileHandle, FopenFlags, ReplyOpen};
+use fuser::{BackingId, Errno, FileHandle, FopenFlags, ReplyCreate, ReplyOpen};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use types::{Clock, Error, ErrorKind, Result};
-use vfs::{Opened, Reply, Vfs};
+use vfs::{Entry, Ino, Opened, Reply, Vfs};
 
+use crate::convert;
 use crate::errno;
 use crate::errors::Errors;
 use crate::killed::unless_killed;
 use crate::modes::{BACKINGS_MAX, Modes, Refusal, Serve};
+use crate::ops::GENERATION;
 use crate::stats::{Operation, Requests};
+use crate::writers::Writers;
 
 /// A cache file that the kernel reads itself. Fields drop in order: the id before the file.
 #[derive(Debug)]
@@ -36,6 +39,7 @@ pub(crate) struct Backing {
 pub(crate) struct Door {
     pub(crate) vfs: Arc<Vfs>,
     pub(crate) modes: Modes<Backing>,
+    pub(crate) writers: Writers,
     pub(crate) requests: Requests,
     pub(crate) errors: Errors,
     runtime: Handle,
@@ -48,6 +52,7 @@ impl Door {
         Door {
             vfs,
             modes: Modes::new(BACKINGS_MAX),
+            writers: Writers::default(),
             requests: Requests::default(),
             errors: Errors::new(clock),
             runtime,
@@ -88,6 +93,79 @@ impl Door {
         self.tasks.spawn_on(task, &self.runtime);
     }
 
+    /// Hands the answer of something that changes the tree to `answer`. It runs to its end; only the
+    /// wait for it ends with the program that asked.
+    pub(crate) fn change<T: Send + 'static>(
+        &self,
+        asker: u32,
+        reply: Reply<T>,
+        answer: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
+        let future = match reply {
+            Reply::Ready(result) => return answer(result),
+            Reply::Pending(future) => future,
+        };
+        let running = self.tasks.spawn_on(future, &self.runtime);
+        let done = async {
+            let aborted = |e| Error::internal("a change was aborted").with_source(e);
+            running.await.map_err(aborted)?
+        };
+        self.later(asker, done, answer);
+    }
+
+    /// Answers an open for writing.
+    pub(crate) fn open_for_writing(
+        self: &Arc<Self>,
+        asker: u32,
+        ino: u64,
+        flags: i32,
+        reply: ReplyOpen,
+    ) {
+        if !self.modes.open_for_writing(ino) {
+            // The kernel reads the cache file of this inode itself, and would write to it too.
+            // The name gets another inode, and the kernel looks it up again.
+            self.vfs.renumber(Ino(ino));
+            return reply.error(Errno::ESTALE);
+        }
+        let door = Arc::clone(self);
+        let opened = self.vfs.open_write(Ino(ino), flags & libc::O_TRUNC != 0);
+        self.change(asker, opened, move |result| match result {
+            Ok(opened) => {
+                door.writers.used(opened.handle.0, asker);
+                reply.opened(FileHandle(opened.handle.0), FopenFlags::FOPEN_KEEP_CACHE);
+            }
+            Err(e) => {
+                drop(door.modes.release(ino));
+                reply.error(door.fault(Operation::OpenWrite, ino, &e));
+            }
+        });
+    }
+
+    /// Answers the creation of a file.
+    pub(crate) fn created(
+        &self,
+        asker: u32,
+        parent: u64,
+        result: Result<(Entry, Opened)>,
+        reply: ReplyCreate,
+    ) {
+        let (entry, opened) = match result {
+            Ok(both) => both,
+            Err(e) => return reply.error(self.fault(Operation::Create, parent, &e)),
+        };
+        let handle = FileHandle(opened.handle.0);
+        if !self.modes.open_for_writing(entry.ino.0) {
+            self.vfs.renumber(entry.ino);
+            self.vfs.release(opened.handle);
+            self.vfs.forget(entry.ino, 1);
+            return reply.error(Errno::ESTALE);
+        }
+        self.writers.used(handle.0, asker);
+        let attributes = convert::attributes(&entry.attributes);
+        let (ttl, flags) = (entry.entry_ttl, FopenFlags::FOPEN_KEEP_CACHE);
+        reply.created(&ttl, &attributes, GENERATION, handle, flags);
+    }
+
     /// Takes note of an error and returns its number.
     pub(crate) fn fault(&self, operation: Operation, inode: u64, error: &Error) -> Errno {
         if !self.ended.is_cancelled() {
@@ -103,7 +181,7 @@ impl Door {
             Err(e) => return reply.error(self.fault(Operation::Open, ino, &e)),
         };
         let (handle, keep_cache) = (FileHandle(opened.handle.0), opened.keep_cache);
-        // Nothing is written here, so a close has nothing to report and need not ask.
+        // Nothing is written through this handle, so its close has nothing to report.
         let flags = FopenFlags::FOPEN_NOFLUSH;
         let whole = opened.local_file.is_some();
         match self

@@ -19,6 +19,7 @@ pub(crate) fn of(kind: ErrorKind) -> i32 {
         ErrorKind::Invalid => libc::EINVAL,
         ErrorKind::Unsupported => libc::EOPNOTSUPP,
         ErrorKind::ReadOnly => libc::EROFS,
+        ErrorKind::CrossMount => libc::EXDEV,
         ErrorKind::Stale => libc::ESTALE,
         // Not EAGAIN: to a reader of a regular file that means "would block", which never ends.
         ErrorKind::Busy => libc::EBUSY,
@@ -46,6 +47,7 @@ mod tests {
             (ErrorKind::Invalid, 22),
             (ErrorKind::Unsupported, 95),
             (ErrorKind::ReadOnly, 30),
+            (ErrorKind::CrossMount, 18),
             (ErrorKind::Stale, 116),
             (ErrorKind::Busy, 16),
             (ErrorKind::Unavailable, 5),

@@ -23,6 +23,7 @@ mod ops;
 mod session;
 mod stats;
 mod unmount;
+mod writers;
 
 pub use errors::ErrorRecord;
 pub use mount_point::{Claim, check_mount_point, claim_mount_point, clean_dead_mount};

@@ -129,6 +129,24 @@ impl<B> Modes<B> {
         Serve::Cached
     }
 
+    /// Counts an open of `ino` for writing, which the kernel must send to us; false, and nothing is
+    /// counted, while it reads the cache file itself.
+    pub(crate) fn open_for_writing(&self, ino: u64) -> bool {
+        match self
+            .shard(ino)
+            .lock()
+            .entry(ino)
+            .or_insert(Mode::Cached { opens: 0 })
+        {
+            Mode::Passthrough { .. } => false,
+            Mode::Cached { opens } => {
+                *opens += 1;
+                self.opens_cached.fetch_add(1, Relaxed);
+                true
+            }
+        }
+    }
+
     /// Counts a RELEASE of `ino`. Returns the backing when it was the last, to be dropped by the
     /// caller with no lock held.
     pub(crate) fn release(&self, ino: u64) -> Option<Arc<B>> {

@@ -23,12 +23,13 @@ use types::Result;
 
 use crate::mount_point::{DEVICE, refused};
 
-/// What is asked for besides the safe defaults: read-only, no devices, no set-user-id, modes
+/// What is asked for besides the safe defaults: no devices, no set-user-id, modes
 /// checked by the kernel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms<'a> {
     pub(crate) fs_name: &'a str,
     pub(crate) allow_other: bool,
+    pub(crate) read_only: bool,
 }
 
 impl Terms<'_> {
@@ -59,7 +60,8 @@ fn by_kernel(mount_point: &Path, terms: Terms<'_>) -> io::Result<OwnedFd> {
     let (fd, options) = (device.as_raw_fd(), terms.options());
     let data = format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid},{options}");
     let data = CString::new(data).map_err(io::Error::other)?;
-    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
+    let mut flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
+    flags.set(MountFlags::RDONLY, terms.read_only);
     rustix::mount::mount(terms.fs_name, mount_point, "fuse", flags, data.as_c_str())?;
     Ok(device.into())
 }
@@ -68,7 +70,8 @@ fn by_fusermount(mount_point: &Path, terms: Terms<'_>) -> io::Result<OwnedFd> {
     let (ours, theirs) = UnixStream::pair()?;
     // A comma would end the option.
     let fs_name = terms.fs_name.replace(',', "_");
-    let options = format!("ro,noatime,fsname={fs_name},{}", terms.options());
+    let access = if terms.read_only { "ro" } else { "rw" };
+    let options = format!("{access},noatime,fsname={fs_name},{}", terms.options());
     // As its standard input, so that no other process that we start meanwhile inherits the socket.
     let child = Command::new("fusermount3")
         .args(["-o", &options, "--"])
@@ -119,6 +122,7 @@ mod tests {
             Terms {
                 fs_name: "x",
                 allow_other,
+                read_only: true,
             }
             .options()
         };

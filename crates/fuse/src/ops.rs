@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One function per request of the kernel: translate, call `vfs`, translate back.
 //!
-//! The mount is read-only, so the kernel itself answers most writes with EROFS before they get
-//! here; those that do arrive get the same answer. What this door does not need is answered with
-//! ENOSYS, after which the kernel stops asking.
+//! What this door does not need is answered with ENOSYS, after which the kernel stops asking. What
+//! changes something runs to its end, also when the program that asked is killed meanwhile.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -20,10 +19,11 @@ use fuser::{
     ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use types::{ByteRange, ErrorKind, Result};
-use vfs::{Entry, HandleId, Ino, ReadReply};
+use vfs::{Change, Creator, Entry, HandleId, Ino, ReadReply};
 
 use crate::convert;
 use crate::door::{Door, NO_PRIVILEGE};
+use crate::errno;
 use crate::stats::Operation;
 
 /// The largest read that the kernel sends in one request: 256 of its pages.
@@ -34,7 +34,7 @@ const READ_MAX: u32 = 1 << 20;
 const BACKGROUND_MAX: u16 = 64;
 
 /// Inode numbers are not given out twice.
-const GENERATION: Generation = Generation(0);
+pub(crate) const GENERATION: Generation = Generation(0);
 
 thread_local! {
     /// Hits are read into this, so that they allocate nothing; it grows to the largest read.
@@ -55,9 +55,13 @@ impl Ops {
         &self.door
     }
 
-    fn refuse_write(&self) -> Errno {
-        self.count(Operation::Write);
-        Errno::EROFS
+    /// Refuses what no storage can keep: with EROFS where nothing is written, else with `errno`.
+    fn refuse_kind(&self, ino: INodeNo, errno: Errno) -> Errno {
+        let door = self.count(Operation::Other);
+        match door.vfs.check_writable(Ino(ino.0)) {
+            Err(error) => Errno::from_i32(errno::of(error.kind())),
+            Ok(()) => errno,
+        }
     }
 
     /// Says that this kind of request is not needed, after which the kernel stops sending it.
@@ -102,6 +106,45 @@ fn answer_xattr(bytes: &[u8], size: u32, reply: ReplyXattr) {
     }
 }
 
+/// Returns who makes something, and its mode.
+fn creator(request: &Request, mode: u32) -> Creator {
+    Creator {
+        mode: mode & 0o7777,
+        uid: request.uid(),
+        gid: request.gid(),
+    }
+}
+
+/// Returns what answers a change that has nothing to tell.
+fn answer_empty(
+    door: &Arc<Door>,
+    operation: Operation,
+    ino: INodeNo,
+    reply: ReplyEmpty,
+) -> impl FnOnce(Result<()>) + Send + 'static {
+    let door = Arc::clone(door);
+    move |result| match result {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(door.fault(operation, ino.0, &e)),
+    }
+}
+
+fn answer_made(
+    door: &Door,
+    operation: Operation,
+    parent: u64,
+    result: Result<Entry>,
+    reply: ReplyEntry,
+) {
+    match result {
+        Ok(entry) => {
+            let attributes = convert::attributes(&entry.attributes);
+            reply.entry_with_ttls(&entry.attr_ttl, &entry.entry_ttl, &attributes, GENERATION);
+        }
+        Err(e) => reply.error(door.fault(operation, parent, &e)),
+    }
+}
+
 fn answer_entry(door: &Door, parent: u64, result: Result<Entry>, reply: ReplyEntry) {
     match result {
         Ok(entry) => {
@@ -128,7 +171,8 @@ impl Filesystem for Ops {
         let wanted = InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_READDIRPLUS_AUTO
-            | InitFlags::FUSE_CACHE_SYMLINKS;
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_ATOMIC_O_TRUNC;
         let refused = |what: &str| std::io::Error::other(format!("the kernel refused {what}"));
         let granted = wanted & config.capabilities();
         config
@@ -181,7 +225,10 @@ impl Filesystem for Ops {
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         // Above all, a writable open must never reach a cache file.
         if flags.0 & libc::O_ACCMODE != libc::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
-            return reply.error(self.refuse_write());
+            self.count(Operation::OpenWrite);
+            return self
+                .door
+                .open_for_writing(request.pid(), ino.0, flags.0, reply);
         }
         let door = Arc::clone(self.count(Operation::Open));
         let opened = self.door.vfs.open(Ino(ino.0));
@@ -231,6 +278,7 @@ impl Filesystem for Ops {
         reply: ReplyEmpty,
     ) {
         let door = self.count(Operation::Release);
+        door.writers.released(handle.0);
         door.vfs.release(HandleId(handle.0));
         drop(door.modes.release(ino.0));
         reply.ok();
@@ -343,21 +391,70 @@ impl Filesystem for Ops {
         reply.error(self.refuse_other());
     }
 
-    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        reply.error(self.refuse_other());
+    fn flush(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let door = self.count(Operation::Flush);
+        if !door.writers.is_close(handle.0, request.pid()) {
+            return reply.ok();
+        }
+        let flushed = door.vfs.flush(HandleId(handle.0));
+        self.door.change(
+            request.pid(),
+            flushed,
+            answer_empty(&self.door, Operation::Flush, ino, reply),
+        );
     }
 
-    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.error(self.refuse_other());
+    fn fsync(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        let synced = self.count(Operation::Fsync).vfs.fsync(HandleId(handle.0));
+        self.door.change(
+            request.pid(),
+            synced,
+            answer_empty(&self.door, Operation::Fsync, ino, reply),
+        );
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.error(self.refuse_other());
+        // Names are in the storage when the call that changed them returns.
+        self.count(Operation::Fsync);
+        reply.ok();
     }
 
-    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
-        // The kernel then takes a file for all data up to its end, which every object is.
-        reply.error(self.refuse_other());
+    fn lseek(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let door = self.count(Operation::Other);
+        let (Ok(offset), libc::SEEK_DATA | libc::SEEK_HOLE) = (u64::try_from(offset), whence)
+        else {
+            return reply.error(Errno::EINVAL);
+        };
+        match door
+            .vfs
+            .seek(HandleId(handle.0), offset, whence == libc::SEEK_DATA)
+        {
+            Ok(found) => reply.offset(found.cast_signed()),
+            Err(e) if e.kind() == ErrorKind::NotFound => reply.error(Errno::ENXIO),
+            Err(e) => reply.error(door.fault(Operation::Other, ino.0, &e)),
+        }
     }
 
     fn ioctl(
@@ -394,14 +491,14 @@ impl Filesystem for Ops {
 
     fn setattr(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: Option<u32>,
-        _: Option<u32>,
-        _: Option<u32>,
-        _: Option<u64>,
-        _: Option<TimeOrNow>,
-        _: Option<TimeOrNow>,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        accessed: Option<TimeOrNow>,
+        modified: Option<TimeOrNow>,
         _: Option<SystemTime>,
         _: Option<FileHandle>,
         _: Option<SystemTime>,
@@ -410,102 +507,227 @@ impl Filesystem for Ops {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        reply.error(self.refuse_write());
+        let door = Arc::clone(self.count(Operation::SetAttr));
+        let change = Change {
+            size,
+            mode,
+            uid,
+            gid,
+            accessed: accessed.map(convert::wanted_time),
+            modified: modified.map(convert::wanted_time),
+        };
+        let changed = self.door.vfs.set_attributes(Ino(ino.0), change);
+        self.door
+            .change(request.pid(), changed, move |result| match result {
+                Ok(attributes) => {
+                    let ttl = door.vfs.attributes_ttl(Ino(ino.0));
+                    reply.attr(&ttl, &convert::attributes(&attributes));
+                }
+                Err(e) => reply.error(door.fault(Operation::SetAttr, ino.0, &e)),
+            });
     }
 
-    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(self.refuse_write());
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
+        if mode & libc::S_IFMT != libc::S_IFREG {
+            return reply.error(self.refuse_kind(parent, Errno::EPERM));
+        }
+        let door = Arc::clone(self.count(Operation::Create));
+        let made = self
+            .door
+            .vfs
+            .make_file(Ino(parent.0), name.as_bytes(), creator(request, mode));
+        self.door.change(request.pid(), made, move |result| {
+            answer_made(&door, Operation::Create, parent.0, result, reply);
+        });
     }
 
-    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(self.refuse_write());
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
+        let door = Arc::clone(self.count(Operation::MakeDir));
+        let made = self
+            .door
+            .vfs
+            .make_dir(Ino(parent.0), name.as_bytes(), creator(request, mode));
+        self.door.change(request.pid(), made, move |result| {
+            answer_made(&door, Operation::MakeDir, parent.0, result, reply);
+        });
     }
 
-    fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(self.refuse_write());
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let removed = self
+            .count(Operation::Remove)
+            .vfs
+            .unlink(Ino(parent.0), name.as_bytes());
+        self.door.change(
+            request.pid(),
+            removed,
+            answer_empty(&self.door, Operation::Remove, parent, reply),
+        );
     }
 
-    fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(self.refuse_write());
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let removed = self
+            .count(Operation::Remove)
+            .vfs
+            .remove_dir(Ino(parent.0), name.as_bytes());
+        self.door.change(
+            request.pid(),
+            removed,
+            answer_empty(&self.door, Operation::Remove, parent, reply),
+        );
     }
 
-    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
-        reply.error(self.refuse_write());
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        points_to: &Path,
+        reply: ReplyEntry,
+    ) {
+        let door = Arc::clone(self.count(Operation::MakeLink));
+        let made = self.door.vfs.make_link(
+            Ino(parent.0),
+            name.as_bytes(),
+            points_to.as_os_str().as_bytes(),
+            creator(request, 0o777),
+        );
+        self.door
+            .change(request.pid(), made, move |result| match result {
+                // What symlink(2) says of a file system without links.
+                Err(e) if e.kind() == ErrorKind::Unsupported => reply.error(Errno::EPERM),
+                result => answer_made(&door, Operation::MakeLink, parent.0, result, reply),
+            });
     }
 
     fn rename(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: &OsStr,
-        _: INodeNo,
-        _: &OsStr,
-        _: RenameFlags,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        reply.error(self.refuse_write());
+        let door = self.count(Operation::Rename);
+        if !RenameFlags::RENAME_NOREPLACE.contains(flags) {
+            return reply.error(Errno::EINVAL);
+        }
+        let keeps_other = flags.contains(RenameFlags::RENAME_NOREPLACE);
+        let from = (Ino(parent.0), name.as_bytes());
+        let to = (Ino(new_parent.0), new_name.as_bytes());
+        let renamed = door.vfs.rename(from, to, keeps_other);
+        self.door.change(
+            request.pid(),
+            renamed,
+            answer_empty(&self.door, Operation::Rename, parent, reply),
+        );
     }
 
-    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
-        reply.error(self.refuse_write());
+    fn link(&self, _: &Request, _: INodeNo, parent: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.error(self.refuse_kind(parent, Errno::EPERM));
     }
 
     fn write(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: &[u8],
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        bytes: &[u8],
         _: WriteFlags,
         _: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        reply.error(self.refuse_write());
+        let door = Arc::clone(self.count(Operation::Write));
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        door.writers.used(handle.0, request.pid());
+        let written = self.door.vfs.write(HandleId(handle.0), offset, bytes);
+        self.door
+            .change(request.pid(), written, move |result| match result {
+                Ok(()) => reply.written(len),
+                Err(e) => reply.error(door.fault(Operation::Write, ino.0, &e)),
+            });
     }
 
     fn create(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: &OsStr,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
         _: u32,
-        _: u32,
-        _: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
-        reply.error(self.refuse_write());
+        let door = Arc::clone(self.count(Operation::Create));
+        let is_exclusive = flags & libc::O_EXCL != 0;
+        let asker = request.pid();
+        let creator = creator(request, mode);
+        let made = self
+            .door
+            .vfs
+            .create(Ino(parent.0), name.as_bytes(), creator, is_exclusive);
+        self.door.change(request.pid(), made, move |result| {
+            door.created(asker, parent.0, result, reply);
+        });
     }
 
     fn setxattr(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         _: &OsStr,
         _: &[u8],
         _: i32,
         _: u32,
         reply: ReplyEmpty,
     ) {
-        reply.error(self.refuse_write());
+        reply.error(self.refuse_kind(ino, Errno::EOPNOTSUPP));
     }
 
-    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(self.refuse_write());
+    fn removexattr(&self, _: &Request, ino: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(self.refuse_kind(ino, Errno::EOPNOTSUPP));
     }
 
     fn fallocate(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: u64,
-        _: i32,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        len: u64,
+        mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply.error(self.refuse_write());
+        let door = self.count(Operation::Write);
+        let range = ByteRange::new(offset, len);
+        let done = door
+            .vfs
+            .allocate(HandleId(handle.0), mode.cast_unsigned(), range);
+        self.door.change(
+            request.pid(),
+            done,
+            answer_empty(&self.door, Operation::Write, ino, reply),
+        );
     }
 
     fn copy_file_range(
@@ -521,6 +743,7 @@ impl Filesystem for Ops {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        reply.error(self.refuse_write());
+        // The kernel then copies through its page cache.
+        reply.error(self.refuse_other());
     }
 }

@@ -43,6 +43,8 @@ pub struct Settings {
     pub passthrough: bool,
     /// Whether other users of this machine see the mount, by owner and mode.
     pub allow_other: bool,
+    /// Whether the kernel refuses all writes by itself.
+    pub read_only: bool,
     /// How far the kernel reads ahead of programs.
     pub read_ahead: ByteSize,
     /// What `df` and `mount` show as the source.
@@ -80,6 +82,7 @@ pub fn mount(settings: Settings, vfs: Arc<Vfs>, runtime: Handle) -> Result<Sessi
     let terms = Terms {
         fs_name: &settings.fs_name,
         allow_other: settings.allow_other,
+        read_only: settings.read_only,
     };
     let connection = mounting::connect(&mount_point, terms)?;
     // From here on there is a mount, and every way out takes it away.

@@ -59,12 +59,21 @@ pub(crate) enum Operation {
     StatFs,
     GetXattr,
     ListXattr,
+    OpenWrite,
+    Create,
     Write,
+    Flush,
+    Fsync,
+    SetAttr,
+    MakeDir,
+    MakeLink,
+    Remove,
+    Rename,
     Other,
 }
 
 impl Operation {
-    const ALL: [Operation; 16] = [
+    const ALL: [Operation; 25] = [
         Operation::Lookup,
         Operation::Forget,
         Operation::GetAttr,
@@ -79,7 +88,16 @@ impl Operation {
         Operation::StatFs,
         Operation::GetXattr,
         Operation::ListXattr,
+        Operation::OpenWrite,
+        Operation::Create,
         Operation::Write,
+        Operation::Flush,
+        Operation::Fsync,
+        Operation::SetAttr,
+        Operation::MakeDir,
+        Operation::MakeLink,
+        Operation::Remove,
+        Operation::Rename,
         Operation::Other,
     ];
 
@@ -100,7 +118,16 @@ impl Operation {
             Operation::StatFs => "statfs",
             Operation::GetXattr => "getxattr",
             Operation::ListXattr => "listxattr",
+            Operation::OpenWrite => "open for writing",
+            Operation::Create => "create",
             Operation::Write => "write",
+            Operation::Flush => "close",
+            Operation::Fsync => "fsync",
+            Operation::SetAttr => "setattr",
+            Operation::MakeDir => "mkdir",
+            Operation::MakeLink => "symlink",
+            Operation::Remove => "remove",
+            Operation::Rename => "rename",
             Operation::Other => "other",
         }
     }

@@ -20,6 +20,7 @@ pub fn row(kind: ErrorKind) -> (StatusCode, &'static str) {
         ErrorKind::Invalid => (StatusCode::BAD_REQUEST, "invalid"),
         ErrorKind::Unsupported => (StatusCode::NOT_IMPLEMENTED, "unsupported"),
         ErrorKind::ReadOnly => (StatusCode::FORBIDDEN, "read_only"),
+        ErrorKind::CrossMount => (StatusCode::BAD_REQUEST, "cross_mount"),
         ErrorKind::Stale => (StatusCode::PRECONDITION_FAILED, "stale"),
         ErrorKind::Busy => (StatusCode::CONFLICT, "busy"),
         ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),

@@ -61,6 +61,8 @@ pub struct Mount {
     pub freshness: String,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// When what is written reaches the storage: `through`, `back`, `local` or `read-only`.
+    pub write_mode: String,
     /// Requests to the storage since the daemon started.
     pub requests: Requests,
     /// Options of the storage; none of them is a secret.
@@ -119,6 +121,8 @@ pub struct MountChange {
     pub freshness: Option<String>,
     /// Whether writes are refused.
     pub read_only: Option<bool>,
+    /// `through`, `back`, `local` or `read-only`.
+    pub write_mode: Option<String>,
     /// Owner of what has none in the storage.
     pub uid: Option<u32>,
     /// Group of what has none in the storage.

@@ -34,9 +34,7 @@ pub(crate) use endpoint::{check_endpoint, first_set};
 pub(crate) use fault::{Fault, Refusal};
 pub(crate) use follow::{Arrived, follow, next as next_place};
 pub(crate) use kept::{Kept, NAMES as KEPT_NAMES};
-pub(crate) use keys::{
-    Copying, Draft, KeyWriter, Part, Parted, Seen, Step, Stored, Unfinished,
-};
+pub(crate) use keys::{Copying, Draft, KeyWriter, Part, Parted, Seen, Step, Stored, Unfinished};
 pub(crate) use listing::{Object, Page};
 pub(crate) use objects::{Bucket, Found, ObjectStore};
 pub(crate) use range::whole_length;

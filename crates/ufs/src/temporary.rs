@@ -53,7 +53,12 @@ mod tests {
         let (one, other) = (temporary_name(), temporary_name());
         assert_ne!(one, other);
         assert!(is_temporary(one.as_bytes()) && is_temporary(other.as_bytes()));
-        for name in [".forebay-.part", ".forebay-x.part", &one[1..], &format!("{one}x")] {
+        for name in [
+            ".forebay-.part",
+            ".forebay-x.part",
+            &one[1..],
+            &format!("{one}x"),
+        ] {
             assert!(!is_temporary(name.as_bytes()), "{name}");
         }
         let kept = ObjectPath::parse(format!("d/{one}").as_bytes()).unwrap();

@@ -44,6 +44,10 @@ pub struct Attributes {
     pub size: u64,
     /// Modification time in nanoseconds since 1970.
     pub mtime_ns: i64,
+    /// Time of the last change of anything, in nanoseconds since 1970.
+    pub ctime_ns: i64,
+    /// Time of the last access, as far as it is kept.
+    pub atime_ns: i64,
     /// The lower twelve mode bits.
     pub mode: u32,
     /// Owner.
@@ -80,14 +84,17 @@ impl Attributes {
             None => (mode, defaults.uid, defaults.gid),
         };
         let is_directory = meta.kind == NodeKind::Directory;
+        let time_ns = match meta.tag.mtime_ns {
+            0 if is_directory => started_ns,
+            time => time,
+        };
         Attributes {
             ino,
             kind: meta.kind,
             size: if is_directory { 0 } else { meta.tag.size },
-            mtime_ns: match meta.tag.mtime_ns {
-                0 if is_directory => started_ns,
-                time => time,
-            },
+            mtime_ns: time_ns,
+            ctime_ns: time_ns,
+            atime_ns: time_ns,
             mode: mode & 0o7777,
             uid,
             gid,

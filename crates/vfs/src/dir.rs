@@ -6,13 +6,15 @@
 //! leading to them, then what the storage has, less what mount points hide. The cookie of an entry
 //! is its position, so a reader can go back to any.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use types::{Error, ErrorKind, NodeKind, ObjectMeta, Result};
+use types::{Error, ErrorKind, Name, NodeKind, ObjectMeta, Result};
 use worker::{Learnt, ListEntry, Listing};
 
+use crate::bindings::Bound;
 use crate::handles::HandleId;
 use crate::ino::{Ino, InoHasher};
 use crate::lookup::Entry;
@@ -44,6 +46,8 @@ pub(crate) struct DirHandle {
     parent: Ino,
     hasher: InoHasher,
     listing: Listing,
+    /// Names that this node wrote or renamed, with the numbers they keep.
+    bound: BTreeMap<Name, Bound>,
     /// When the storage told the listing.
     learnt: Instant,
     /// When it was asked for.
@@ -190,8 +194,11 @@ impl Vfs {
                     (dir.table.directory_ino(place), NodeKind::Directory, name)
                 }
                 Item::Listed(entry) => {
-                    let state = dir.hasher.child(&dir.node.place.path, &entry.name);
-                    let ino = state.finish(entry.meta.kind, &entry.meta.tag);
+                    let bound = dir.bound.get(&entry.name).map(|bound| bound.ino);
+                    let ino = bound.unwrap_or_else(|| {
+                        let state = dir.hasher.child(&dir.node.place.path, &entry.name);
+                        state.finish(entry.meta.kind, &entry.meta.tag)
+                    });
                     (ino, entry.meta.kind, entry.name.as_bytes())
                 }
                 Item::Hidden => continue,
@@ -221,7 +228,7 @@ impl Vfs {
             }
             _ => {
                 let entry = dir.listing.get(position - 2 - points.len())?;
-                let hides = |(name, _): &(types::Name, _)| name.cmp(&entry.name);
+                let hides = |(name, _): &(Name, _)| name.cmp(&entry.name);
                 let hidden = !points.is_empty() && points.binary_search_by(hides).is_ok();
                 Some(if hidden {
                     Item::Hidden
@@ -238,6 +245,7 @@ impl Vfs {
             ino,
             place: self.mount_table().root().clone(),
             meta: ObjectMeta::implied_directory(),
+            cell: Arc::default(),
         };
         let attributes = match self.namespace.get(ino) {
             Some(node) => self.attributes_of(&node),
@@ -255,15 +263,39 @@ impl Vfs {
         let node = self.namespace.hold(ino).ok_or_else(|| unknown(ino))?;
         let now = self.clock.now();
         let table = self.mount_table();
+        let bound = self.bindings.in_dir(&node.place);
         Ok(self.dirs.insert(DirHandle {
             parent: table.parent_ino(&node.place),
             hasher: table.hasher(&node.place),
             table,
-            listing: listed.value,
+            listing: self.with_staged(listed.value, &bound),
+            bound,
             age,
             learnt: now.checked_sub(listed.age).unwrap_or(now),
             node,
         }))
+    }
+
+    /// Adds the files that the storage does not have yet.
+    fn with_staged(&self, listing: Listing, bound: &BTreeMap<Name, Bound>) -> Listing {
+        let here = bound.iter().filter(|(_, bound)| bound.is_here);
+        let staged: Vec<_> = here
+            .filter_map(|(name, bound)| {
+                let (name, meta) = (name.clone(), self.namespace.get(bound.ino)?.meta.clone());
+                Some(ListEntry { name, meta })
+            })
+            .collect();
+        if staged.is_empty() {
+            return listing;
+        }
+        let is_staged = |entry: &&ListEntry| {
+            let found = staged.binary_search_by(|staged| staged.name.cmp(&entry.name));
+            found.is_err()
+        };
+        let mut all: Vec<_> = listing.iter().filter(is_staged).cloned().collect();
+        all.extend(staged.iter().cloned());
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all.into()
     }
 
     /// A directory on the way to a mount point exists even where the storage around has none.

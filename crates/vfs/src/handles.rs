@@ -17,16 +17,35 @@ use worker::LocalFile;
 use crate::ino::Ino;
 use crate::mounts::MountIndex;
 use crate::readahead::ReadAhead;
+use crate::written::Cell;
 
 /// The id of an open file or directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HandleId(pub u64);
 
-/// An open file: one object version, from open to release.
+/// An open file: one object version from open to release, or a staged file.
 #[derive(Debug)]
 pub(crate) struct FileHandle {
     pub(crate) ino: Ino,
     pub(crate) mount: MountIndex,
+    /// Has the staged file, once somebody writes.
+    pub(crate) cell: Arc<Cell>,
+    pub(crate) is_writer: bool,
+    /// The version that was opened; none when the file was staged then.
+    pub(crate) reading: Option<Reading>,
+}
+
+impl FileHandle {
+    /// Returns the version that was opened.
+    pub(crate) fn reading(&self) -> Result<&Reading> {
+        let reading = self.reading.as_ref();
+        reading.ok_or_else(|| types::Error::internal("a staged file that is not there"))
+    }
+}
+
+/// An object version that is read.
+#[derive(Debug)]
+pub(crate) struct Reading {
     pub(crate) object: ObjectRef,
     /// Keeps the version in the cache while the file is open, when it is there whole.
     pub(crate) local_file: Option<LocalFile>,

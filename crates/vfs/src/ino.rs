@@ -66,6 +66,15 @@ impl InoHasher {
         state.write(name.as_bytes())
     }
 
+    /// Returns a number for something that was just made at the path: what it is not known by yet.
+    pub(crate) fn fresh(self, count: u64, salt: i64) -> Ino {
+        let state = self
+            .write(b"\0n")
+            .write(&count.to_le_bytes())
+            .write(&salt.to_le_bytes());
+        Ino::from_hash(mix(state.0))
+    }
+
     /// Returns the number of the thing of this kind and version at the path.
     pub(crate) fn finish(self, kind: NodeKind, tag: &VersionTag) -> Ino {
         // A NUL ends the path, which cannot hold one.

@@ -7,9 +7,10 @@
 //! directly. Nothing here spawns a task, waits on a lock across I/O, or knows a kernel or wire type.
 //!
 //! Reading order: [`mounts`] (what hangs where; [`remount`] changes it, and [`sync`] looks at it anew), [`namespace`] (inode numbers and reference
-//! counts), [`lookup`], [`open`], [`read`] with [`readahead`], and [`dir`].
+//! counts), [`lookup`], [`open`], [`read`] with [`readahead`], [`dir`], and [`write`] with [`written`] and [`bindings`].
 
 mod attributes;
+mod bindings;
 mod dir;
 mod errors;
 mod handles;
@@ -26,6 +27,8 @@ mod reply;
 mod stats;
 mod sync;
 mod vfs;
+mod write;
+mod written;
 mod xattr;
 
 pub use attributes::{AttributeDefaults, Attributes};
@@ -40,3 +43,4 @@ pub use reply::{ReadReply, Reply};
 pub use stats::{FsStats, Stats};
 pub use sync::{SyncDone, SyncedPlace};
 pub use vfs::{Settings, Vfs};
+pub use write::{Change, Creator, Waiting, WriteMode};

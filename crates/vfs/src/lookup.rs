@@ -18,6 +18,7 @@ use crate::namespace::Node;
 use crate::promises::Age;
 use crate::reply::Reply;
 use crate::vfs::Vfs;
+use crate::write::same_bytes;
 
 /// What a name stands for. It counts as one reference until it is given to [`Vfs::forget`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,9 @@ impl Vfs {
             Err(error) => return Reply::Ready(Err(error)),
         };
         let (id, freshness) = (spec.id, spec.freshness);
+        if let Some(entry) = self.enter_here(&place) {
+            return Reply::Ready(Ok(entry));
+        }
         let age = self.promises.age();
         if let Some(known) = self.worker.known(id, &place.path, freshness)
             && let Some(answer) = self.answer(age, mount, &place, known)
@@ -133,7 +137,7 @@ impl Vfs {
 
     /// Gives back `count` references of the kernel.
     pub fn forget(&self, ino: Ino, count: u64) {
-        self.namespace.forget(ino, count);
+        self.unbind(self.namespace.forget(ino, count));
     }
 
     /// Returns where a symbolic link points to.
@@ -183,9 +187,54 @@ impl Vfs {
             Freshness::Always if meta.kind == NodeKind::Directory => DIRECTORY_TTL,
             freshness => freshness.left(age).unwrap_or_default(),
         };
+        if let Some(entry) = self.enter_here(&place) {
+            return entry;
+        }
+        let node = match self.bindings.get(&place) {
+            Some(bound) => self.enter_bound(bound.ino, place, meta),
+            None => {
+                let hasher = self.mount_table().hasher(&place);
+                let ino = hasher.finish(meta.kind, &meta.tag);
+                self.namespace.acquire(ino, place, meta)
+            }
+        };
+        self.entry(&node, ttl, age)
+    }
+
+    /// Adds a reference to what is true whatever the storage says.
+    fn enter_here(&self, place: &Place) -> Option<Entry> {
+        let bound = self.bindings.get(place).filter(|bound| bound.is_here)?;
+        let is_named = |node: &Node| node.place == *place;
+        let node = self.namespace.acquire_if(bound.ino, is_named)?;
+        Some(self.entry(&node, self.own_ttl(place), Duration::ZERO))
+    }
+
+    /// Returns how long a kernel may believe a name that this node just made or found staged: others
+    /// may change it in the storage.
+    pub(crate) fn own_ttl(&self, place: &Place) -> Duration {
+        let freshness = self.freshness(place.mount);
+        freshness.left(Duration::ZERO).unwrap_or_default()
+    }
+
+    /// Adds a reference under the number that a place kept, if the storage has the same version.
+    fn enter_bound(&self, ino: Ino, place: Place, meta: ObjectMeta) -> Arc<Node> {
+        let is_same = |node: &Node| {
+            let same = match meta.kind {
+                NodeKind::Directory => true,
+                NodeKind::File | NodeKind::Symlink => same_bytes(&node.meta.tag, &meta.tag),
+            };
+            node.place == place && node.meta.kind == meta.kind && same
+        };
+        if let Some(node) = self.namespace.acquire_if(ino, is_same) {
+            return node;
+        }
+        if self.namespace.get(ino).is_none() {
+            return self.namespace.acquire(ino, place, meta);
+        }
+        self.bindings.remove(&place, ino);
         let hasher = self.mount_table().hasher(&place);
-        let ino = hasher.finish(meta.kind, &meta.tag);
-        self.entry(&self.namespace.acquire(ino, place, meta), ttl, age)
+        let start = hasher.finish(meta.kind, &meta.tag);
+        self.namespace.acquire(start, place, meta)
     }
 
     /// Adds a reference to a mount point or to a directory that leads to one. They stay until the
@@ -200,7 +249,7 @@ impl Vfs {
         self.entry(&node, ttl, Duration::ZERO)
     }
 
-    fn entry(&self, node: &Node, entry_ttl: Duration, age: Duration) -> Entry {
+    pub(crate) fn entry(&self, node: &Node, entry_ttl: Duration, age: Duration) -> Entry {
         Entry {
             ino: node.ino,
             attributes: self.attributes_of(node),

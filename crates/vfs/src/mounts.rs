@@ -17,6 +17,7 @@ use types::{Error, ErrorKind, Freshness, MountId, Name, NodeKind, ObjectPath, Re
 
 use crate::attributes::AttributeDefaults;
 use crate::ino::{Ino, InoHasher};
+use crate::write::WriteMode;
 
 /// One storage and where it hangs in the tree.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct MountSpec {
     pub freshness: Freshness,
     /// Owner and modes of what has none in the storage.
     pub attributes: AttributeDefaults,
+    /// When what is written reaches the storage.
+    pub writes: WriteMode,
 }
 
 /// Index of a mount in every table of a tree.
@@ -232,6 +235,12 @@ impl MountTable {
         self.mounts.iter().position(hangs).map(MountIndex)
     }
 
+    /// Returns a mount of a storage.
+    pub(crate) fn with_id(&self, id: MountId) -> Option<MountIndex> {
+        let is_of = |mount: &Mount| mount.point.is_some() && mount.spec.id == id;
+        self.mounts.iter().position(is_of).map(MountIndex)
+    }
+
     /// Returns the root of the tree.
     pub(crate) fn root(&self) -> &Place {
         &self.points[ROOT.0].place
@@ -351,6 +360,7 @@ mod tests {
             uri: format!("mem://{id}"),
             freshness: Freshness::Immutable,
             attributes: AttributeDefaults::default(),
+            writes: WriteMode::ReadOnly,
         }
     }
 

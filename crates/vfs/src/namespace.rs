@@ -21,14 +21,18 @@ use types::{Name, NodeKind, ObjectMeta, ObjectPath};
 
 use crate::ino::{Ino, same_inode};
 use crate::mounts::{MountIndex, Place};
+use crate::written::Cell;
 
 /// What an inode number stands for. A directory's node is replaced when the storage tells new
-/// attributes, a file's only when that is owner or mode: its bytes never change.
-#[derive(Debug)]
+/// attributes, a file's only when that is owner or mode: its bytes never change. What this node
+/// itself writes, renames and removes changes all of it; its number stays.
+#[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) ino: Ino,
     pub(crate) place: Place,
     pub(crate) meta: ObjectMeta,
+    /// What this node's writers did that the storage does not tell; shared with open handles.
+    pub(crate) cell: Arc<Cell>,
 }
 
 impl Node {
@@ -67,6 +71,7 @@ impl Namespace {
             ino: Ino::ROOT,
             place: root,
             meta: ObjectMeta::implied_directory(),
+            cell: Arc::default(),
         });
         namespace.shard(Ino::ROOT).lock().insert(
             Ino::ROOT,
@@ -89,7 +94,13 @@ impl Namespace {
         loop {
             match self.shard(ino).lock().entry(ino) {
                 Slot::Vacant(slot) => {
-                    let node = Arc::new(Node { ino, place, meta });
+                    let cell = Arc::default();
+                    let node = Arc::new(Node {
+                        ino,
+                        place,
+                        meta,
+                        cell,
+                    });
                     slot.insert(Known {
                         node: Arc::clone(&node),
                         lookups: 1,
@@ -105,7 +116,13 @@ impl Namespace {
                         NodeKind::File | NodeKind::Symlink => known.node.meta.owner != meta.owner,
                     };
                     if has_changed {
-                        known.node = Arc::new(Node { ino, place, meta });
+                        let cell = Arc::clone(&known.node.cell);
+                        known.node = Arc::new(Node {
+                            ino,
+                            place,
+                            meta,
+                            cell,
+                        });
                     }
                     return Arc::clone(&known.node);
                 }
@@ -129,16 +146,133 @@ impl Namespace {
             && known.node.meta.kind == NodeKind::Directory
             && known.node.meta != *meta
         {
-            let (place, meta) = (known.node.place.clone(), meta.clone());
-            known.node = Arc::new(Node { ino, place, meta });
+            let meta = meta.clone();
+            known.node = Arc::new(Node {
+                meta,
+                ..(*known.node).clone()
+            });
         }
     }
 
-    /// Gives back `count` references of the kernel.
-    pub(crate) fn forget(&self, ino: Ino, count: u64) {
+    /// Adds what this node made, under a number that nothing has, with one reference.
+    pub(crate) fn insert(&self, mut ino: Ino, place: Place, meta: ObjectMeta) -> Arc<Node> {
+        loop {
+            if let Slot::Vacant(slot) = self.shard(ino).lock().entry(ino) {
+                let cell = Arc::default();
+                let node = Arc::new(Node {
+                    ino,
+                    place,
+                    meta,
+                    cell,
+                });
+                slot.insert(Known {
+                    node: Arc::clone(&node),
+                    lookups: 1,
+                    handles: 0,
+                });
+                return node;
+            }
+            ino = ino.next_probe();
+        }
+    }
+
+    /// Adds a reference to a number that is in use, if its node is what is wanted.
+    pub(crate) fn acquire_if(
+        &self,
+        ino: Ino,
+        is_wanted: impl FnOnce(&Node) -> bool,
+    ) -> Option<Arc<Node>> {
+        let mut shard = self.shard(ino).lock();
+        let known = shard.get_mut(&ino).filter(|known| is_wanted(&known.node))?;
+        known.lookups += 1;
+        Some(Arc::clone(&known.node))
+    }
+
+    /// Returns the node of a thing if it is in use; `ino` is where to look first.
+    pub(crate) fn find(&self, mut ino: Ino, place: &Place, meta: &ObjectMeta) -> Option<Arc<Node>> {
+        while let Some(node) = self.get(ino) {
+            if node.is(place, meta) {
+                return Some(node);
+            }
+            ino = ino.next_probe();
+        }
+        None
+    }
+
+    /// Changes what a number stands for, if it is in use; returns what it stands for then.
+    pub(crate) fn change(&self, ino: Ino, change: impl FnOnce(&mut Node)) -> Option<Arc<Node>> {
+        let mut shard = self.shard(ino).lock();
+        let known = shard.get_mut(&ino)?;
+        let mut node = (*known.node).clone();
+        change(&mut node);
+        known.node = Arc::new(node);
+        Some(Arc::clone(&known.node))
+    }
+
+    /// Changes what a number stands for and takes a handle away, if that is the only one left and
+    /// `may` agrees.
+    pub(crate) fn change_last(
+        &self,
+        ino: Ino,
+        may: impl FnOnce(&Node) -> bool,
+        change: impl FnOnce(&mut Node),
+    ) -> Option<Arc<Node>> {
+        let mut shard = self.shard(ino).lock();
+        let is_last = |known: &&mut Known| known.handles == 1 && may(&known.node);
+        let known = shard.get_mut(&ino).filter(is_last)?;
+        let mut node = (*known.node).clone();
+        change(&mut node);
+        known.node = Arc::new(node);
+        let node = Arc::clone(&known.node);
+        known.handles = 0;
+        if known.lookups == 0 {
+            shard.remove(&ino);
+        }
+        Some(node)
+    }
+
+    /// Returns how many handles are open on a number.
+    pub(crate) fn handles(&self, ino: Ino) -> u64 {
+        let shard = self.shard(ino).lock();
+        shard.get(&ino).map_or(0, |known| known.handles)
+    }
+
+    /// Gives everything in use below a directory of a mount, and the directory, its place after a
+    /// rename. Returns numbers and new places.
+    pub(crate) fn move_tree(
+        &self,
+        mount: MountIndex,
+        from: &ObjectPath,
+        to: &ObjectPath,
+    ) -> Vec<(Ino, Place)> {
+        let mut moved = Vec::new();
+        for shard in &self.shards {
+            for known in shard.lock().values_mut() {
+                let place = &known.node.place;
+                if place.mount != Some(mount) {
+                    continue;
+                }
+                if let Some(path) = place.path.moved(from, to) {
+                    let place = Place {
+                        mount: Some(mount),
+                        path,
+                    };
+                    moved.push((known.node.ino, place.clone()));
+                    known.node = Arc::new(Node {
+                        place,
+                        ..(*known.node).clone()
+                    });
+                }
+            }
+        }
+        moved
+    }
+
+    /// Gives back `count` references of the kernel. Returns the node when that was the last.
+    pub(crate) fn forget(&self, ino: Ino, count: u64) -> Option<Arc<Node>> {
         self.drop_from(ino, |known| {
             known.lookups = known.lookups.saturating_sub(count)
-        });
+        })
     }
 
     /// Adds an open handle, if the number is in use.
@@ -149,18 +283,19 @@ impl Namespace {
         Some(Arc::clone(&known.node))
     }
 
-    /// Takes an open handle away.
-    pub(crate) fn let_go(&self, ino: Ino) {
-        self.drop_from(ino, |known| known.handles = known.handles.saturating_sub(1));
+    /// Takes an open handle away. Returns the node when nobody knows it any more.
+    pub(crate) fn let_go(&self, ino: Ino) -> Option<Arc<Node>> {
+        self.drop_from(ino, |known| known.handles = known.handles.saturating_sub(1))
     }
 
-    fn drop_from(&self, ino: Ino, change: impl FnOnce(&mut Known)) {
-        if let Slot::Occupied(mut slot) = self.shard(ino).lock().entry(ino) {
-            change(slot.get_mut());
-            if slot.get().lookups == 0 && slot.get().handles == 0 && ino != Ino::ROOT {
-                slot.remove();
-            }
-        }
+    fn drop_from(&self, ino: Ino, change: impl FnOnce(&mut Known)) -> Option<Arc<Node>> {
+        let mut shard = self.shard(ino).lock();
+        let Slot::Occupied(mut slot) = shard.entry(ino) else {
+            return None;
+        };
+        change(slot.get_mut());
+        let is_unknown = slot.get().lookups == 0 && slot.get().handles == 0 && ino != Ino::ROOT;
+        is_unknown.then(|| slot.remove().node)
     }
 
     /// Gives the root another place: what hangs there was added or removed.
@@ -168,7 +303,13 @@ impl Namespace {
         let meta = ObjectMeta::implied_directory();
         let ino = Ino::ROOT;
         if let Some(known) = self.shard(ino).lock().get_mut(&ino) {
-            known.node = Arc::new(Node { ino, place, meta });
+            let cell = Arc::clone(&known.node.cell);
+            known.node = Arc::new(Node {
+                ino,
+                place,
+                meta,
+                cell,
+            });
         }
     }
 

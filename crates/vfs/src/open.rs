@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Opening and releasing files: a handle is one object version until its release.
+//! Opening files for reading: a handle is one object version until its release.
 //!
 //! A small object is fetched whole before the open is answered: one request instead of two round
 //! trips, and the door can then hand the kernel the cache file. A large one is opened without a
@@ -8,14 +8,12 @@
 use std::sync::Arc;
 
 use futures::FutureExt;
-use parking_lot::Mutex;
 use types::{Error, ErrorKind, NodeKind, ObjectRef, Result};
 use worker::LocalFile;
 use worker::settings::WHOLE_MAX;
 
 use crate::handles::{FileHandle, HandleId};
 use crate::ino::Ino;
-use crate::readahead::ReadAhead;
 use crate::reply::Reply;
 use crate::vfs::{Vfs, unknown};
 
@@ -40,6 +38,16 @@ impl Vfs {
     /// `IsADirectory`, `Invalid` for a symbolic link, `Stale` when the version is gone (its name
     /// has to be looked up again); else what the storage said.
     pub fn open(self: &Arc<Self>, ino: Ino) -> Reply<Opened> {
+        if let Ok(node) = self.node(ino)
+            && let Some(written) = node.cell.written()
+        {
+            if written.state().is_lost {
+                // Its name leads to what somebody else made.
+                let error = Error::new(ErrorKind::Stale, "somebody else changed the file");
+                return Reply::Ready(Err(error));
+            }
+            return Reply::Ready(self.opened_written(&node, false));
+        }
         let object = self.node(ino).and_then(|node| match node.meta.kind {
             NodeKind::File => Ok((self.object(&node)?, self.freshness(node.place.mount))),
             NodeKind::Directory => Err(Error::new(ErrorKind::IsADirectory, "open as a file")),
@@ -80,13 +88,6 @@ impl Vfs {
         )
     }
 
-    /// Ends a handle on a file.
-    pub fn release(&self, handle: HandleId) {
-        if let Some(file) = self.files.remove(handle) {
-            self.namespace.let_go(file.ino);
-        }
-    }
-
     fn opened(&self, ino: Ino, object: ObjectRef, local_file: Option<LocalFile>) -> Result<Opened> {
         let node = self.namespace.hold(ino).ok_or_else(|| unknown(ino))?;
         let Some(mount) = node.place.mount else {
@@ -96,13 +97,12 @@ impl Vfs {
         if local_file.is_some() {
             self.counters.served_bytes.add(object.size());
         }
-        let read_ahead = ReadAhead::new(object.size(), self.settings.read_ahead_max.0);
         let handle = self.files.insert(FileHandle {
             ino,
             mount,
-            object,
-            local_file: local_file.clone(),
-            read_ahead: Mutex::new(read_ahead),
+            cell: Arc::clone(&node.cell),
+            is_writer: false,
+            reading: Some(self.reading(object, local_file.clone())),
         });
         Ok(Opened {
             handle,

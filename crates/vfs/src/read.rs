@@ -8,9 +8,11 @@
 use std::sync::Arc;
 
 use futures::FutureExt;
-use types::{ByteRange, Error, ErrorKind, Result};
+use types::{ByteRange, Error, ErrorKind, ObjectRef, Result};
 
-use crate::handles::{FileHandle, HandleId};
+use crate::handles::{FileHandle, HandleId, Reading};
+use crate::ino::Ino;
+use crate::mounts::MountIndex;
 use crate::readahead::Plan;
 use crate::reply::ReadReply;
 use crate::vfs::Vfs;
@@ -32,24 +34,38 @@ impl Vfs {
             Ok(file) => file,
             Err(error) => return ReadReply::Ready(Err(error)),
         };
-        let range = range.clamp(file.object.size());
+        if let Some(written) = file.cell.written() {
+            return self.read_written(file.ino, written, range, buf);
+        }
+        let reading = match file.reading() {
+            Ok(reading) => reading,
+            Err(error) => return ReadReply::Ready(Err(error)),
+        };
+        let range = range.clamp(reading.object.size());
         if range.len == 0 {
             return ReadReply::Ready(Ok(()));
         }
-        if file.local_file.is_none() {
+        if reading.local_file.is_none() {
             self.counters.served_bytes.add(range.len);
         }
-        let plan = plan(&file, range);
-        if self.worker.read_cached(&file.object, range, buf) {
+        let plan = plan(reading, range);
+        if self.worker.read_cached(&reading.object, range, buf) {
             self.counters.read_hits.add(1);
-            self.fetch_ahead(&file, plan.ahead);
+            self.fetch_ahead(file.mount, &reading.object, plan.ahead);
             return ReadReply::Ready(Ok(()));
         }
         self.counters.read_misses.add(1);
-        self.miss(file, range, plan)
+        let object = reading.object.clone();
+        self.miss(file, object, range, plan)
     }
 
-    fn miss(self: &Arc<Self>, file: Arc<FileHandle>, range: ByteRange, plan: Plan) -> ReadReply {
+    fn miss(
+        self: &Arc<Self>,
+        file: Arc<FileHandle>,
+        object: ObjectRef,
+        range: ByteRange,
+        plan: Plan,
+    ) -> ReadReply {
         let table = self.mount_table();
         if let Err(error) = table.live_spec(file.mount, ErrorKind::Stale) {
             self.errors.note(file.ino, &error);
@@ -60,20 +76,31 @@ impl Vfs {
                 .read_ahead_bytes
                 .add(plan.ahead.map_or(0, |ahead| ahead.len));
         } else {
-            self.fetch_ahead(&file, plan.ahead);
+            self.fetch_ahead(file.mount, &object, plan.ahead);
         }
         let asked = self
             .worker
-            .read(file.object.clone(), range, plan.window, self.deadline());
+            .read(object.clone(), range, plan.window, self.deadline());
         let vfs = Arc::clone(self);
         ReadReply::Pending(
             async move {
-                let read = asked.await.and_then(|bytes| {
+                let read = match asked.await {
+                    Err(error) => match vfs.renamed(file.ino, &object) {
+                        // This node renamed the object since it was opened; its bytes are the same.
+                        Some(now) => {
+                            let deadline = vfs.deadline();
+                            vfs.worker.read(now, range, plan.window, deadline).await
+                        }
+                        None => Err(error),
+                    },
+                    read => read,
+                };
+                let read = read.and_then(|bytes| {
                     check_length(range, bytes.len())?;
                     Ok(bytes)
                 });
                 if let Err(error) = &read {
-                    vfs.note_failure(file.ino, &file.object, error);
+                    vfs.note_failure(file.ino, &object, error);
                 }
                 read
             }
@@ -81,24 +108,30 @@ impl Vfs {
         )
     }
 
-    fn fetch_ahead(&self, file: &FileHandle, ahead: Option<ByteRange>) {
+    fn fetch_ahead(&self, mount: MountIndex, object: &ObjectRef, ahead: Option<ByteRange>) {
         if let Some(ahead) = ahead
-            && self.mount_table().is_live(file.mount)
+            && self.mount_table().is_live(mount)
         {
             self.counters.read_ahead_bytes.add(ahead.len);
-            self.worker.read_ahead(&file.object, ahead);
+            self.worker.read_ahead(object, ahead);
         }
+    }
+
+    /// Returns what an open file's object is called now, if that is not what it was called.
+    fn renamed(&self, ino: Ino, object: &ObjectRef) -> Option<ObjectRef> {
+        let now = self.object(&*self.node(ino).ok()?).ok()?;
+        (now.path != object.path && now.size() == object.size()).then_some(now)
     }
 }
 
 /// A file that is cached whole needs nothing ahead.
-fn plan(file: &FileHandle, range: ByteRange) -> Plan {
-    match file.local_file {
+fn plan(reading: &Reading, range: ByteRange) -> Plan {
+    match reading.local_file {
         Some(_) => Plan {
-            window: range.pages().bytes(file.object.size()),
+            window: range.pages().bytes(reading.object.size()),
             ahead: None,
         },
-        None => file.read_ahead.lock().on_read(range),
+        None => reading.read_ahead.lock().on_read(range),
     }
 }
 

@@ -289,6 +289,9 @@ impl Vfs {
     }
 
     pub(crate) fn number_of(&self, table: &MountTable, dir: &Place) -> Option<Ino> {
+        if let Some(bound) = self.bindings.get(dir) {
+            return Some(bound.ino);
+        }
         self.namespace
             .known_directory(table.directory_ino(dir), dir)
     }

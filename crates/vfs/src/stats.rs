@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use worker::Room;
+
 /// A snapshot of what is in use and what was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
@@ -51,13 +53,20 @@ impl FsStats {
     /// Storages have no size that they tell. An exbibyte, all of it free, keeps programs content
     /// that look for room, and disk alarms quiet.
     pub(crate) fn boundless() -> Self {
+        FsStats::of(Room {
+            total: 1 << 60,
+            free: 1 << 60,
+        })
+    }
+
+    /// What is written must fit where it is staged, so that is the room that there is.
+    pub(crate) fn of(room: Room) -> Self {
         const BLOCK: u32 = 4096;
-        const BLOCKS: u64 = (1 << 60) / BLOCK as u64;
         const FILES: u64 = 1 << 40;
         FsStats {
             block_size: BLOCK,
-            blocks: BLOCKS,
-            blocks_free: BLOCKS,
+            blocks: room.total / u64::from(BLOCK),
+            blocks_free: room.free / u64::from(BLOCK),
             files: FILES,
             files_free: FILES,
             name_max: u32::try_from(types::name::NAME_MAX).unwrap_or(u32::MAX),

@@ -3,6 +3,7 @@
 //! no storage.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
@@ -10,6 +11,7 @@ use types::{ByteSize, Clock, Deadline, Error, ErrorKind, Freshness, ObjectRef, R
 use worker::Worker;
 
 use crate::attributes::{AttributeDefaults, Attributes};
+use crate::bindings::Bindings;
 use crate::dir::DirHandle;
 use crate::errors::LastErrors;
 use crate::handles::{FileHandle, Handles};
@@ -18,6 +20,7 @@ use crate::mounts::{MountIndex, MountSpec, MountTable};
 use crate::namespace::{Namespace, Node};
 use crate::promises::Promises;
 use crate::stats::{Counters, FsStats, Stats};
+use crate::write::{Queue, WriteMode};
 
 /// How the namespace behaves.
 #[derive(Debug, Clone)]
@@ -52,10 +55,16 @@ pub struct Vfs {
     pub(crate) errors: LastErrors,
     pub(crate) counters: Counters,
     pub(crate) promises: Promises,
+    /// Names that are written or renamed here.
+    pub(crate) bindings: Bindings,
+    /// Staged files that wait to be stored.
+    pub(crate) queue: Queue,
+    /// Numbers given to files that were made here.
+    pub(crate) numbers: AtomicU64,
     pub(crate) worker: Arc<Worker>,
     pub(crate) clock: Arc<dyn Clock>,
     /// The time of directories that have none of their own.
-    started_ns: i64,
+    pub(crate) started_ns: i64,
 }
 
 impl Vfs {
@@ -83,6 +92,9 @@ impl Vfs {
             errors: LastErrors::default(),
             counters: Counters::default(),
             promises: Promises::default(),
+            bindings: Bindings::default(),
+            queue: Queue::default(),
+            numbers: AtomicU64::new(0),
             worker,
             clock,
             started_ns: i64::try_from(started.as_nanos()).unwrap_or(i64::MAX),
@@ -122,7 +134,12 @@ impl Vfs {
 
     /// Returns what `statfs` shows.
     pub fn stat_fs(&self) -> FsStats {
-        FsStats::boundless()
+        let table = self.mount_table();
+        let takes_writes = table.live().any(|spec| spec.writes != WriteMode::ReadOnly);
+        match self.worker.room().filter(|_| takes_writes) {
+            Some(room) => FsStats::of(room),
+            None => FsStats::boundless(),
+        }
     }
 
     /// Returns a snapshot of what is in use and what was done.
@@ -164,11 +181,23 @@ impl Vfs {
     }
 
     pub(crate) fn attributes_of(&self, node: &Node) -> Attributes {
+        if let Some(written) = node.cell.written() {
+            return written.attributes(node.ino);
+        }
         let of = |defaults| Attributes::new(node.ino, &node.meta, defaults, self.started_ns);
-        match node.place.mount {
+        let mut shown = match node.place.mount {
             Some(mount) => of(&self.mounts.read().spec(mount).attributes),
             None => of(&self.settings.attributes),
+        };
+        if node.cell.touched_ns() > shown.mtime_ns {
+            shown.mtime_ns = node.cell.touched_ns();
+            shown.ctime_ns = shown.mtime_ns;
         }
+        if node.cell.kept.get().is_some() {
+            // Open still, and without a name.
+            shown.nlink = 0;
+        }
+        shown
     }
 
     /// `age` is that of the knowledge behind a directory's attributes.

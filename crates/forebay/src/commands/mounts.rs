@@ -203,6 +203,9 @@ fn change(flags: &StorageArgs) -> Result<wire::MountChange> {
         credentials: (!credentials.is_empty()).then(|| credentials.references().clone()),
         freshness: flags.freshness.map(values::show_freshness),
         read_only: flags.read_only.then_some(true),
+        write_mode: flags
+            .write_mode
+            .map(|mode| values::show_write_mode(mode).to_owned()),
         uid: flags.uid,
         gid: flags.gid,
         file_mode: flags.file_mode,

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Handle, Runtime};
 use types::{ByteSize, Clock, Freshness, ObjectPath, SystemClock};
 use ufs::UnderStorage;
-use vfs::{AttributeDefaults, MountSpec, Vfs};
+use vfs::{AttributeDefaults, MountSpec, Vfs, WriteMode};
 use worker::Worker;
 
 /// How long any condition may take to come true on a busy machine.
@@ -80,6 +80,7 @@ impl Rig {
             threads: 4,
             passthrough: true,
             allow_other: false,
+            read_only: true,
             read_ahead: ByteSize(1 << 20),
             fs_name: String::from("file:///source,with_a_comma"),
         };
@@ -222,6 +223,7 @@ fn rooms(storage: Arc<dyn UnderStorage>, dir: &Path, runtime: &Handle) -> Arc<Vf
         uri,
         freshness: Freshness::MaxAge(Duration::from_secs(60)),
         attributes: AttributeDefaults::default(),
+        writes: WriteMode::ReadOnly,
     };
     Vfs::new(vfs::Settings::default(), vec![spec], worker, clock).unwrap()
 }

@@ -10,10 +10,20 @@ use crate::rig::Rig;
 
 #[test]
 fn every_change_is_refused_as_on_a_read_only_file_system() {
-    let rig = Rig::new(|dir| {
-        std::fs::create_dir(dir.join("dir")).unwrap();
-        std::fs::write(dir.join("file"), b"content").unwrap();
-    });
+    // By the kernel, and by us where only this mount of the tree is read-only.
+    for kernel_refuses in [true, false] {
+        let rig = Rig::with(
+            |settings| settings.read_only = kernel_refuses,
+            |dir| {
+                std::fs::create_dir(dir.join("dir")).unwrap();
+                std::fs::write(dir.join("file"), b"content").unwrap();
+            },
+        );
+        refuses_every_change(&rig);
+    }
+}
+
+fn refuses_every_change(rig: &Rig) {
     let (file, new) = (rig.path("file"), rig.path("new"));
     let open = |options: &mut std::fs::OpenOptions| options.open(&file).map(drop);
     let path = |path: &std::path::Path| CString::new(path.as_os_str().as_bytes()).unwrap();

@@ -18,3 +18,4 @@ mod reading;
 mod refusals;
 mod sync;
 mod tools;
+mod writing;

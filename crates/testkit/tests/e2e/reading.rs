@@ -217,7 +217,7 @@ fn every_write_is_answered_with_read_only_file_system() {
     for storage in Storage::each() {
         storage.put("dir/file", 1, 1000);
         let sandbox = Sandbox::new(&storage);
-        let mount = sandbox.mount(&storage).start();
+        let mount = sandbox.mount(&storage).switch("--read-only").start();
         let (file, new) = (mount.path("dir/file"), mount.path("dir/new"));
         let mode = fs::Permissions::from_mode(0o600);
         let name = new.to_str().unwrap().to_owned();

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A file that this node is writing: its staged bytes, and what the storage is to know of them.
+//!
+//! It lives from the first open for writing until its last handle is closed and the storage has
+//! all of it. All handles of the inode read and write the same staged file meanwhile, also those
+//! that were open before.
+//!
+//! Locks: `gate` is shared by who changes bytes and taken alone by who stores them, so that an
+//! object is never a mixture; it may be held across I/O. `state` is a leaf, held for assignments.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use tokio::sync::RwLock;
+use types::meta::Owner;
+use types::{NodeKind, ObjectRef};
+use worker::{Expect, FileAttributes, LocalFile, StagedFile};
+
+use crate::attributes::Attributes;
+use crate::ino::Ino;
+
+/// What the handles of one inode share.
+#[derive(Debug, Default)]
+pub(crate) struct Cell {
+    written: OnceLock<Arc<Written>>,
+    /// The cache file of an object that was removed while it was open.
+    pub(crate) kept: OnceLock<LocalFile>,
+    /// When this node last changed the names in a directory.
+    touched_ns: AtomicI64,
+}
+
+impl Cell {
+    /// Returns the staged file, once there is one.
+    pub(crate) fn written(&self) -> Option<&Arc<Written>> {
+        self.written.get()
+    }
+
+    /// Sets the staged file unless there is one, and returns which it is.
+    pub(crate) fn set(&self, written: Written) -> &Arc<Written> {
+        self.written.get_or_init(|| Arc::new(written))
+    }
+
+    pub(crate) fn touch(&self, now_ns: i64) {
+        self.touched_ns.store(now_ns, Ordering::Relaxed);
+    }
+
+    pub(crate) fn touched_ns(&self) -> i64 {
+        self.touched_ns.load(Ordering::Relaxed)
+    }
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) file: Arc<StagedFile>,
+    /// The version whose bytes show through.
+    pub(crate) base: Option<ObjectRef>,
+    pub(crate) gate: Arc<RwLock<()>>,
+    state: Mutex<State>,
+}
+
+/// What is to be stored, and what is.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) owner: Owner,
+    pub(crate) times: Times,
+    /// Counts changes of bytes and attributes.
+    pub(crate) changes: u64,
+    /// How many of them the storage has.
+    pub(crate) stored: u64,
+    /// How many of them are noted durably on the local disk.
+    pub(crate) sealed: u64,
+    /// What the storage must have at the path when it is next stored there.
+    pub(crate) expect: Expect,
+    /// Whether a name leads here; not after it was removed.
+    pub(crate) is_named: bool,
+    /// Somebody else changed the object: what is written from here on has no place.
+    pub(crate) is_lost: bool,
+}
+
+/// Times in nanoseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Times {
+    pub(crate) modified: i64,
+    pub(crate) changed: i64,
+    pub(crate) accessed: i64,
+}
+
+impl Times {
+    pub(crate) fn all(now_ns: i64) -> Self {
+        Times {
+            modified: now_ns,
+            changed: now_ns,
+            accessed: now_ns,
+        }
+    }
+}
+
+impl Written {
+    pub(crate) fn new(
+        file: Arc<StagedFile>,
+        base: Option<ObjectRef>,
+        owner: Owner,
+        times: Times,
+        expect: Expect,
+    ) -> Self {
+        Written {
+            file,
+            base,
+            gate: Arc::default(),
+            state: Mutex::new(State {
+                owner,
+                times,
+                changes: 0,
+                stored: 0,
+                sealed: 0,
+                expect,
+                is_named: true,
+                is_lost: false,
+            }),
+        }
+    }
+
+    /// Looks at the state.
+    pub(crate) fn state(&self) -> State {
+        self.state.lock().clone()
+    }
+
+    /// Changes the state.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock())
+    }
+
+    /// Takes note that bytes changed.
+    pub(crate) fn touch(&self, now_ns: i64) {
+        let mut state = self.state.lock();
+        state.changes += 1;
+        state.times.modified = now_ns;
+        state.times.changed = now_ns;
+    }
+
+    /// Returns whether the storage lacks something.
+    pub(crate) fn is_dirty(&self) -> bool {
+        let state = self.state.lock();
+        (state.is_named || state.is_lost) && state.changes != state.stored
+    }
+
+    /// Returns whether a promise lacks something: that it lasts on the local disk.
+    pub(crate) fn is_unsealed(&self) -> bool {
+        let state = self.state.lock();
+        state.is_named && state.changes != state.sealed && state.changes != state.stored
+    }
+
+    /// Returns what is kept beside the bytes.
+    pub(crate) fn file_attributes(&self) -> FileAttributes {
+        let state = self.state.lock();
+        FileAttributes {
+            owner: Some(state.owner),
+            mtime_ns: Some(state.times.modified),
+        }
+    }
+
+    /// Returns what `stat` shows.
+    pub(crate) fn attributes(&self, ino: Ino) -> Attributes {
+        let state = self.state.lock();
+        Attributes {
+            ino,
+            kind: NodeKind::File,
+            size: self.file.len(),
+            mtime_ns: state.times.modified,
+            ctime_ns: state.times.changed,
+            atime_ns: state.times.accessed,
+            mode: state.owner.mode & 0o7777,
+            uid: state.owner.uid,
+            gid: state.owner.gid,
+            nlink: u32::from(state.is_named),
+        }
+    }
+}
