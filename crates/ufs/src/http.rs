@@ -5,10 +5,11 @@
 //! requests with their counts and a first look at each answer (`transport`, `range`), what goes
 //! wrong and what to do about it (`fault`), limits, deadlines and retries (`session`), bodies that
 //! are checked and resumed (`body`), and object stores with keys and pages (`objects`, `listing`),
-//! which are written through `keys`, `kept`, `writing` and `upload`.
+//! which are written through `keys`, `kept`, `change`, `writing` and `upload`.
 //! A driver adds its addresses, its headers and its words, and is small.
 
 mod body;
+mod change;
 mod credentials;
 mod endpoint;
 mod fault;

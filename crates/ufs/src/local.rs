@@ -11,11 +11,13 @@
 //! that no read will find (`version`). What remains: writes through a shared mapping move the
 //! change time only at the first write after a sync.
 //!
-//! Writes become whole files by a rename (`write`, `upload`).
+//! Writes become whole files by a rename (`write`, `upload`, `draft`).
 //!
 //! File I/O runs on the runtime's blocking threads, at most `max_connections` at once.
 
+mod attributes;
 mod beneath;
+mod draft;
 mod list;
 mod upload;
 mod version;

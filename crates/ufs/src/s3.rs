@@ -55,6 +55,8 @@ struct S3 {
     bucket: Option<String>,
     /// The latest answer to bytes repeated their checksum.
     repeats_checksums: AtomicBool,
+    /// The storage compares the tag of a condition of a write with its own letter by letter.
+    wants_bare_tags: AtomicBool,
 }
 
 impl S3 {
@@ -98,6 +100,7 @@ impl S3 {
             address: config.address,
             bucket: (!location.is_all()).then(|| location.bucket.clone()),
             repeats_checksums: AtomicBool::new(false),
+            wants_bare_tags: AtomicBool::new(false),
         })
     }
 

@@ -140,6 +140,11 @@ impl Fault {
         self.kind() == ErrorKind::Stale
     }
 
+    /// Returns whether sending the request again is of no use.
+    pub(super) fn is_final(&self) -> bool {
+        !matches!(self.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
+    }
+
     /// Returns whether the request may have been done all the same.
     pub(super) fn leaves_doubt(&self) -> bool {
         match self {

@@ -13,9 +13,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use types::{Deadline, Error, ErrorKind, ObjectMeta, Result};
 
+use super::change::{Change, change, check_before, describe, keys, own};
 use super::keys::{Draft, Part, Parted, Step, Stored};
 use super::objects::ObjectStore;
-use super::writing::{Change, change, check_before, describe, keys, own};
 use crate::retry::Retry;
 use crate::{Expect, Upload};
 

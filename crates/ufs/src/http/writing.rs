@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The writing side of object stores: one request where one is enough, sent again where it may help.
+//! The writing side of object stores: one request where one is enough.
 //!
-//! What is decided here, for all drivers: a request whose answer was lost is sent again, and when
-//! that meets something, a look tells whether it is its own success, by the mark of the write
-//! (`kept`) or by the tag of what was copied. A condition that the storage does not check with the
-//! request is checked by a look right before. An object `name/` without bytes marks a directory.
+//! How each is sent, sent again and checked is in `change`; objects in parts are in `upload`. An
+//! object `name/` without bytes marks a directory.
 
 use std::time::Duration;
 
@@ -16,13 +14,13 @@ use types::{
     ByteRange, Deadline, Error, ErrorKind, NodeKind, ObjectMeta, ObjectPath, Result, VersionTag,
 };
 
+use super::Outcome;
+use super::change::{Change, change, check_before, describe, keys, own, stored, wall_ns};
 use super::fault::Fault;
 use super::kept::Kept;
-use super::keys::{Copying, Draft, KeyWriter, Parted, Seen, Step, Stored, Unfinished, holds};
+use super::keys::{Copying, Draft, Parted, Seen, Step, Stored, Unfinished, holds};
 use super::objects::{Below, Bucket, ObjectStore, marked_directory};
-use super::session::before;
 use super::upload::{self, ObjectUpload};
-use super::{Outcome, Session};
 use crate::retry::Retry;
 use crate::{Abilities, Expect, FileAttributes, UnderStorage, UnderWriter, Upload};
 
@@ -30,131 +28,6 @@ use crate::{Abilities, Expect, FileAttributes, UnderStorage, UnderWriter, Upload
 const COPY_PART: u64 = 512 << 20;
 /// How many parts of a copy are under way at once.
 const COPY_PARTS_AT_ONCE: usize = 4;
-
-/// A change of one key, as its tries need to know it.
-pub(super) struct Change<'a> {
-    /// The operation, for messages.
-    pub(super) what: &'a str,
-    pub(super) key: &'a str,
-    pub(super) deadline: Deadline,
-}
-
-/// Sends a change until it is done, cannot be done, or the deadline comes. `mine` tells from a look
-/// whether an earlier try, whose answer was lost, has done it.
-pub(super) async fn change<S: ObjectStore, T, F>(
-    store: &S,
-    change: &Change<'_>,
-    send: impl Fn() -> F + Send + Sync,
-    mine: impl Fn(Option<Seen>) -> Option<T> + Send + Sync,
-) -> Result<T>
-where
-    F: Future<Output = Outcome<T>> + Send,
-{
-    let session = store.session();
-    let mut retry = Retry::new(change.deadline);
-    let mut in_doubt = false;
-    loop {
-        let limited = async {
-            let _connection = session.connection().await;
-            send().await
-        };
-        let fault = match before(retry.deadline(), limited).await {
-            Ok(done) => return Ok(done),
-            Err(fault) => fault,
-        };
-        if in_doubt && !fault.leaves_doubt() {
-            let look = || keys(store).look(change.key);
-            let seen = session.until_done(change.what, &mut retry, look).await?;
-            if let Some(done) = mine(seen) {
-                return Ok(done);
-            }
-        }
-        in_doubt |= fault.leaves_doubt();
-        session.pause(change.what, &mut retry, fault).await?;
-    }
-}
-
-/// Returns the requests that change the store.
-pub(super) fn keys<S: ObjectStore>(store: &S) -> &dyn KeyWriter {
-    let keys = store.writer();
-    keys.expect("a bucket gives a writer only when its store has one")
-}
-
-/// Checks by a look what the storage does not check together with the request.
-pub(super) async fn check_before(
-    keys: &dyn KeyWriter,
-    step: Step,
-    key: &str,
-    expect: &Expect,
-) -> Outcome<()> {
-    let can_be_sent = match expect {
-        Expect::Anything => return Ok(()),
-        Expect::Absent => true,
-        Expect::Version(tag) => has_strong_tag(tag),
-    };
-    if keys.checks(step) && can_be_sent {
-        return Ok(());
-    }
-    holds(expect, keys.look(key).await?.as_ref())
-}
-
-fn has_strong_tag(tag: &VersionTag) -> bool {
-    let etag = tag.etag.as_deref();
-    etag.is_some_and(|etag| !etag.starts_with("W/"))
-}
-
-/// Tells whether a look found what a draft has become.
-pub(super) fn own(draft: &Draft, seen: Option<Seen>) -> Option<Stored> {
-    let seen = seen.filter(|seen| seen.kept.mark.is_some() && seen.kept.mark == draft.kept.mark)?;
-    Some(stored(seen))
-}
-
-fn stored(seen: Seen) -> Stored {
-    Stored {
-        etag: seen.tag.etag,
-        mtime_ns: Some(seen.tag.mtime_ns),
-    }
-}
-
-/// Returns what a look would tell of an object that was just stored; looks when the storage did not
-/// tell its tag.
-pub(super) async fn describe<S: ObjectStore>(
-    store: &S,
-    change: &Change<'_>,
-    draft: &Draft,
-    stored: Stored,
-    size: u64,
-) -> Result<ObjectMeta> {
-    let session = store.session();
-    let Kept { attributes, .. } = &draft.kept;
-    let tag = match stored.etag {
-        None => {
-            let mut retry = Retry::new(change.deadline);
-            let look = || keys(store).look(change.key);
-            let seen = session.until_done(change.what, &mut retry, look).await?;
-            let gone = || Error::new(ErrorKind::Stale, "the object is gone").context(change.what);
-            seen.ok_or_else(gone)?.tag
-        }
-        etag => VersionTag {
-            etag,
-            mtime_ns: attributes
-                .mtime_ns
-                .or(stored.mtime_ns)
-                .unwrap_or_else(|| wall_ns(session)),
-            size,
-        },
-    };
-    Ok(ObjectMeta {
-        kind: NodeKind::File,
-        tag,
-        owner: attributes.owner,
-    })
-}
-
-fn wall_ns(session: &Session) -> i64 {
-    let since = session.clock.wall().duration_since(std::time::UNIX_EPOCH);
-    i64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
-}
 
 #[async_trait]
 impl<S: ObjectStore> UnderWriter for Bucket<S> {

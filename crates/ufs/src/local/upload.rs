@@ -9,7 +9,7 @@ use bytes::Bytes;
 use types::{Deadline, Error, ErrorKind, ObjectMeta, ObjectPath, Result};
 
 use super::Inner;
-use super::write::{Draft, write_at, write_error};
+use super::draft::{Draft, write_at, write_error};
 use crate::counters::count;
 use crate::{Expect, FileAttributes, Upload};
 

@@ -10,27 +10,25 @@
 //! in place within the same tick of the clock: waiting for the tick would cost each write 20 ms.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, OFlags};
 use rustix::io::Errno;
-use types::meta::Owner;
 use types::{Deadline, Error, ErrorKind, Name, ObjectMeta, ObjectPath, Result, VersionTag};
 
+use super::attributes::{Chown, set_all, set_by_handle, set_of_link};
+use super::draft::{DIRECTORY_MODE, Draft, is_the_root, look, os, sync, write_at, write_error};
 use super::upload::LocalUpload;
 use super::version::{meta_of_own, tag_of};
 use super::{Inner, Local, check_version, io_error, open_version};
 use crate::counters::count;
-use crate::temporary::{check_name, is_temporary, temporary_name};
+use crate::temporary::{check_name, is_temporary};
 use crate::{Abilities, Expect, FileAttributes, UnderWriter, Upload};
 
-/// What a new file or directory may be used for, less the daemon's mask, when nobody says.
-const FILE_MODE: Mode = Mode::from_bits_retain(0o666);
-const DIRECTORY_MODE: Mode = Mode::from_bits_retain(0o777);
 /// As much as a kernel copies with one call.
 const COPY_PIECE: usize = 1 << 30;
 /// What is copied by hand where the kernel does not.
@@ -230,11 +228,11 @@ impl UnderWriter for Local {
         let set = move |inner: &Inner| {
             let file = inner.open(&path, OFlags::PATH)?;
             let stat = rustix::fs::fstat(&file).map_err(|errno| io_error("stat", errno))?;
-            let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
-            if kind != rustix::fs::FileType::Directory && tag_of(&stat) != tag {
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            if kind != FileType::Directory && tag_of(&stat) != tag {
                 return Err(Error::new(ErrorKind::Stale, "the file changed"));
             }
-            if kind == rustix::fs::FileType::Symlink {
+            if kind == FileType::Symlink {
                 set_of_link(&file, &attributes, Chown::Always)?;
             } else {
                 set_by_handle(&file, &attributes)?;
@@ -281,149 +279,11 @@ impl Inner {
     }
 }
 
-/// A file on its way, under a hidden name. Removed when it is dropped before its end.
-#[derive(Debug)]
-pub(super) struct Draft {
-    dir: OwnedFd,
-    /// None when it has got its name, or is left to be removed later.
-    name: Option<String>,
-    pub(super) file: OwnedFd,
-}
-
-impl Draft {
-    /// Makes an empty one, and the directories that it needs.
-    pub(super) fn new(inner: &Inner, path: &ObjectPath) -> Result<Self> {
-        check_name(path)?;
-        let (parent, _) = path.split().ok_or_else(is_the_root)?;
-        let dir = make_dirs(inner, &parent)?;
-        let name = temporary_name();
-        let flags =
-            OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&dir, name.as_str(), flags, FILE_MODE)
-            .map_err(|errno| write_error("make a file", errno))?;
-        Ok(Draft {
-            dir,
-            name: Some(name),
-            file,
-        })
-    }
-
-    /// Gives it its attributes and its name, and syncs both.
-    pub(super) fn publish(
-        mut self,
-        inner: &Inner,
-        path: &ObjectPath,
-        expect: &Expect,
-        attributes: &FileAttributes,
-    ) -> Result<ObjectMeta> {
-        let (parent, name) = path.split().ok_or_else(is_the_root)?;
-        let to = make_dirs(inner, &parent)?;
-        let old = match inner.open(path, OFlags::PATH) {
-            Ok(old) => Some(old),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        let old = old.as_ref().map(rustix::fs::fstat).transpose();
-        let old = old.map_err(|errno| io_error("stat", errno))?;
-        check_expected(expect, old.as_ref())?;
-        let as_before = || meta_of_own(old.as_ref()?)?.owner;
-        let attributes = FileAttributes {
-            owner: attributes.owner.or_else(as_before),
-            ..*attributes
-        };
-        set_all(&self.file, &attributes, Chown::IfAllowed)?;
-        sync(&self.file)?;
-        let draft = self
-            .name
-            .take()
-            .ok_or_else(|| Error::internal("published twice"))?;
-        let renamed = match expect {
-            Expect::Absent => rename_new(&self.dir, &draft, &to, &name),
-            Expect::Anything | Expect::Version(_) => {
-                rustix::fs::renameat(&self.dir, draft.as_str(), &to, os(&name))
-            }
-        };
-        if let Err(errno) = renamed {
-            self.name = Some(draft);
-            return Err(write_error("rename", errno));
-        }
-        sync(&to)?;
-        look(&self.file)
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        let Some(name) = self.name.take() else {
-            return;
-        };
-        if let Err(errno) = rustix::fs::unlinkat(&self.dir, name.as_str(), AtFlags::empty()) {
-            tracing::debug!(%errno, name, "a file on its way is left for a listing to remove");
-        }
-    }
-}
-
-/// Checks what is there now against what was expected.
-fn check_expected(expect: &Expect, old: Option<&Stat>) -> Result<()> {
-    let stale = |why: &str| Err(Error::new(ErrorKind::Stale, why));
-    match (expect, old) {
-        (Expect::Anything, _) | (Expect::Absent, None) => Ok(()),
-        (Expect::Absent, Some(_)) => Err(taken()),
-        (Expect::Version(_), None) => stale("the file is gone"),
-        (Expect::Version(tag), Some(old)) if tag_of(old) != *tag => stale("the file changed"),
-        (Expect::Version(_), Some(_)) => Ok(()),
-    }
-}
-
-/// Renames a file to a name that nothing has.
-fn rename_new(
-    dir: &OwnedFd,
-    draft: &str,
-    to: &OwnedFd,
-    name: &Name,
-) -> std::result::Result<(), Errno> {
-    match rustix::fs::renameat_with(dir, draft, to, os(name), RenameFlags::NOREPLACE) {
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
-        done => return done,
-    }
-    // NFS and others: a link takes no name that is taken.
-    match rustix::fs::linkat(dir, draft, to, os(name), AtFlags::empty()) {
-        // The answer to a link that was made may be lost, and the client asks again.
-        Err(Errno::EXIST) if links(dir, draft)? == 2 => {}
-        linked => linked?,
-    }
-    rustix::fs::unlinkat(dir, draft, AtFlags::empty())
-}
-
-fn links(dir: &OwnedFd, name: &str) -> std::result::Result<u64, Errno> {
-    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(stat.st_nlink)
-}
-
 /// Opens the directory that a name is in.
 fn parent(inner: &Inner, path: &ObjectPath) -> Result<(OwnedFd, Name)> {
     let (parent, name) = path.split().ok_or_else(is_the_root)?;
     let dir = inner.open(&parent, OFlags::RDONLY | OFlags::DIRECTORY)?;
     Ok((dir, name))
-}
-
-/// Opens a directory, which is made with those above it when it is not there.
-fn make_dirs(inner: &Inner, path: &ObjectPath) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-    let (error, above, name) = match (inner.open(path, flags), path.split()) {
-        (Err(error), Some((above, name))) => (error, above, name),
-        (opened, _) => return opened,
-    };
-    if error.kind() != ErrorKind::NotFound {
-        return Err(error);
-    }
-    let above = make_dirs(inner, &above)?;
-    match rustix::fs::mkdirat(&above, os(&name), DIRECTORY_MODE) {
-        Ok(()) => sync(&above)?,
-        Err(Errno::EXIST) => {}
-        Err(errno) => return Err(write_error("make a directory", errno)),
-    }
-    inner.open(path, flags)
 }
 
 /// Removes the files on their way from a directory that has nothing else.
@@ -443,23 +303,6 @@ fn remove_unfinished(inner: &Inner, path: &ObjectPath) -> Result<()> {
         match rustix::fs::unlinkat(&dir, &name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(write_error("remove", errno)),
-        }
-    }
-    Ok(())
-}
-
-/// Writes all bytes at an offset.
-pub(super) fn write_at(file: &OwnedFd, bytes: &[u8], offset: u64) -> Result<()> {
-    let (mut rest, mut at) = (bytes, offset);
-    while !rest.is_empty() {
-        match rustix::io::pwrite(file, rest, at) {
-            Ok(0) => return Err(write_error("write", Errno::NOSPC)),
-            Ok(written) => {
-                rest = &rest[written..];
-                at += written as u64;
-            }
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(write_error("write", errno)),
         }
     }
     Ok(())
@@ -490,131 +333,6 @@ fn copy_bytes(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     }
 }
 
-/// What to do where the daemon may not give files to others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chown {
-    /// Fail.
-    Always,
-    /// Leave the file to the daemon; the answer tells.
-    IfAllowed,
-}
-
-/// Sets what is given, of a file that is open.
-fn set_all(file: &OwnedFd, attributes: &FileAttributes, chown: Chown) -> Result<()> {
-    if let Some(owner) = attributes.owner {
-        set_owner(file.as_fd(), &owner, chown)?;
-        // Afterwards, since a change of owner takes bits away.
-        let mode = Mode::from_raw_mode(owner.mode & 0o7777);
-        rustix::fs::fchmod(file, mode).map_err(|errno| write_error("change mode", errno))?;
-    }
-    if let Some(mtime_ns) = attributes.mtime_ns {
-        let times = times(mtime_ns);
-        rustix::fs::futimens(file, &times).map_err(|errno| write_error("change time", errno))?;
-    }
-    Ok(())
-}
-
-/// Sets what is given, of a file or directory that is only held, not open.
-fn set_by_handle(file: &OwnedFd, attributes: &FileAttributes) -> Result<()> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    if let Some(owner) = attributes.owner {
-        set_owner(file.as_fd(), &owner, Chown::Always)?;
-        let mode = Mode::from_raw_mode(owner.mode & 0o7777);
-        rustix::fs::chmod(path.as_str(), mode)
-            .map_err(|errno| write_error("change mode", errno))?;
-    }
-    if let Some(mtime_ns) = attributes.mtime_ns {
-        let (times, flags) = (times(mtime_ns), AtFlags::empty());
-        rustix::fs::utimensat(rustix::fs::CWD, path.as_str(), &times, flags)
-            .map_err(|errno| write_error("change time", errno))?;
-    }
-    Ok(())
-}
-
-/// Sets what a symbolic link has: no mode.
-fn set_of_link(link: &OwnedFd, attributes: &FileAttributes, chown: Chown) -> Result<()> {
-    if let Some(owner) = attributes.owner {
-        set_owner(link.as_fd(), &owner, chown)?;
-    }
-    if let Some(mtime_ns) = attributes.mtime_ns {
-        rustix::fs::utimensat(link, "", &times(mtime_ns), AtFlags::EMPTY_PATH)
-            .map_err(|errno| write_error("change time", errno))?;
-    }
-    Ok(())
-}
-
-fn set_owner(file: BorrowedFd<'_>, owner: &Owner, chown: Chown) -> Result<()> {
-    let stat = rustix::fs::fstat(file).map_err(|errno| io_error("stat", errno))?;
-    if (stat.st_uid, stat.st_gid) == (owner.uid, owner.gid) {
-        return Ok(());
-    }
-    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-    match rustix::fs::chownat(file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH) {
-        Err(Errno::PERM) if chown == Chown::IfAllowed => Ok(()),
-        changed => changed.map_err(|errno| write_error("change owner", errno)),
-    }
-}
-
-fn times(mtime_ns: i64) -> Timestamps {
-    const SECOND: i64 = 1_000_000_000;
-    Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: rustix::fs::UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: mtime_ns.div_euclid(SECOND),
-            tv_nsec: mtime_ns.rem_euclid(SECOND),
-        },
-    }
-}
-
-fn look(file: &OwnedFd) -> Result<ObjectMeta> {
-    let stat = rustix::fs::fstat(file).map_err(|errno| io_error("stat", errno))?;
-    meta_of_own(&stat).ok_or_else(|| Error::new(ErrorKind::Invalid, "it is a special file"))
-}
-
-fn sync(file: &OwnedFd) -> Result<()> {
-    match rustix::fs::fsync(file) {
-        // A file system that cannot sync a directory keeps it in order itself.
-        Ok(()) | Err(Errno::INVAL | Errno::ROFS) => Ok(()),
-        Err(errno) => Err(write_error("sync", errno)),
-    }
-}
-
-fn os(name: &Name) -> &OsStr {
-    OsStr::from_bytes(name.as_bytes())
-}
-
 fn is_absent(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-}
-
-fn taken() -> Error {
-    Error::new(ErrorKind::AlreadyExists, "there is something of this name")
-}
-
-fn is_the_root() -> Error {
-    let why = "the root of a storage is a directory and stays";
-    Error::new(ErrorKind::IsADirectory, why)
-}
-
-/// Words an error of the kernel for one who writes.
-pub(super) fn write_error(what: &str, errno: Errno) -> Error {
-    let kind = match errno {
-        Errno::ACCESS | Errno::PERM => {
-            let user = rustix::process::geteuid().as_raw();
-            let why =
-                format!("{what}: user {user}, who runs forebay, may not; give it the permission");
-            return Error::new(ErrorKind::PermissionDenied, why).with_source(errno);
-        }
-        Errno::EXIST => return taken(),
-        Errno::NAMETOOLONG | Errno::INVAL | Errno::ILSEQ => ErrorKind::Invalid,
-        Errno::NOTEMPTY => ErrorKind::NotEmpty,
-        Errno::XDEV | Errno::OPNOTSUPP => ErrorKind::Unsupported,
-        Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::MLINK => ErrorKind::OutOfSpace,
-        Errno::BUSY | Errno::TXTBSY => ErrorKind::Busy,
-        _ => return io_error(what, errno),
-    };
-    Error::new(kind, what).with_source(errno)
 }

@@ -3,7 +3,8 @@
 //!
 //! Conditions are `If-None-Match: *` and `If-Match`. All storages get them; that of a small object
 //! is left to the storage, the others are checked by a look as well, since many storages know them
-//! for PUT only. Bytes go out with their CRC32C, which the answer must repeat; to a storage that
+//! for PUT only. Ceph's gateway compares tags letter by letter: a condition that does not hold, but
+//! by a look should, is sent once more with or without its quotes. Bytes go out with their CRC32C, which the answer must repeat; to a storage that
 //! does not, with `Content-MD5`, which all of them check.
 
 use std::sync::atomic::Ordering;
@@ -92,13 +93,19 @@ impl KeyWriter for S3 {
     }
 
     async fn put(&self, draft: &Draft, bytes: Bytes, expect: &Expect) -> Outcome<Stored> {
-        let request = Request::put(self.place(&draft.key)?);
-        let request = conditions(with_metadata(request, draft), expect);
-        let (answer, _) = self.send_bytes(request, bytes).await?;
-        Ok(Stored {
-            etag: header_text(&answer, http::header::ETAG).and_then(clean_etag),
-            mtime_ns: header_text(&answer, DATE).map(http_time),
-        })
+        let fault = match self.put_once(draft, bytes.clone(), expect).await {
+            Err(Fault::Refused(refusal)) if refusal.status == 412 => Fault::Refused(refusal),
+            put => return put,
+        };
+        let Expect::Version(tag) = expect else {
+            return Err(fault);
+        };
+        match self.look(&draft.key).await? {
+            Some(seen) if seen.tag.etag == tag.etag => {}
+            Some(_) | None => return Err(fault),
+        }
+        self.wants_bare_tags.fetch_xor(true, Ordering::Relaxed);
+        self.put_once(draft, bytes, expect).await
     }
 
     async fn begin(&self, draft: &Draft) -> Outcome<String> {
@@ -127,7 +134,7 @@ impl KeyWriter for S3 {
     async fn complete(&self, upload: &Parted, parts: &[Part], expect: &Expect) -> Outcome<Stored> {
         let url = self.upload_url(&upload.draft.key, &upload.id)?;
         let list = Bytes::from(list_of(parts));
-        let request = conditions(Request::post(url), expect);
+        let request = self.conditions(Request::post(url), expect);
         let request = request.header(CONTENT_TYPE, "application/xml");
         let request = body(request, list)?;
         let root = "CompleteMultipartUploadResult";
@@ -146,7 +153,7 @@ impl KeyWriter for S3 {
     async fn delete(&self, key: &str, expect: &Expect) -> Outcome<()> {
         let request = match expect {
             Expect::Anything | Expect::Absent => Request::delete(self.place(key)?),
-            Expect::Version(_) => conditions(Request::delete(self.place(key)?), expect),
+            Expect::Version(_) => self.conditions(Request::delete(self.place(key)?), expect),
         };
         match self
             .session
@@ -162,7 +169,7 @@ impl KeyWriter for S3 {
 
     async fn copy(&self, copying: &Copying<'_>) -> Outcome<Stored> {
         let request = Request::put(self.place(&copying.to.key)?);
-        let request = conditions(self.with_source(request, copying), copying.expect);
+        let request = self.conditions(self.with_source(request, copying), copying.expect);
         let request = match copying.changes_kept {
             true => {
                 with_metadata(request, copying.to).header("x-amz-metadata-directive", "REPLACE")
@@ -263,6 +270,32 @@ impl S3 {
         }
     }
 
+    async fn put_once(&self, draft: &Draft, bytes: Bytes, expect: &Expect) -> Outcome<Stored> {
+        let request = Request::put(self.place(&draft.key)?);
+        let request = self.conditions(with_metadata(request, draft), expect);
+        let (answer, _) = self.send_bytes(request, bytes).await?;
+        Ok(Stored {
+            etag: header_text(&answer, http::header::ETAG).and_then(clean_etag),
+            mtime_ns: header_text(&answer, DATE).map(http_time),
+        })
+    }
+
+    /// Says what must be so.
+    fn conditions(&self, request: request::Builder, expect: &Expect) -> request::Builder {
+        let tag = match expect {
+            Expect::Anything => return request,
+            Expect::Absent => return request.header(IF_NONE_MATCH, "*"),
+            Expect::Version(tag) => tag,
+        };
+        match (tag.etag.as_deref().and_then(if_match), &tag.etag) {
+            (Some(_), Some(bare)) if self.wants_bare_tags.load(Ordering::Relaxed) => {
+                request.header(IF_MATCH, bare)
+            }
+            (Some(quoted), _) => request.header(IF_MATCH, quoted),
+            (None, _) => request,
+        }
+    }
+
     /// Sends bytes with what proves that they arrived; returns the answer's headers, and the
     /// checksum if the storage knows it.
     async fn send_bytes(
@@ -360,18 +393,6 @@ fn class_of(request: request::Builder, draft: &Draft) -> request::Builder {
     match draft.rest.get("x-amz-storage-class") {
         Some(class) => request.header("x-amz-storage-class", class),
         None => request,
-    }
-}
-
-/// Says what must be so.
-fn conditions(request: request::Builder, expect: &Expect) -> request::Builder {
-    match expect {
-        Expect::Anything => request,
-        Expect::Absent => request.header(IF_NONE_MATCH, "*"),
-        Expect::Version(tag) => match tag.etag.as_deref().and_then(if_match) {
-            Some(condition) => request.header(IF_MATCH, condition),
-            None => request,
-        },
     }
 }
 

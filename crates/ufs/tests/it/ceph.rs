@@ -9,7 +9,7 @@ use ufs::conformance::{self, Flat, read, stat};
 use ufs::probe;
 
 use crate::local::Directory;
-use crate::s3_bucket::{Account, Bucket, Keeps};
+use crate::s3_bucket::{self, Account, Bucket, Keeps};
 use crate::wire::open_at;
 
 // One test for one cluster: it takes most of a minute to start and a gigabyte to run.
@@ -24,6 +24,8 @@ async fn a_cluster_keeps_every_promise_through_its_gateway_and_as_files() {
     };
     let gateway = Bucket::new((&ceph).into(), "ceph://bucket/a prefix/of +it/", keeps).await;
     conformance::run(&gateway).await;
+    conformance::write::run(&gateway).await;
+    s3_bucket::gives_up_old_uploads(&gateway).await;
     wrong_keys_are_denied(&ceph).await;
 
     let mounted = ceph.mount(&dir.path().join("mounted")).unwrap();
@@ -34,7 +36,9 @@ async fn a_cluster_keeps_every_promise_through_its_gateway_and_as_files() {
     let storage = open_at("cephfs:///files", &[("mounted_at", at)])
         .await
         .unwrap();
-    conformance::run(&Directory::of(root, storage)).await;
+    let directory = Directory::of(root, storage);
+    conformance::run(&directory).await;
+    conformance::write::run(&directory).await;
 }
 
 async fn wrong_keys_are_denied(ceph: &Ceph) {

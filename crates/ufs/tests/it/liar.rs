@@ -21,6 +21,7 @@ pub(crate) struct Asked {
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Asked {
@@ -222,14 +223,18 @@ async fn answer(
     let head = String::from_utf8(head).unwrap();
     let mut lines = head.lines();
     let mut first = lines.next().unwrap().split(' ');
-    let asked = Asked {
+    let mut asked = Asked {
         method: first.next().unwrap().into(),
         target: first.next().unwrap().into(),
         headers: lines
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.into()))
             .collect(),
+        body: Vec::new(),
     };
+    let length = asked.header("content-length").parse().unwrap_or(0);
+    asked.body.resize(length, 0);
+    stream.read_exact(&mut asked.body).await.ok()?;
     let told = {
         let mut record = record.lock().unwrap();
         record.push(asked.clone());

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tempfile::TempDir;
-use types::{ByteRange, Clock, ErrorKind, NodeKind, ObjectPath, SystemClock};
-use ufs::UnderStorage;
+use types::{ByteRange, Clock, ErrorKind, ManualClock, NodeKind, ObjectPath, SystemClock};
 use ufs::conformance::{self, Fixture, list, read, stat};
+use ufs::{Expect, FileAttributes, Settings, UnderStorage, open};
 
 use crate::wire::open_at;
 
@@ -98,6 +99,70 @@ async fn a_local_directory_keeps_every_promise() {
 #[tokio::test]
 async fn a_local_directory_keeps_every_promise_of_writing() {
     conformance::write::run(&Directory::new().await).await;
+}
+
+#[tokio::test]
+async fn files_on_their_way_do_not_show_and_are_removed_when_their_writer_died() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let settings = Settings {
+        uri: dir.path().to_str().unwrap().into(),
+        options: Default::default(),
+        request_timeout: Duration::from_secs(10),
+        max_connections: 4,
+    };
+    let storage = open(&settings, Arc::clone(&clock) as _).await.unwrap();
+    let in_directory = || std::fs::read_dir(dir.path()).unwrap().count();
+    let kept_name = ".forebay-0123456789abcdef0123456789abcdef.part";
+    for name in [kept_name, ".forebay-notes.part"] {
+        std::fs::write(dir.path().join(name), "x").unwrap();
+    }
+    let shown = async || list(&*storage, b"").await.unwrap().0.len();
+    assert_eq!((shown().await, in_directory()), (1, 2));
+    clock.advance(Duration::from_secs(90_000));
+    assert_eq!((shown().await, in_directory()), (1, 2), "a reader removes");
+    let writer = storage.writer().unwrap();
+    assert_eq!((shown().await, in_directory()), (1, 1));
+    let kept_path = ObjectPath::parse(kept_name.as_bytes()).unwrap();
+    let (nothing, anything) = (FileAttributes::default(), Expect::Anything);
+    let deadline = SystemClock.deadline(Duration::from_secs(10));
+    let put = writer.put(
+        &kept_path,
+        Bytes::from_static(b"x"),
+        &anything,
+        &nothing,
+        deadline,
+    );
+    assert_eq!(put.await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn nothing_is_written_through_a_symbolic_link() {
+    let fixture = Directory::new().await;
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("file"), "kept").unwrap();
+    symlink(outside.path(), fixture.at(b"out")).unwrap();
+    symlink(outside.path().join("file"), fixture.at(b"link")).unwrap();
+    let storage = fixture.storage();
+    let writer = storage.writer().unwrap();
+    let (nothing, anything) = (FileAttributes::default(), Expect::Anything);
+    let deadline = SystemClock.deadline(Duration::from_secs(10));
+    let (link, bytes) = (
+        ObjectPath::parse(b"link").unwrap(),
+        Bytes::from_static(b"x"),
+    );
+    for name in ["out/file", "out/new", "out/dir/new"] {
+        let name = ObjectPath::parse(name.as_bytes()).unwrap();
+        let put = writer.put(&name, bytes.clone(), &anything, &nothing, deadline);
+        assert_eq!(put.await.unwrap_err().kind(), ErrorKind::NotADirectory);
+        assert!(writer.create_dir(&name, &nothing, deadline).await.is_err());
+        assert!(writer.rename(&link, &name, deadline).await.is_err());
+    }
+    // The link itself is replaced, not what it leads to.
+    let put = writer.put(&link, bytes, &anything, &nothing, deadline);
+    assert_eq!(put.await.unwrap().kind, NodeKind::File);
+    assert_eq!(std::fs::read(outside.path().join("file")).unwrap(), b"kept");
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
 }
 
 #[tokio::test]

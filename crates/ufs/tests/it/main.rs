@@ -25,6 +25,7 @@ mod s3_bucket;
 mod s3_faults;
 mod s3_names;
 mod s3_trust;
+mod s3_writes;
 mod web;
 mod webhdfs;
 mod webhdfs_faults;

@@ -45,6 +45,11 @@ async fn a_prefix_of_a_bucket_keeps_every_promise_of_writing() {
 }
 
 #[tokio::test]
+async fn uploads_that_never_ended_are_given_up() {
+    s3_bucket::gives_up_old_uploads(&bucket("a prefix").await).await;
+}
+
+#[tokio::test]
 async fn every_request_on_the_wire_is_counted() {
     let bucket = bucket("").await;
     counts_every_request(&bucket, &bucket.relay).await;

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use reqsign_aws_v4::{Credential, RequestSigner, StaticCredentialProvider};
 use reqsign_core::{Context, Signer};
 use tempfile::TempDir;
 use testkit::rigs::{Ceph, Minio, Relay, VersityGw};
 use types::{ByteRange, Clock, ErrorKind, ObjectPath, SystemClock};
 use ufs::conformance::{Fixture, Flat, list, read, stat};
-use ufs::{UnderStorage, probe};
+use ufs::{FileAttributes, UnderStorage, probe};
 
 use crate::wire::{encode_path, open_at, plain_client};
 
@@ -193,6 +194,34 @@ impl Fixture for Bucket {
     fn flat_names(&self) -> &[Flat] {
         self.keeps.flat_names
     }
+}
+
+pub(crate) async fn gives_up_old_uploads(bucket: &Bucket) {
+    let writer = bucket.storage.writer().unwrap();
+    let deadline = || SystemClock.deadline(Duration::from_secs(30));
+    let path = ObjectPath::parse(b"left/behind").unwrap();
+    let (size, nothing) = (writer.abilities().part_min, FileAttributes::default());
+    // What other tests left here.
+    writer.clean(Duration::ZERO, deadline()).await.unwrap();
+    for _ in 0..2 {
+        let upload = writer.begin(&path, size, &nothing, deadline()).await;
+        let part = Bytes::from_static(b"part");
+        upload.unwrap().part(1, part, deadline()).await.unwrap();
+    }
+    let day = Duration::from_secs(86_400);
+    let young = writer.clean(day, deadline()).await.unwrap();
+    assert_eq!(young, 0);
+    // A storage tells only the second in which an upload was begun.
+    let all = async {
+        let mut given_up = 0;
+        while given_up < 2 {
+            given_up += writer.clean(Duration::ZERO, deadline()).await.unwrap();
+        }
+    };
+    let patience = Duration::from_secs(10);
+    tokio::time::timeout(patience, all).await.unwrap();
+    let again = writer.clean(Duration::ZERO, deadline()).await.unwrap();
+    assert_eq!(again, 0);
 }
 
 pub(crate) async fn says_what_is_wrong_with_a_mount(bucket: &Bucket) {
