@@ -69,6 +69,12 @@ impl Files {
         self.open_file(id, OFlags::RDWR)
     }
 
+    /// Returns what `stat` says of a file by its name.
+    pub(crate) fn stat(&self, id: VersionId) -> io::Result<Stat> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        plain(rustix::fs::statat(&self.data, name(id), flags)?)
+    }
+
     /// Makes an empty file, in place of one that the index does not know.
     pub(crate) fn create(&self, id: VersionId) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
@@ -190,7 +196,10 @@ fn parse_name(name: &[u8]) -> Option<VersionId> {
 
 /// Returns what `fstat` says; a thing that is not a plain file is an error.
 pub(crate) fn stat(file: &File) -> io::Result<Stat> {
-    let stat = rustix::fs::fstat(file)?;
+    plain(rustix::fs::fstat(file)?)
+}
+
+fn plain(stat: Stat) -> io::Result<Stat> {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Ok(stat),
         _ => Err(io::ErrorKind::NotFound.into()),

@@ -14,6 +14,7 @@ use types::{PageRange, VersionId, page_count};
 
 use crate::evict::Tick;
 use crate::files::{Stamp, prefix};
+use crate::keepsakes::Kept;
 use crate::pages::PageSet;
 use crate::space::{Lease, OBJECT_OVERHEAD, page_charge};
 
@@ -30,6 +31,8 @@ pub(crate) struct Entry {
     pub(crate) unchecked: PageSet,
     /// An open file, if it is one of the few that are kept open.
     pub(crate) file: Option<Arc<File>>,
+    /// What a door left here, if the object is one of those that may have such a thing.
+    pub(crate) kept: Option<Box<Kept>>,
     pub(crate) lease: Weak<Lease>,
     /// When it was last used, for the eviction policy, and in seconds since the store was opened.
     pub(crate) last_use: Tick,
@@ -48,6 +51,7 @@ impl Entry {
             present: PageSet::empty(pages),
             unchecked: PageSet::empty(pages),
             file: None,
+            kept: None,
             lease: Weak::new(),
             last_use: 0,
             last_use_seconds: 0,
@@ -209,6 +213,6 @@ mod tests {
     #[test]
     fn an_entry_is_compact() {
         // With the key and the load of the table 150 to 300 bytes an object.
-        assert!(size_of::<Entry>() <= 104, "{}", size_of::<Entry>());
+        assert!(size_of::<Entry>() <= 112, "{}", size_of::<Entry>());
     }
 }

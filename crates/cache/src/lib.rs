@@ -36,6 +36,7 @@ mod dir;
 mod evict;
 mod files;
 mod index;
+mod keepsakes;
 pub mod kv;
 mod pages;
 mod record;
@@ -43,4 +44,5 @@ mod space;
 pub mod staged;
 mod store;
 
+pub use keepsakes::Keepsake;
 pub use store::{LocalFile, Settings, Stats, Store};

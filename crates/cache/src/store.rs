@@ -2,9 +2,10 @@
 //! The page store of one directory.
 //!
 //! Here: what others call, opening and closing, and what all parts share. `read.rs` is the hit path
-//! and the check of what is in doubt, `fill.rs` writes and makes room, `recover.rs` loads the index
-//! and tidies the directory, `background.rs` is the thread, `map.rs` and
-//! `reserve.rs` are what shares the capacity, `adopt.rs` takes in files without a fetch.
+//! and the check of what is in doubt, `local.rs` gives whole objects out as files, `fill.rs` writes
+//! and makes room, `recover.rs` loads the index and tidies the directory, `background.rs` is the
+//! thread, `map.rs` and `reserve.rs` are what shares the capacity, `adopt.rs` takes in files without
+//! a fetch.
 //!
 //! A broken cache is a miss: no read here fails. A directory whose disk fails is retired: all reads
 //! miss and all fills are refused until the store is opened again.
@@ -14,13 +15,13 @@
 mod adopt;
 mod background;
 mod fill;
+mod local;
 mod map;
 mod read;
 mod recover;
 mod reserve;
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -33,10 +34,13 @@ use crate::dir::Directory;
 use crate::evict::{Policy, Tick};
 use crate::files::Files;
 use crate::index::Index;
+use crate::keepsakes::Keepsakes;
 use crate::kv::Kv;
 use crate::record::Runs;
-use crate::space::{Lease, Space};
+use crate::space::Space;
 use background::Background;
+
+pub use local::LocalFile;
 
 /// Below this a cache is of no use: the index and a few large objects need as much.
 const CAPACITY_MIN: u64 = 64 << 20;
@@ -88,16 +92,6 @@ pub struct Store {
     background: Background,
 }
 
-/// A cached object as a file of its own: complete and checked. While a clone of it lives the object
-/// is not evicted. The file must only be read.
-#[derive(Debug, Clone)]
-pub struct LocalFile {
-    /// The file, open for reading.
-    pub file: Arc<File>,
-    #[allow(dead_code, reason = "held for its drop")]
-    lease: Arc<Lease>,
-}
-
 #[derive(Debug)]
 struct Inner {
     capacity: u64,
@@ -113,6 +107,7 @@ struct Inner {
     policy: Mutex<Policy>,
     /// Objects whose files are kept open, oldest first.
     open_files: Mutex<VecDeque<(VersionId, u64)>>,
+    keepsakes: Keepsakes,
     runs: Runs,
     next_birth: AtomicU64,
     /// Uses of objects so far: the clock of the eviction policy.

@@ -9,13 +9,15 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use fuser::{BackingId, Errno, FileHandle, FopenFlags, ReplyCreate, ReplyOpen};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use types::{Clock, Error, ErrorKind, Result};
-use vfs::{Entry, Ino, Opened, Reply, Vfs};
+use vfs::{Entry, Ino, LocalFile, Opened, Reply, Vfs};
 
 use crate::convert;
 use crate::errno;
@@ -29,9 +31,19 @@ use crate::writers::Writers;
 /// A cache file that the kernel reads itself. Fields drop in order: the id before the file.
 #[derive(Debug)]
 pub(crate) struct Backing {
-    id: BackingId,
+    known: Known,
     /// Keeps the cache file from being evicted: the kernel holds its blocks anyway.
-    _opened: Opened,
+    file: LocalFile,
+}
+
+/// What the kernel knows a cache file by. Between two uses it is left with the cached object, which
+/// takes it along when it is evicted: a warm open then costs neither an open nor a call of the
+/// kernel, and the kernel keeps the inode of the cache file in its memory.
+#[derive(Debug)]
+struct Known {
+    id: BackingId,
+    /// Whose kernel connection the id is of.
+    door: Arc<()>,
 }
 
 /// The state of one mount.
@@ -42,6 +54,9 @@ pub(crate) struct Door {
     pub(crate) writers: Writers,
     pub(crate) requests: Requests,
     pub(crate) errors: Errors,
+    /// Cache files that were handed to the kernel.
+    pub(crate) handed: AtomicU64,
+    identity: Arc<()>,
     runtime: Handle,
     tasks: TaskTracker,
     ended: CancellationToken,
@@ -55,6 +70,8 @@ impl Door {
             writers: Writers::default(),
             requests: Requests::default(),
             errors: Errors::new(clock),
+            handed: AtomicU64::new(0),
+            identity: Arc::default(),
             runtime,
             tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
@@ -183,14 +200,11 @@ impl Door {
         let (handle, keep_cache) = (FileHandle(opened.handle.0), opened.keep_cache);
         // Nothing is written through this handle, so its close has nothing to report.
         let flags = FopenFlags::FOPEN_NOFLUSH;
-        let whole = opened.local_file.is_some();
-        match self
-            .modes
-            .open(ino, whole.then_some(|| back(&reply, opened)))
-        {
+        let make = opened.local_file.map(|file| || self.back(&reply, file));
+        match self.modes.open(ino, make) {
             Serve::Passthrough(backing) => {
                 // The kernel refuses passthrough together with FOPEN_KEEP_CACHE.
-                reply.opened_passthrough(handle, flags, &backing.id);
+                reply.opened_passthrough(handle, flags, &backing.known.id);
             }
             Serve::Cached if keep_cache => {
                 reply.opened(handle, flags | FopenFlags::FOPEN_KEEP_CACHE);
@@ -199,22 +213,39 @@ impl Door {
         }
     }
 
+    /// Takes note that a handle of `ino` was released.
+    pub(crate) fn released(&self, ino: u64) {
+        // Whoever still answers an open has a part of it too, and then it is not kept.
+        if let Some(Backing { known, file }) = self.modes.release(ino).and_then(Arc::into_inner) {
+            file.leave_keepsake(Box::new(known));
+        }
+    }
+
+    /// Gives the kernel a cache file to read, or finds that it knows it already.
+    fn back(&self, reply: &ReplyOpen, file: LocalFile) -> std::result::Result<Backing, Refusal> {
+        let left = file.take_keepsake().map(|thing| thing.downcast::<Known>());
+        if let Some(Ok(known)) = left
+            && Arc::ptr_eq(&known.door, &self.identity)
+        {
+            let known = *known;
+            return Ok(Backing { known, file });
+        }
+        let opened = file.open().ok_or(Refusal::Now)?;
+        match reply.open_backing(opened.as_fd()) {
+            Ok(id) => {
+                self.handed.fetch_add(1, Relaxed);
+                let door = Arc::clone(&self.identity);
+                let known = Known { id, door };
+                Ok(Backing { known, file })
+            }
+            Err(e) => Err(refusal(&e)),
+        }
+    }
+
     /// Drops the tasks that still wait: the kernel no longer wants their answers.
     pub(crate) fn end(&self) {
         self.ended.cancel();
         self.tasks.close();
-    }
-}
-
-/// Gives the kernel a cache file to read.
-fn back(reply: &ReplyOpen, opened: Opened) -> std::result::Result<Backing, Refusal> {
-    let file = opened.local_file.as_ref().ok_or(Refusal::Now)?;
-    match reply.open_backing(file.file.as_fd()) {
-        Ok(id) => Ok(Backing {
-            id,
-            _opened: opened,
-        }),
-        Err(e) => Err(refusal(&e)),
     }
 }
 

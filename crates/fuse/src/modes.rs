@@ -5,14 +5,15 @@
 //! of the same inode, and to a second backing id of the same inode. So one small state machine per
 //! inode: the first open decides, later opens follow it whatever they could have, and only the last
 //! RELEASE (which the kernel sends after the last mapping has gone, and after it has forgotten the
-//! mode itself) ends it. FLUSH means nothing here. A backing id lives from the first open to the
-//! last release: one that is closed as soon as the reply is out fails the open that it was for.
+//! mode itself) ends it. FLUSH means nothing here. A backing id lives at least from the first open to
+//! the last release: one that is closed as soon as the reply is out fails the open that it was for.
 //!
 //! Our count is never below the kernel's: it goes up before the reply and down after the kernel's
 //! own. Whatever order replies of racing opens arrive in, they therefore carry the same mode.
 //!
 //! Pure but for the callback that makes a backing id. That runs under the lock of its shard: it is
-//! one ioctl that does no I/O, and it must not happen twice for an inode. No other lock is taken.
+//! one open and one ioctl of a file that was looked at just before, and it must not happen twice for
+//! an inode. Leaf locks of the cache are taken in it, which call nobody.
 
 use std::collections::HashMap;
 use std::sync::Arc;

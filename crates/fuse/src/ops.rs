@@ -280,7 +280,7 @@ impl Filesystem for Ops {
         let door = self.count(Operation::Release);
         door.writers.released(handle.0);
         door.vfs.release(HandleId(handle.0));
-        drop(door.modes.release(ino.0));
+        door.released(ino.0);
         reply.ok();
     }
 

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
 
@@ -239,6 +240,7 @@ impl Session {
             requests: self.door.requests.snapshot(),
             open_passthrough,
             open_cached,
+            handed: self.door.handed.load(Relaxed),
             passthrough: self.door.modes.passthrough(),
             read_ahead: self.read_ahead,
             errors,

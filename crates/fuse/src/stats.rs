@@ -32,6 +32,8 @@ pub struct Stats {
     pub open_passthrough: u64,
     /// Files open now that are read through the daemon.
     pub open_cached: u64,
+    /// Cache files handed to the kernel since the mount; it is told of each once, not at each open.
+    pub handed: u64,
     /// Whether new opens may be of the first sort.
     pub passthrough: Passthrough,
     /// The kernel's read-ahead, when it let us set it.

@@ -43,4 +43,5 @@ pub use reply::{ReadReply, Reply};
 pub use stats::{FsStats, Stats};
 pub use sync::{SyncDone, SyncedPlace};
 pub use vfs::{Settings, Vfs};
+pub use worker::LocalFile;
 pub use write::{Change, Creator, Waiting, WriteMode};

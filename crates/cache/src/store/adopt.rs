@@ -210,8 +210,9 @@ impl Inner {
             return Err(gone());
         };
         entry.birth = birth;
-        // Not among the files that are kept open any more.
+        // Not among the files that are kept open any more, nor those that something is left with.
         entry.file = None;
+        drop(entry.kept.take());
         let noted = files::stat(&file).map_err(Fault::Write).and_then(|stat| {
             entry.stamp = Stamp::of(&stat);
             let records = self.records_of_moved(from, to, &entry, &chunks);

@@ -469,7 +469,9 @@ impl Inner {
     }
 
     /// Removes file and records of an object that was taken out of the index.
-    fn forget(&self, id: VersionId, entry: Entry) {
+    fn forget(&self, id: VersionId, mut entry: Entry) {
+        // First, because it may be what keeps the blocks of the file.
+        drop(entry.kept.take());
         self.uncount(&entry);
         if !self.remove_file(id, &entry) {
             return;

@@ -12,19 +12,16 @@ use std::sync::atomic::Ordering;
 
 use types::{ByteRange, PAGE_SIZE, PageRange, VersionId};
 
-use super::{Inner, LocalFile};
+use super::Inner;
 use crate::files::{self, Stamp};
 use crate::index::Entry;
 use crate::record::{self, CHUNK_PAGES, Chunk, page_len};
-use crate::space::Lease;
 
 /// Files kept open: enough for what is read at a time, few next to the usual limit of 1024.
 const OPEN_FILES_MAX: usize = 256;
 /// Uses within this time count as one: a pass over a file is many reads. (The correlated reference
 /// period of O'Neil et al., "The LRU-K Page Replacement Algorithm", SIGMOD 1993.)
 const ONE_USE_SECONDS: u32 = 10;
-/// Objects up to this size are checked while the caller waits: about a millisecond.
-const CHECK_ON_THE_SPOT_MAX: u64 = 4 << 20;
 
 /// What the hit path came to.
 enum Outcome {
@@ -35,12 +32,12 @@ enum Outcome {
 }
 
 /// What the index said of an object when it was looked at.
-struct Seen {
-    birth: u64,
-    size: u64,
-    stamp: Stamp,
-    file: Option<Arc<File>>,
-    checked: bool,
+pub(super) struct Seen {
+    pub(super) birth: u64,
+    pub(super) size: u64,
+    pub(super) stamp: Stamp,
+    pub(super) file: Option<Arc<File>>,
+    pub(super) checked: bool,
 }
 
 /// A file as it was found, with the index brought in line.
@@ -100,7 +97,7 @@ impl Inner {
     }
 
     /// Looks an object up and counts the use; none unless it `has` what is wanted.
-    fn look(
+    pub(super) fn look(
         &self,
         id: VersionId,
         has: impl Fn(&Entry) -> bool,
@@ -218,8 +215,12 @@ impl Inner {
         }
         let stamp = Stamp::of(&stat);
         let file = Arc::new(file);
-        // Whatever was open may be another file by now.
-        drop(self.index.with_birth(id, birth, |entry| entry.file.take()));
+        // Whatever was open or is kept may be of another file by now.
+        let outdated = |entry: &mut Entry| {
+            let left = entry.kept.as_mut().and_then(|kept| kept.clear());
+            (entry.file.take(), left)
+        };
+        drop(self.index.with_birth(id, birth, outdated));
         self.keep_open(id, birth, &file);
         if stamp != known {
             self.distrust(id, birth, stamp);
@@ -325,47 +326,6 @@ impl Inner {
         if files::is_disk_fault(error) {
             self.retire("read a cache file", error);
         }
-    }
-
-    pub(super) fn local_file(&self, id: VersionId) -> Option<LocalFile> {
-        if self.is_out_of_service() {
-            return None;
-        }
-        if let Some(found) = self.local_file_believed(id) {
-            return Some(found);
-        }
-        let (whole, size) = self
-            .index
-            .with(id, |entry| (entry.is_whole(), entry.size))?;
-        if !whole {
-            return None;
-        }
-        if size > CHECK_ON_THE_SPOT_MAX {
-            self.queue.ask_for_check(id);
-            return None;
-        }
-        self.check_whole(id, || false);
-        self.local_file_believed(id)
-    }
-
-    fn local_file_believed(&self, id: VersionId) -> Option<LocalFile> {
-        let seen = self.look(id, Entry::is_whole, |entry| entry.unchecked.is_empty())?;
-        if !seen.checked {
-            return None;
-        }
-        let file = self.file_of(id, &seen)?;
-        let stat = files::stat(&file).ok()?;
-        if Stamp::of(&stat) != seen.stamp || u64::try_from(stat.st_size) != Ok(seen.size) {
-            return None;
-        }
-        let lease = self.index.with_birth(id, seen.birth, |entry| {
-            entry.lease.upgrade().unwrap_or_else(|| {
-                let lease = Lease::new(&self.space);
-                entry.lease = Arc::downgrade(&lease);
-                lease
-            })
-        })?;
-        Some(LocalFile { file, lease })
     }
 
     /// Checks all pages in doubt of an object, giving others a chance between them, until `stop`.

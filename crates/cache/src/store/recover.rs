@@ -17,6 +17,7 @@ use crate::dir::Directory;
 use crate::evict::{Item, Look, Policy};
 use crate::files::{Files, Stamp};
 use crate::index::{Entry, Index};
+use crate::keepsakes::{KEEPSAKES_MAX, Keepsakes};
 use crate::kv::{Kv, Limits};
 use crate::record::{self, CHUNK_PAGES, CHUNKS, Chunk, HEADS, Head, RUN_KEY, Runs};
 use crate::space::Space;
@@ -79,6 +80,7 @@ impl Inner {
             granting: Mutex::new(()),
             policy: Mutex::new(Policy::new(settings.capacity.0)),
             open_files: Mutex::new(VecDeque::new()),
+            keepsakes: Keepsakes::new(KEEPSAKES_MAX),
             runs,
             next_birth: AtomicU64::new(u64::from(run) << 32),
             ticks: AtomicU32::new(0),

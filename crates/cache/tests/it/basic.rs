@@ -72,7 +72,7 @@ fn a_whole_object_is_handed_out_as_a_file() {
     let store = open(dir.path());
     fill(&store, 1, SIZE);
     let local = store.local_file(id(1)).unwrap();
-    assert_eq!(bytes_of(&local.file), content(1, whole(SIZE)));
+    assert_eq!(bytes_of(&local.open().unwrap()), content(1, whole(SIZE)));
     assert!(store.local_file(id(2)).is_none());
 }
 
@@ -84,7 +84,10 @@ fn an_empty_object_can_be_cached() {
     fill(&store, 1, 0);
     assert!(store.contains_whole(id(1)));
     assert!(hits(&store, 1, whole(0)));
-    assert_eq!(bytes_of(&store.local_file(id(1)).unwrap().file), []);
+    assert_eq!(
+        bytes_of(&store.local_file(id(1)).unwrap().open().unwrap()),
+        []
+    );
     store.close();
     drop(store);
     assert!(open(dir.path()).contains_whole(id(1)));

@@ -64,7 +64,7 @@ fn a_leased_object_is_not_evicted() {
     }
     assert!(store.stats().evictions > 100);
     assert!(hits(&store, 1, whole(MIB)));
-    assert_eq!(bytes_of(&clone.file), content(1, whole(MIB)));
+    assert_eq!(bytes_of(&clone.open().unwrap()), content(1, whole(MIB)));
     drop(clone);
     for n in 200..600 {
         fill(&store, n, MIB);
@@ -101,10 +101,11 @@ fn a_removed_object_takes_room_until_its_lease_ends() {
     let store = open(dir.path());
     fill(&store, 1, 20 * MIB);
     let lease = store.local_file(id(1)).unwrap();
-    let before = store.stats().used;
+    let (file, before) = (lease.open().unwrap(), store.stats().used);
     store.remove(id(1));
     assert!(store.stats().used >= 20 * MIB);
-    assert_eq!(bytes_of(&lease.file), content(1, whole(20 * MIB)));
+    assert!(lease.open().is_none(), "it has no name any more");
+    assert_eq!(bytes_of(&file), content(1, whole(20 * MIB)));
     drop(lease);
     assert!(store.stats().used < before - 19 * MIB);
 }

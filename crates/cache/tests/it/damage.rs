@@ -138,7 +138,7 @@ fn a_file_that_grew_is_thrown_away() {
         assert!(!hits(&store, 1, whole(SIZE)));
         fill(&store, 1, SIZE);
         assert_eq!(
-            bytes_of(&store.local_file(id(1)).unwrap().file).len() as u64,
+            bytes_of(&store.local_file(id(1)).unwrap().open().unwrap()).len() as u64,
             SIZE
         );
     }

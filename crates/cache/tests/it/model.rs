@@ -71,7 +71,8 @@ impl Model {
                 assert_eq!(self.store().contains_whole(id(n)), whole);
                 assert!(local.is_none() || whole);
                 if let Some(local) = local {
-                    assert!(bytes_of(&local.file) == content(n, ByteRange::new(0, size(n))));
+                    let file = local.open().unwrap();
+                    assert!(bytes_of(&file) == content(n, ByteRange::new(0, size(n))));
                 }
             }
             85..88 => {

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is test code, helpers too")]
 
+mod kept;
 mod lifecycle;
 mod passthrough;
 mod people;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fuse::Session;
 use rustix::mm::{MapFlags, ProtFlags};
-use rustix::mount::UnmountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 use tempfile::TempDir;
 use tokio::runtime::{Handle, Runtime};
 use types::{ByteSize, Clock, Freshness, ObjectPath, SystemClock};
@@ -22,12 +22,27 @@ use worker::Worker;
 /// How long any condition may take to come true on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Room for the cache of most tests.
+const CACHE: u64 = 256 << 20;
+
 /// A storage, all rooms over it, and a mount.
 pub(crate) struct Rig {
     pub(crate) session: Session,
     vfs: Arc<Vfs>,
     _runtime: Runtime,
+    _disk: Disk,
     dir: TempDir,
+}
+
+/// A file system of its own below the cache, which goes with it.
+struct Disk(Option<PathBuf>);
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            rustix::mount::unmount(path, UnmountFlags::DETACH).unwrap();
+        }
+    }
 }
 
 impl Rig {
@@ -44,18 +59,7 @@ impl Rig {
     /// The same, with settings of one's own.
     pub(crate) fn with(set: impl FnOnce(&mut fuse::Settings), make: impl FnOnce(&Path)) -> Rig {
         let (runtime, dir) = (runtime(), TempDir::new().unwrap());
-        let source = dir.path().join("source");
-        std::fs::create_dir(&source).unwrap();
-        make(&source);
-        let settings = ufs::Settings {
-            uri: format!("file://{}", source.display()),
-            options: std::collections::BTreeMap::new(),
-            request_timeout: Duration::from_secs(10),
-            max_connections: 16,
-        };
-        let storage = runtime
-            .block_on(ufs::open(&settings, Arc::new(SystemClock)))
-            .unwrap();
+        let storage = local_storage(&runtime, &dir, make);
         Rig::over(storage, runtime, dir, set)
     }
 
@@ -70,11 +74,32 @@ impl Rig {
         dir: TempDir,
         set: impl FnOnce(&mut fuse::Settings),
     ) -> Rig {
+        std::fs::create_dir(dir.path().join("cache")).unwrap();
+        let disk = Disk(None);
+        Rig::served((storage, runtime), (dir, disk), CACHE, set)
+    }
+
+    /// Mounts what `make` puts into the storage over a small cache on a disk of its own.
+    pub(crate) fn with_small_cache(make: impl FnOnce(&Path)) -> Rig {
+        let (runtime, dir) = (runtime(), TempDir::new().unwrap());
+        let storage = local_storage(&runtime, &dir, make);
+        let cache = dir.path().join("cache");
+        std::fs::create_dir(&cache).unwrap();
+        let (none, data) = (MountFlags::empty(), c"size=256m");
+        rustix::mount::mount("cache", &cache, "tmpfs", none, data).unwrap();
+        let disk = Disk(Some(cache));
+        Rig::served((storage, runtime), (dir, disk), 64 << 20, |_| {})
+    }
+
+    fn served(
+        (storage, runtime): (Arc<dyn UnderStorage>, Runtime),
+        (dir, disk): (TempDir, Disk),
+        capacity: u64,
+        set: impl FnOnce(&mut fuse::Settings),
+    ) -> Rig {
         let [mount_point, cache] = ["mount", "cache"].map(|name| dir.path().join(name));
-        for path in [&mount_point, &cache] {
-            std::fs::create_dir(path).unwrap();
-        }
-        let vfs = rooms(storage, &cache, runtime.handle());
+        std::fs::create_dir_all(&mount_point).unwrap();
+        let vfs = rooms(storage, &cache, capacity, runtime.handle());
         let mut settings = fuse::Settings {
             mount_point,
             threads: 4,
@@ -90,8 +115,27 @@ impl Rig {
             session,
             vfs,
             _runtime: runtime,
+            _disk: disk,
             dir,
         }
+    }
+
+    /// Returns the files of the cache.
+    pub(crate) fn cache_files(&self) -> Vec<PathBuf> {
+        let entries = |path: &Path| {
+            let entries = std::fs::read_dir(path).unwrap();
+            entries
+                .map(|entry| entry.unwrap().path())
+                .collect::<Vec<_>>()
+        };
+        let data = self.dir.path().join("cache/data");
+        entries(&data).iter().flat_map(|dir| entries(dir)).collect()
+    }
+
+    /// Returns how many bytes the disk of the cache has in use.
+    pub(crate) fn disk_used(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.dir.path().join("cache")).unwrap();
+        (stat.f_blocks - stat.f_bfree) * stat.f_frsize
     }
 
     /// Gives a file of the storage another version, at once.
@@ -194,16 +238,35 @@ impl Rig {
     }
 }
 
+fn local_storage(
+    runtime: &Runtime,
+    dir: &TempDir,
+    make: impl FnOnce(&Path),
+) -> Arc<dyn UnderStorage> {
+    let source = dir.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    make(&source);
+    let settings = ufs::Settings {
+        uri: format!("file://{}", source.display()),
+        options: std::collections::BTreeMap::new(),
+        request_timeout: Duration::from_secs(10),
+        max_connections: 16,
+    };
+    runtime
+        .block_on(ufs::open(&settings, Arc::new(SystemClock)))
+        .unwrap()
+}
+
 fn runtime() -> Runtime {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(2).enable_all().build().unwrap()
 }
 
-fn rooms(storage: Arc<dyn UnderStorage>, dir: &Path, runtime: &Handle) -> Arc<Vfs> {
+fn rooms(storage: Arc<dyn UnderStorage>, dir: &Path, capacity: u64, runtime: &Handle) -> Arc<Vfs> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let settings = cache::Settings {
         dir: dir.to_owned(),
-        capacity: ByteSize(256 << 20),
+        capacity: ByteSize(capacity),
     };
     let store = cache::Store::open(&settings, Arc::clone(&clock)).unwrap();
     let settings = worker::Settings::default();
