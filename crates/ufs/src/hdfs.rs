@@ -11,18 +11,23 @@
 //! blocks are finished. Each length is a version of its own.
 
 mod fault;
+mod files;
 mod list;
 mod location;
 mod owners;
 mod place;
 mod read;
+mod rpc;
 mod site;
+mod steps;
+mod upload;
 mod version;
 mod wire;
+mod write;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,18 +39,24 @@ use types::{
 };
 
 pub(crate) use self::fault::Fault as HadoopFault;
+pub(crate) use self::files::{
+    Change, Failure, HadoopFiles, Seen, Sink as HadoopSink, Step as HadoopStep, Taken,
+};
 pub(crate) use self::location::HadoopLocation;
 pub(crate) use self::owners::{Named, Owners};
 pub(crate) use self::site::Site;
+pub(crate) use self::steps::sweep;
 pub(crate) use self::version::{GRAIN, LOOKS, is_near, nanoseconds};
 
 use self::fault::Fault;
 use self::place::Place;
+use self::rpc::HASTE_MIN;
 use self::version::{is_young, meta_of, named, same, tag_of, unsettled};
 use self::wire::Wire;
 use crate::counters::count;
 use crate::retry::Retry;
-use crate::{ByteStream, Counters, ListStream, Settings, UnderStorage};
+use crate::temporary::hide;
+use crate::{ByteStream, Counters, ListStream, Settings, UnderStorage, UnderWriter};
 
 /// A name node that takes no connection is asked this often by a check.
 const CONNECTS_OF_CHECK: u32 = 2;
@@ -67,6 +78,9 @@ pub(crate) fn open(
         clock,
         request_timeout: settings.request_timeout,
         connections: Arc::new(Semaphore::new(settings.max_connections.max(1))),
+        block_size: AtomicU64::new(0),
+        haste_ms: AtomicU64::new(u64::try_from(HASTE_MIN.as_millis()).unwrap_or(u64::MAX)),
+        writes: AtomicBool::new(false),
     }))))
 }
 
@@ -82,6 +96,12 @@ struct Inner {
     clock: Arc<dyn Clock>,
     request_timeout: Duration,
     connections: Arc<Semaphore>,
+    /// What the name node makes blocks of; zero until the first file was written.
+    block_size: AtomicU64,
+    /// How long the end of a block may take at least: more after each that took longer.
+    haste_ms: AtomicU64,
+    /// Whether a mount writes, so that what a dead writer left is removed.
+    writes: AtomicBool,
 }
 
 impl Inner {
@@ -214,6 +234,7 @@ impl UnderStorage for Hdfs {
         let inner = &self.0;
         let what = inner.name("look at", path);
         let full = inner.place().location.full(path)?;
+        hide(path).map_err(|error| error.context(&what))?;
         let _connection = inner.connection(&what, deadline).await?;
         let counter = &inner.counters.head;
         let status = inner.status(&what, &full, counter, deadline).await?;
@@ -245,6 +266,11 @@ impl UnderStorage for Hdfs {
         deadline: Deadline,
     ) -> Result<ByteStream> {
         read::stream(Arc::clone(&self.0), path, tag, range, deadline).await
+    }
+
+    fn writer(&self) -> Option<&dyn UnderWriter> {
+        self.0.writes.store(true, Ordering::Relaxed);
+        Some(&self.0)
     }
 
     async fn check(&self, deadline: Deadline) -> Result<()> {
@@ -286,8 +312,14 @@ impl UnderStorage for Hdfs {
 
 impl fmt::Debug for Hdfs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hdfs")
-            .field("identity", &self.0.identity)
+            .field("identity", &self.identity)
             .finish_non_exhaustive()
     }
 }

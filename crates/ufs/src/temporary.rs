@@ -7,7 +7,7 @@
 //! may use such names.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use types::{Error, ErrorKind, ObjectPath, Result};
 
@@ -17,6 +17,13 @@ const DIGITS: usize = 32;
 
 /// How long nobody has changed what was left behind.
 pub(crate) const LEFT_BEHIND: Duration = Duration::from_secs(86_400);
+
+/// Returns whether a file of such a name, changed at this time, was left behind.
+pub(crate) fn is_left_behind(mtime_ns: i64, now: SystemTime) -> bool {
+    let changed = Duration::from_nanos(u64::try_from(mtime_ns).unwrap_or(0));
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(changed) > LEFT_BEHIND
+}
 
 /// Returns a name that nothing has yet.
 pub(crate) fn temporary_name() -> String {
@@ -31,6 +38,17 @@ pub(crate) fn is_temporary(name: &[u8]) -> bool {
         .strip_prefix(START.as_bytes())
         .and_then(|rest| rest.strip_suffix(END.as_bytes()));
     digits.is_some_and(|digits| digits.len() == DIGITS && digits.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// Says of such a name that nothing has it.
+pub(crate) fn hide(path: &ObjectPath) -> Result<()> {
+    match path.split() {
+        Some((_, name)) if is_temporary(name.as_bytes()) => Err(Error::new(
+            ErrorKind::NotFound,
+            "a file on its way is not shown",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses to write under such a name.
@@ -63,6 +81,17 @@ mod tests {
         }
         let kept = ObjectPath::parse(format!("d/{one}").as_bytes()).unwrap();
         assert_eq!(check_name(&kept).unwrap_err().kind(), ErrorKind::Invalid);
-        assert!(check_name(&ObjectPath::root()).is_ok());
+        assert_eq!(hide(&kept).unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(check_name(&ObjectPath::root()).is_ok() && hide(&ObjectPath::root()).is_ok());
+    }
+
+    #[test]
+    fn what_nobody_changed_for_a_day_was_left_behind() {
+        let day = 86_400_000_000_000;
+        let now = UNIX_EPOCH + Duration::from_nanos(2 * day + 1);
+        for (changed, left) in [(day, true), (day + 1, false), (3 * day, false)] {
+            let changed = i64::try_from(changed).unwrap();
+            assert_eq!(is_left_behind(changed, now), left, "{changed}");
+        }
     }
 }

@@ -10,18 +10,19 @@
 mod answer;
 mod list;
 mod place;
+mod write;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream;
-use http::Request;
 use http::header::LOCATION;
+use http::{Method, Request};
 use types::{
     ByteRange, Clock, Deadline, Error, ErrorKind, NodeKind, ObjectMeta, ObjectPath, Result,
     VersionTag,
@@ -32,7 +33,8 @@ use self::place::Place;
 use crate::hdfs::{GRAIN, HadoopLocation, LOOKS, Owners, is_near};
 use crate::http::{Ask, Clients, Fault, Leeway, Outcome, Session, Transport, percent_encode_path};
 use crate::retry::Retry;
-use crate::{ByteStream, Counters, ListStream, Settings, UnderStorage};
+use crate::temporary::hide;
+use crate::{ByteStream, Counters, ListStream, Settings, UnderStorage, UnderWriter};
 
 /// What one request for bytes asks for. Each takes three round trips.
 const PIECE: u64 = 4 << 20;
@@ -60,6 +62,10 @@ struct Web {
     place: Place,
     session: Session,
     owners: Owners,
+    /// Whether the server was seen to keep to what a rename may replace.
+    renames_safely: AtomicBool,
+    /// Whether a mount writes, so that what a dead writer left is removed.
+    writes: AtomicBool,
 }
 
 impl Web {
@@ -86,6 +92,8 @@ impl Web {
             identity: place.identity(),
             place,
             owners: Owners::new(settings, Arc::clone(&clock))?,
+            renames_safely: AtomicBool::new(false),
+            writes: AtomicBool::new(false),
             session: Session::new(endpoints, transport, settings, clock),
         })
     }
@@ -101,17 +109,30 @@ impl Web {
     }
 
     /// Asks a name node; turns to the next one when this one cannot help.
-    async fn ask(&self, ask: Ask, path: &str, operation: &str) -> Outcome<reqwest::Response> {
+    async fn ask(
+        &self,
+        ask: Ask,
+        method: Method,
+        path: &str,
+        operation: &str,
+    ) -> Outcome<reqwest::Response> {
         let (url, index) = self.place.url(path, operation);
         let leeway = Leeway {
-            redirect: ask == Ask::Get,
+            // Those that move bytes are answered by a data node.
+            redirect: ["OPEN", "CREATE", "APPEND"].contains(&name_of(operation)),
             ..Leeway::default()
         };
-        let answer = self
-            .session
-            .transport
-            .send_with(ask, get(&url)?, leeway)
-            .await;
+        let transport = &self.session.transport;
+        let answer = match method {
+            Method::GET => transport.send_with(ask, get(&url)?, leeway).await,
+            method => {
+                let request = Request::builder().method(method).uri(&url);
+                // Without a length some servers wait for bytes.
+                let request = request.body(Bytes::new());
+                let request = request.map_err(|error| Fault::Unfit(error.to_string()))?;
+                transport.send_with(ask, request, leeway).await
+            }
+        };
         answer.inspect_err(|fault| match fault {
             Fault::Unreachable(_) | Fault::Slow(_) => self.place.turn_from(index),
             Fault::Refused(refusal) if refusal.code == "StandbyException" => {
@@ -122,7 +143,7 @@ impl Web {
     }
 
     async fn status(&self, ask: Ask, path: &str) -> Outcome<Status> {
-        let answer = self.ask(ask, path, "GETFILESTATUS").await?;
+        let answer = self.ask(ask, Method::GET, path, "GETFILESTATUS").await?;
         answer::read_status(&self.session.transport.body(answer, STATUS_MAX).await?)
     }
 
@@ -182,7 +203,7 @@ impl Web {
     async fn bytes(&self, path: &str, range: ByteRange) -> Outcome<Bytes> {
         let operation = format!("OPEN&offset={}&length={}", range.offset, range.len);
         let transport = &self.session.transport;
-        let mut answer = self.ask(Ask::Get, path, &operation).await?;
+        let mut answer = self.ask(Ask::Get, Method::GET, path, &operation).await?;
         if answer.status().is_redirection() {
             let url = data_node(&answer, path)?;
             // The name node put into it what the data node must know of who asks.
@@ -223,6 +244,7 @@ impl UnderStorage for WebHdfs {
         let web = &self.0;
         let (what, mut retry) = (web.name("look at", path), Retry::new(deadline));
         let full = web.encoded(path)?;
+        hide(path).map_err(|error| error.context(&what))?;
         let look = || web.status(Ask::Head, &full);
         let status = web.session.until_done(&what, &mut retry, look).await?;
         let absent = || Error::new(ErrorKind::NotFound, "no such file or directory").context(&what);
@@ -253,25 +275,12 @@ impl UnderStorage for WebHdfs {
         range: ByteRange,
         deadline: Deadline,
     ) -> Result<ByteStream> {
-        let what = self.0.name("read", path);
-        if range.end() > tag.size {
-            return Err(Error::internal("the range is not inside the file").context(what));
-        }
-        let reading = Reading {
-            web: Arc::clone(&self.0),
-            what,
-            path: self.0.encoded(path)?,
-            tag: tag.clone(),
-            rest: range,
-            deadline,
-        };
-        Ok(Box::pin(stream::unfold(Some(reading), |reading| async {
-            let mut reading = reading.filter(|reading| reading.rest.len > 0)?;
-            match reading.piece().await {
-                Ok(bytes) => Some((Ok(bytes), Some(reading))),
-                Err(error) => Some((Err(error), None)),
-            }
-        })))
+        read(Arc::clone(&self.0), path, tag, range, deadline)
+    }
+
+    fn writer(&self) -> Option<&dyn UnderWriter> {
+        self.0.writes.store(true, Ordering::Relaxed);
+        Some(&self.0)
     }
 
     async fn check(&self, deadline: Deadline) -> Result<()> {
@@ -291,10 +300,45 @@ impl UnderStorage for WebHdfs {
 
 impl fmt::Debug for WebHdfs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Web {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebHdfs")
-            .field("identity", &self.0.identity)
+            .field("identity", &self.identity)
             .finish_non_exhaustive()
     }
+}
+
+/// Reads a range of a version.
+fn read(
+    web: Arc<Web>,
+    path: &ObjectPath,
+    tag: &VersionTag,
+    range: ByteRange,
+    deadline: Deadline,
+) -> Result<ByteStream> {
+    let what = web.name("read", path);
+    if range.end() > tag.size {
+        return Err(Error::internal("the range is not inside the file").context(what));
+    }
+    let reading = Reading {
+        path: web.encoded(path)?,
+        web,
+        what,
+        tag: tag.clone(),
+        rest: range,
+        deadline,
+    };
+    Ok(Box::pin(stream::unfold(Some(reading), |reading| async {
+        let mut reading = reading.filter(|reading| reading.rest.len > 0)?;
+        match reading.piece().await {
+            Ok(bytes) => Some((Ok(bytes), Some(reading))),
+            Err(error) => Some((Err(error), None)),
+        }
+    })))
 }
 
 /// A read under way.
@@ -343,6 +387,13 @@ fn data_node(answer: &reqwest::Response, path: &str) -> Outcome<reqwest::Url> {
             "the name node points to a data node by '{scheme}', which is not safe"
         ))),
     }
+}
+
+/// Returns the name of an operation, without its parameters.
+fn name_of(operation: &str) -> &str {
+    operation
+        .split_once('&')
+        .map_or(operation, |(name, _)| name)
 }
 
 fn gone(kind: ErrorKind) -> bool {

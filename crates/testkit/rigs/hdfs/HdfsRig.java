@@ -24,6 +24,7 @@ import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.crypto.CryptoProtocolVersion;
 import org.apache.hadoop.fs.CreateFlag;
 import org.apache.hadoop.fs.FSDataOutputStream;
+import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.permission.FsPermission;
 import org.apache.hadoop.ha.HAServiceProtocol.RequestSource;
@@ -283,6 +284,15 @@ public final class HdfsRig {
         return String.valueOf(files.mkdirs(path(first)));
       case "rename":
         files.rename(path(first), path(text(words[2])), org.apache.hadoop.fs.Options.Rename.OVERWRITE);
+        return "";
+      case "names":
+        StringBuilder names = new StringBuilder();
+        for (FileStatus status : files.listStatus(path(first))) {
+          names.append(status.getPath().getName()).append('\n');
+        }
+        return names.toString();
+      case "quota":
+        files.setQuota(path(first), Long.parseLong(text(words[2])), Long.parseLong(text(words[3])));
         return "";
       case "chmod":
         files.setPermission(path(first), new FsPermission(text(words[2])));

@@ -78,6 +78,9 @@ impl Fault {
                 ErrorKind::Corrupt,
                 "bytes of a block do not match their checksum",
             ),
+            HdfsError::AlreadyExists(message) => {
+                Fault::of_exception("FileAlreadyExistsException", &message)
+            }
             HdfsError::IsADirectoryError(_) => {
                 Fault::new(ErrorKind::IsADirectory, "it is a directory")
             }
@@ -114,6 +117,9 @@ impl Fault {
         let message = first_line(message);
         let short = class.rsplit(['.', '$']).next().unwrap_or(class);
         let told = if message.is_empty() { short } else { message };
+        if let Some(fault) = of_change(short, message, told) {
+            return fault;
+        }
         match short {
             "FileNotFoundException" | "InvalidPathException" => {
                 Fault::new(ErrorKind::NotFound, "no such file or directory")
@@ -194,6 +200,52 @@ impl Fault {
         };
         let error = Error::new(self.kind, message).context(what);
         if self.again { error.retryable() } else { error }
+    }
+}
+
+/// Sorts what only a change is refused with.
+fn of_change(short: &str, message: &str, told: &str) -> Option<Fault> {
+    let fault = match short {
+        "FileAlreadyExistsException" => Fault::new(ErrorKind::AlreadyExists, "the name is taken"),
+        "PathIsNotEmptyDirectoryException" => {
+            Fault::new(ErrorKind::NotEmpty, "the directory is not empty")
+        }
+        // Of a rename, which has no exceptions of their own for these.
+        "IOException" if message.contains("directory is not empty") => {
+            Fault::new(ErrorKind::NotEmpty, "the directory is not empty")
+        }
+        "IOException" if message.contains("must both be directories") => Fault::new(
+            ErrorKind::Invalid,
+            "a directory has one of the names, a file the other",
+        ),
+        "IOException" if message.contains("under source") => {
+            Fault::new(ErrorKind::Invalid, "a directory cannot be put into itself")
+        }
+        "DSQuotaExceededException"
+        | "NSQuotaExceededException"
+        | "QuotaByStorageTypeExceededException"
+        | "QuotaExceededException"
+        | "FSLimitException$MaxDirectoryItemsExceededException"
+        | "MaxDirectoryItemsExceededException" => {
+            Fault::new(ErrorKind::OutOfSpace, format!("a quota of HDFS: {told}"))
+        }
+        "PathComponentTooLongException" | "IllegalArgumentException" => {
+            Fault::new(ErrorKind::Invalid, told)
+        }
+        _ if message.contains("could only be written to 0 of") => return Some(of_full(message)),
+        _ => return None,
+    };
+    Some(fault)
+}
+
+/// What a name node says that finds no data node for a block.
+fn of_full(message: &str) -> Fault {
+    match message.contains("There are 0 datanode(s) running") {
+        true => Fault::passing(ErrorKind::Unavailable, "no data node is up"),
+        false => Fault::new(
+            ErrorKind::OutOfSpace,
+            "no data node takes a block: they are full, or failed just now",
+        ),
     }
 }
 

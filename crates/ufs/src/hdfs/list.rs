@@ -6,6 +6,7 @@
 //! once more, a few at a time (`version`).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use hdfs_native::client::{FileStatus, ListStatusIterator};
@@ -13,9 +14,11 @@ use types::{Deadline, Error, ErrorKind, Name, ObjectPath, Result};
 
 use super::Inner;
 use super::fault::Fault;
-use super::version::{self, is_young, meta_of, named, tag_of};
+use super::steps::sweep;
+use super::version::{self, is_young, meta_of, named, nanoseconds, tag_of};
 use crate::counters::count;
 use crate::retry::Retry;
+use crate::temporary::{is_left_behind, is_temporary};
 use crate::{ListEntry, ListPage, ListStream};
 
 /// What a name node tells at once, unless it is set to tell less.
@@ -30,10 +33,13 @@ pub(super) fn stream(inner: Arc<Inner>, dir: ObjectPath) -> ListStream {
         dir,
         last: None,
         iterator: None,
+        left: Vec::new(),
     };
     Box::pin(stream::unfold(Some(start), |listing| async move {
         let mut listing = listing?;
-        match listing.page().await {
+        let page = listing.page().await;
+        listing.sweep().await;
+        match page {
             Ok((page, true)) => Some((Ok(page), Some(listing))),
             Ok((page, false)) => Some((Ok(page), None)),
             Err(error) => Some((Err(error), None)),
@@ -48,6 +54,8 @@ struct Listing {
     /// The last name handed out.
     last: Option<String>,
     iterator: Option<Arc<ListStatusIterator>>,
+    /// Paths of files that writers that died have left.
+    left: Vec<String>,
 }
 
 impl Listing {
@@ -90,13 +98,15 @@ impl Listing {
     }
 
     async fn entries(
-        &self,
+        &mut self,
         statuses: Vec<FileStatus>,
         full: &str,
         deadline: Deadline,
     ) -> Result<ListPage> {
-        let inner = &self.inner;
+        let inner = Arc::clone(&self.inner);
+        let inner = &inner;
         let now = inner.clock.wall();
+        let statuses = self.without_temporary(statuses, full);
         let young = statuses.iter().any(|status| is_young(status, now));
         if young {
             tokio::time::sleep(version::GRAIN).await;
@@ -118,8 +128,7 @@ impl Listing {
         inner.owners.learn(owners.iter()).await?;
         let mut page = ListPage::default();
         for (tag, status) in settled {
-            let name = status.path.strip_prefix(full).unwrap_or(&status.path);
-            match Name::new(name.trim_start_matches('/').as_bytes()) {
+            match Name::new(name_in(full, &status).as_bytes()) {
                 Ok(name) => page.entries.push(ListEntry {
                     name,
                     meta: meta_of(&status, tag, &inner.owners),
@@ -129,6 +138,34 @@ impl Listing {
         }
         Ok(page)
     }
+}
+
+impl Listing {
+    /// Leaves out files on their way, and remembers those that were left behind.
+    fn without_temporary(&mut self, statuses: Vec<FileStatus>, full: &str) -> Vec<FileStatus> {
+        let is_ours = |status: &FileStatus| is_temporary(name_in(full, status).as_bytes());
+        let (ours, shown): (Vec<_>, Vec<_>) = statuses.into_iter().partition(is_ours);
+        let now = self.inner.clock.wall();
+        let old = |status: &FileStatus| is_left_behind(nanoseconds(status.modification_time), now);
+        let left = ours.into_iter().filter(old).map(|status| status.path);
+        self.left.extend(left);
+        shown
+    }
+
+    /// Removes what was left behind, on mounts that write.
+    async fn sweep(&mut self) {
+        let left = std::mem::take(&mut self.left);
+        if self.inner.writes.load(Ordering::Relaxed) && !left.is_empty() {
+            let what = self.inner.name("sweep", &self.dir);
+            sweep(&*self.inner, &what, &left).await;
+        }
+    }
+}
+
+/// Returns the name of a status in its directory.
+fn name_in<'a>(full: &str, status: &'a FileStatus) -> &'a str {
+    let name = status.path.strip_prefix(full).unwrap_or(&status.path);
+    name.trim_start_matches('/')
 }
 
 /// Returns the next names after `last`, and whether there may be more.

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::unistd::{Group, User};
+use nix::unistd::{Gid, Group, Uid, User};
 use types::idmap::{IdMap, NOBODY_HERE};
 use types::meta::Owner;
 use types::{Clock, Error, ErrorKind, Result};
@@ -111,6 +111,49 @@ impl Owners {
         }
     }
 
+    /// Returns the names of a user and of a group where they are not those that a file has;
+    /// `NOBODY_HERE` leaves one as it is.
+    ///
+    /// # Errors
+    /// `Invalid` when there is no name that is shown as such a number.
+    pub(crate) async fn names_that_differ(
+        &self,
+        named: &Named,
+        wanted: Owner,
+    ) -> Result<(Option<String>, Option<String>)> {
+        let now = self.owner(named);
+        let differs =
+            |now: u32, wanted: u32| (wanted != NOBODY_HERE && wanted != now).then_some(wanted);
+        let user = differs(now.uid, wanted.uid);
+        let group = differs(now.gid, wanted.gid);
+        if user.is_none() && group.is_none() {
+            return Ok((None, None));
+        }
+        let map = Arc::clone(&self.map);
+        let ask = move || {
+            let user = user.map(|uid| {
+                let known = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+                let shown = |name: &String| map.users.of_name(name, Some(uid)) == uid;
+                let name = known.map(|user| user.name).filter(shown);
+                name.ok_or(("user", uid))
+            });
+            let group = group.map(|gid| {
+                let known = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
+                let shown = |name: &String| map.groups.of_name(name, Some(gid)) == gid;
+                let name = known.map(|group| group.name).filter(shown);
+                name.ok_or(("group", gid))
+            });
+            Ok((user.transpose()?, group.transpose()?))
+        };
+        let names = tokio::task::spawn_blocking(ask).await;
+        let names = names.map_err(|error| Error::internal(error.to_string()))?;
+        names.map_err(|(kind, number): (&str, u32)| {
+            let why =
+                format!("HDFS takes names, and no {kind} of this machine is shown as {number}");
+            Error::new(ErrorKind::Invalid, why)
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Known, (u32, Instant)>> {
         self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -177,6 +220,19 @@ mod tests {
                 (owner.uid, owner.gid)
             };
             assert_eq!((ids(&root), ids(&alien)), (of_root, of_alien), "{map}");
+            let (uid, gid) = of_root;
+            let differ = async |named, uid, gid| {
+                let wanted = Owner { mode: 0, uid, gid };
+                owners.names_that_differ(named, wanted).await
+            };
+            assert_eq!(differ(&root, uid, gid).await.unwrap(), (None, None));
+            assert_eq!(differ(&root, NOBODY_HERE, gid).await.unwrap(), (None, None));
+            let error = differ(&root, 4_000_000_000, gid).await.unwrap_err();
+            assert!(error.to_string().contains("shown as 4000000000"), "{error}");
+            if map.is_empty() {
+                let (user, group) = differ(&root, 1, 0).await.unwrap();
+                assert!(user.is_some() && group.is_none());
+            }
         }
     }
 }

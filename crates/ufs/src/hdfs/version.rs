@@ -37,6 +37,11 @@ pub(crate) fn nanoseconds(milliseconds: u64) -> i64 {
     i64::try_from(nanoseconds).unwrap_or(i64::MAX)
 }
 
+/// Returns nanoseconds in milliseconds; HDFS has no times before 1970.
+pub(crate) fn milliseconds(nanoseconds: i64) -> u64 {
+    u64::try_from(nanoseconds / 1_000_000).unwrap_or(0)
+}
+
 /// Returns whether two statuses tell the same version.
 pub(super) fn same(one: &FileStatus, other: &FileStatus) -> bool {
     one.isdir == other.isdir && tag_of(one) == tag_of(other)
@@ -124,6 +129,7 @@ mod tests {
     fn times_are_told_in_nanoseconds_and_directories_are_empty() {
         assert_eq!(tag_of(&status(1_500, false)).mtime_ns, 1_500_000_000);
         assert_eq!(tag_of(&status(u64::MAX, false)).mtime_ns, i64::MAX);
+        assert_eq!((milliseconds(1_999_999), milliseconds(-1)), (1, 0));
         assert_eq!(tag_of(&status(1, true)).size, 0);
         assert!(!same(&status(1, false), &status(2, false)));
     }

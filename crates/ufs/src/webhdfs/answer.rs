@@ -144,6 +144,15 @@ pub(super) fn read_status(body: &[u8]) -> Outcome<Status> {
     parse::<One>(body).map(|one| one.file_status)
 }
 
+/// Reads whether something was done.
+pub(super) fn read_boolean(body: &[u8]) -> Outcome<bool> {
+    #[derive(Deserialize)]
+    struct Done {
+        boolean: bool,
+    }
+    parse::<Done>(body).map(|done| done.boolean)
+}
+
 /// Reads a page of a listing.
 pub(super) fn read_batch(body: &[u8]) -> Outcome<Statuses> {
     parse::<Batch>(body).map(|batch| Statuses {

@@ -6,15 +6,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use http::Method;
 use types::{Deadline, Error, ErrorKind, Name, ObjectPath, Result, VersionTag};
 
 use super::Web;
 use super::answer::{self, Status, Statuses};
-use crate::hdfs::GRAIN;
+use crate::hdfs::{GRAIN, nanoseconds, sweep};
 use crate::http::{Ask, Fault, Outcome, percent_encode};
 use crate::retry::Retry;
+use crate::temporary::{is_left_behind, is_temporary};
 use crate::{ListEntry, ListPage, ListStream};
 
 /// A page of 1,000 names of a kilobyte each, all escaped; a whole listing of HttpFS of old.
@@ -28,10 +31,13 @@ pub(super) fn list(web: Arc<Web>, dir: ObjectPath) -> ListStream {
         web,
         dir,
         after: String::new(),
+        left: Vec::new(),
     };
     Box::pin(stream::unfold(Some(listing), |listing| async move {
         let mut listing = listing?;
-        match listing.page().await {
+        let page = listing.page().await;
+        listing.sweep().await;
+        match page {
             Ok((page, true)) => Some((Ok(page), Some(listing))),
             Ok((page, false)) => Some((Ok(page), None)),
             Err(error) => Some((Err(error), None)),
@@ -43,10 +49,10 @@ impl Web {
     /// Asks for a page of names after `after`.
     pub(super) async fn page(&self, ask: Ask, path: &str, after: &str) -> Outcome<Statuses> {
         let operation = format!("LISTSTATUS_BATCH&startAfter={}", percent_encode(after));
-        let answer = match self.ask(ask, path, &operation).await {
+        let answer = match self.ask(ask, Method::GET, path, &operation).await {
             // Of what came before Hadoop 2.9: it does not know the operation.
             Err(Fault::Refused(refusal)) if refusal.code == "IllegalArgumentException" => {
-                let answer = self.ask(ask, path, "LISTSTATUS").await?;
+                let answer = self.ask(ask, Method::GET, path, "LISTSTATUS").await?;
                 let body = self.session.transport.body(answer, LISTING_MAX).await?;
                 return answer::read_listing(&body);
             }
@@ -62,6 +68,8 @@ struct Listing {
     dir: ObjectPath,
     /// The last name that came.
     after: String,
+    /// Paths of files that writers that died have left.
+    left: Vec<String>,
 }
 
 impl Listing {
@@ -89,14 +97,36 @@ impl Listing {
             }
             None => {}
         }
+        let (statuses, left) = self.without_temporary(page.statuses)?;
         let entries = async {
-            let settled = self
-                .settle(page.statuses, &full, &asked_after, deadline)
-                .await?;
+            let settled = self.settle(statuses, &full, &asked_after, deadline).await?;
             self.entries(settled).await
         };
         let page = entries.await.map_err(|error| error.context(what))?;
+        self.left = left;
         Ok((page, more))
+    }
+
+    /// Leaves out files on their way, and tells the paths of those that were left behind.
+    fn without_temporary(&self, statuses: Vec<Status>) -> Result<(Vec<Status>, Vec<String>)> {
+        let directory = self.web.place.location.full(&self.dir)?;
+        let is_ours = |status: &Status| is_temporary(status.path_suffix.as_bytes());
+        let (ours, shown): (Vec<_>, Vec<_>) = statuses.into_iter().partition(is_ours);
+        let now = self.web.session.clock.wall();
+        let old = |status: &&Status| is_left_behind(nanoseconds(status.modification_time), now);
+        let path = |status: &Status| {
+            let name = &status.path_suffix;
+            format!("{}/{name}", directory.trim_end_matches('/'))
+        };
+        Ok((shown, ours.iter().filter(old).map(path).collect()))
+    }
+
+    /// Removes what was left behind, on mounts that write.
+    async fn sweep(&mut self) {
+        let left = std::mem::take(&mut self.left);
+        if self.web.writes.load(Ordering::Relaxed) && !left.is_empty() {
+            sweep(&*self.web, &self.web.name("sweep", &self.dir), &left).await;
+        }
     }
 
     /// Looks at young files again: each, or when they are many all at once, by the same page once

@@ -14,6 +14,7 @@ mod faults;
 mod gcs;
 mod hdfs;
 mod hdfs_kerberos;
+mod hdfs_write;
 mod hub;
 mod huggingface;
 mod liar;
