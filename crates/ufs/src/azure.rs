@@ -2,7 +2,7 @@
 //! The driver of Azure Blob storage, and of Data Lake gen 2 through its blob endpoint.
 //!
 //! Here is what is Azure's own: URIs (`location`), options (`config`), signatures (`credentials`),
-//! pages and refusals (`answer`). Reads carry `If-Match` with the ETag of the version. On accounts
+//! pages and refusals (`answer`), changes (`write`). Reads carry `If-Match` with the ETag of the version. On accounts
 //! with a hierarchical namespace an empty directory is an object with a mark, which is shown as the
 //! directory that it is.
 
@@ -10,19 +10,20 @@ mod answer;
 mod config;
 mod credentials;
 mod location;
+mod write;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::header::{IF_MATCH, RANGE};
+use http::header::{IF_MATCH, LAST_MODIFIED, RANGE};
 use http::{HeaderMap, HeaderName, Request, request};
 use types::{ByteRange, Clock, Result, VersionTag};
 
-use self::config::Config;
+use self::config::{Config, Credentials};
 pub(crate) use self::location::AzureLocation;
 use crate::http::{
-    Ask, Bucket, Clients, Fault, Found, Got, ObjectStore, Outcome, Page, Session, Transport,
-    check_version, clean_etag, header_text, http_time, if_match, percent_encode,
+    Ask, Bucket, Clients, Fault, Found, Got, KeyWriter, ObjectStore, Outcome, Page, Session,
+    Transport, check_version, clean_etag, header_text, http_time, if_match, percent_encode,
     percent_encode_path, range_header, signing_context, whole_length,
 };
 use crate::{Counters, Settings, UnderStorage};
@@ -49,6 +50,8 @@ pub(crate) fn open(
 struct Azure {
     session: Arc<Session>,
     container_url: String,
+    /// What makes an address readable for Azure itself: a shared access signature.
+    source_token: Option<String>,
 }
 
 impl Azure {
@@ -63,6 +66,10 @@ impl Azure {
         let counters = Arc::new(Counters::default());
         let container = location.container.clone();
         let context = signing_context(&clients, Arc::clone(&counters));
+        let source_token = match &config.credentials {
+            Credentials::Sas(token) => Some(token.clone()),
+            _ => None,
+        };
         let transport = Transport {
             client: clients.storage,
             secrets: config.credentials.secrets(),
@@ -77,6 +84,7 @@ impl Azure {
         Ok(Azure {
             session: Arc::new(Session::new(config.endpoint, transport, settings, clock)),
             container_url,
+            source_token,
         })
     }
 
@@ -98,7 +106,13 @@ impl ObjectStore for Azure {
         let request = finish(Request::head(self.url_of(key)))?;
         match self.session.transport.send(Ask::Head, request).await {
             Ok(answer) if is_directory(answer.headers()) => Ok(Some(Found::Directory)),
-            Ok(answer) => tag_of(answer.headers()).map(|tag| Some(Found::Object(tag))),
+            Ok(answer) => {
+                let tag = tag_of(answer.headers())?;
+                Ok(Some(match write::kept(answer.headers()).attributes.owner {
+                    Some(owner) => Found::Owned(tag, owner),
+                    None => Found::Object(tag),
+                }))
+            }
             Err(fault) if fault.absent() => Ok(None),
             Err(fault) => Err(fault),
         }
@@ -143,6 +157,10 @@ impl ObjectStore for Azure {
         check_version(tag, &tag_of(answer.headers())?)?;
         Ok(Got::exactly(answer))
     }
+
+    fn writer(&self) -> Option<&dyn KeyWriter> {
+        Some(self)
+    }
 }
 
 /// Returns whether no blob has such a name: Azure takes a backslash for a slash, so that one object
@@ -158,13 +176,17 @@ fn finish(request: request::Builder) -> Outcome<Request<()>> {
         .map_err(|error| Fault::Unfit(error.to_string()))
 }
 
-/// Returns the version that an answer's headers tell.
+/// Returns the version that an answer's headers tell; its time is the one that is kept beside it,
+/// where there is one.
 fn tag_of(headers: &HeaderMap) -> Outcome<VersionTag> {
     let size = whole_length(headers)
         .ok_or_else(|| Fault::WrongAnswer("a blob without its length".into()))?;
     Ok(VersionTag {
         etag: header_text(headers, http::header::ETAG).and_then(clean_etag),
-        mtime_ns: header_text(headers, http::header::LAST_MODIFIED).map_or(0, http_time),
+        mtime_ns: write::kept(headers)
+            .attributes
+            .mtime_ns
+            .unwrap_or_else(|| header_text(headers, LAST_MODIFIED).map_or(0, http_time)),
         size,
     })
 }

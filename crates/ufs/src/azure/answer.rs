@@ -92,7 +92,10 @@ pub(super) fn read_refusal(
 
 /// Decides what the code means, which says more than the status.
 fn judge(refusal: &mut Refusal) {
-    let of_name = matches!(refusal.code.as_str(), "" | "BlobNotFound" | "PathNotFound");
+    let of_name = matches!(
+        refusal.code.as_str(),
+        "" | "BlobNotFound" | "PathNotFound" | "CannotVerifyCopySource"
+    );
     refusal.absent = refusal.status == 404 && of_name;
     refusal.kind = match refusal.code.as_str() {
         "ServerBusy" => {
@@ -102,6 +105,18 @@ fn judge(refusal: &mut Refusal) {
         "PublicAccessNotPermitted" => ErrorKind::PermissionDenied,
         "ContainerBeingDeleted" => ErrorKind::NotFound,
         "OperationTimedOut" | "InternalError" => ErrorKind::Unavailable,
+        // Blobs that are to be absent have a code of their own.
+        "BlobAlreadyExists" => ErrorKind::Stale,
+        // Another write of the blob came first, and blocks that it did not name are gone.
+        "InvalidBlockList" | "PendingCopyOperation" => ErrorKind::Stale,
+        "Md5Mismatch" => ErrorKind::Unavailable,
+        "BlobImmutableDueToPolicy"
+        | "BlobNotWritable"
+        | "SnapshotsPresent"
+        | "LeaseIdMissing"
+        | "LeaseAlreadyPresent" => ErrorKind::PermissionDenied,
+        "AccountIsDisabled" => ErrorKind::PermissionDenied,
+        "DirectoryIsNotEmpty" => ErrorKind::NotEmpty,
         _ => refusal.kind,
     };
     refusal.renewable = refusal.status == 401
@@ -126,8 +141,12 @@ fn advice(refusal: &Refusal, container: &str) -> Option<String> {
                 .into()
         }
         "AuthorizationPermissionMismatch" => format!(
-            "give this identity the role Storage Blob Data Reader on container '{container}'"
+            "give this identity the role Storage Blob Data Reader, or Contributor to write, on \
+             container '{container}'"
         ),
+        "BlobImmutableDueToPolicy" => "a policy or a legal hold keeps the blob as it is".into(),
+        "SnapshotsPresent" => "the blob has snapshots; remove them first".into(),
+        "LeaseIdMissing" | "LeaseAlreadyPresent" => "somebody holds a lease of the blob".into(),
         "AuthorizationFailure" => format!(
             "check the credentials, that they may list and read container '{container}', and the \
              account's network rules"
@@ -216,6 +235,10 @@ mod tests {
             ),
             (412, "ConditionNotMet", ErrorKind::Stale, false),
             (416, "InvalidRange", ErrorKind::Stale, false),
+            (409, "BlobAlreadyExists", ErrorKind::Stale, false),
+            (400, "InvalidBlockList", ErrorKind::Stale, false),
+            (400, "Md5Mismatch", ErrorKind::Unavailable, false),
+            (409, "LeaseIdMissing", ErrorKind::PermissionDenied, false),
             (503, "ServerBusy", ErrorKind::Unavailable, false),
             (500, "OperationTimedOut", ErrorKind::Unavailable, false),
         ] {

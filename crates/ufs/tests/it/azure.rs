@@ -142,6 +142,16 @@ async fn a_container_keeps_every_promise() {
 }
 
 #[tokio::test]
+async fn a_container_keeps_every_promise_of_writing() {
+    conformance::write::run(&Container::new("").await).await;
+}
+
+#[tokio::test]
+async fn a_prefix_of_a_container_keeps_every_promise_of_writing() {
+    conformance::write::run(&Container::new("a prefix/of +it").await).await;
+}
+
+#[tokio::test]
 async fn a_prefix_of_a_container_keeps_every_promise() {
     conformance::run(&Container::new("a prefix/of +it").await).await;
 }
