@@ -2,25 +2,29 @@
 //! The driver of Google Cloud Storage, over its JSON API.
 //!
 //! Here is what is Google's own: options (`config`), signatures (`credentials`), pages and refusals
-//! (`answer`). A version is a generation: reads carry `ifGenerationMatch`, and an answer of another
+//! (`answer`), changes (`write`). A version is a generation: reads carry `ifGenerationMatch`, and an answer of another
 //! generation is not believed. Objects stored compressed are read as they are stored, because their
 //! length is that of the stored bytes.
 
 mod answer;
 mod config;
 mod credentials;
+mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use http::header::{ACCEPT_ENCODING, RANGE};
 use http::{HeaderMap, HeaderName, Request, request};
 use types::{ByteRange, Clock, Result, VersionTag};
 
+use self::answer::Told;
 use self::config::Config;
 use crate::http::{
-    Ask, Bucket, Clients, Fault, Found, Got, ObjectStore, Outcome, Page, Session, Transport,
-    check_version, header_text, percent_encode, range_header, signing_context, whole_length,
+    Ask, Bucket, Clients, Fault, Found, Got, KeyWriter, ObjectStore, Outcome, Page, Session,
+    Transport, check_version, header_text, percent_encode, range_header, signing_context,
+    whole_length,
 };
 use crate::uri::BucketLocation;
 use crate::{Counters, Settings, UnderStorage};
@@ -30,6 +34,8 @@ const PAGE_BYTES_MAX: usize = 16 << 20;
 /// What is told of one object is some hundred bytes when only these fields are asked for.
 const OBJECT_BYTES_MAX: usize = 64 << 10;
 const OBJECT_FIELDS: &str = "name,size,generation,timeCreated";
+/// What is told of one object; of many it would be too much.
+const TOLD_FIELDS: &str = "name,size,generation,timeCreated,metadata";
 
 /// Opens a bucket. Sends nothing.
 pub(crate) fn open(
@@ -47,8 +53,14 @@ pub(crate) fn open(
 /// The requests of Google Cloud Storage.
 struct Gcs {
     session: Arc<Session>,
+    bucket: String,
+    /// What all keys start with.
+    prefix: String,
     objects_url: String,
+    upload_url: String,
     user_project: Option<String>,
+    /// Whether the mount writes.
+    writes: Arc<AtomicBool>,
 }
 
 impl Gcs {
@@ -62,20 +74,34 @@ impl Gcs {
         let clients = Clients::new(config.ca_bundle.as_deref(), &config.endpoint, connections)?;
         let counters = Arc::new(Counters::default());
         let bucket = location.bucket.clone();
+        let writes = Arc::new(AtomicBool::new(false));
         let context = signing_context(&clients, Arc::clone(&counters));
         let transport = Transport {
             client: clients.storage,
             secrets: config.credentials.secrets(),
-            authorize: credentials::authorize(config.credentials, context, Arc::clone(&clock)),
+            authorize: credentials::authorize(
+                &config.credentials,
+                &context,
+                &clock,
+                Arc::clone(&writes),
+            ),
             refusal: Box::new(move |status, _, body| answer::read_refusal(status, body, &bucket)),
             counters,
             patience: settings.request_timeout,
         };
+        let upload_url = format!(
+            "{}/upload/storage/v1/b/{}/o",
+            config.endpoint, location.bucket
+        );
         let objects_url = format!("{}/storage/v1/b/{}/o", config.endpoint, location.bucket);
         Ok(Gcs {
             session: Arc::new(Session::new(config.endpoint, transport, settings, clock)),
+            bucket: location.bucket.clone(),
+            prefix: location.prefix.clone(),
             objects_url,
+            upload_url,
             user_project: config.user_project,
+            writes,
         })
     }
 
@@ -83,14 +109,29 @@ impl Gcs {
         format!("{}/{}", self.objects_url, percent_encode(key))
     }
 
-    fn finish(&self, request: request::Builder) -> Outcome<Request<()>> {
+    fn finish<T>(&self, request: request::Builder, body: T) -> Outcome<Request<T>> {
         let request = match &self.user_project {
             Some(project) => request.header("x-goog-user-project", project),
             None => request,
         };
         request
-            .body(())
+            .body(body)
             .map_err(|error| Fault::Unfit(error.to_string()))
+    }
+
+    /// Asks what is told of an object; `None` when there is none.
+    async fn describe(&self, ask: Ask, key: &str) -> Outcome<Option<Told>> {
+        let url = format!("{}?fields={TOLD_FIELDS}", self.url_of(key));
+        let request = self.finish(Request::get(url), ())?;
+        let transport = &self.session.transport;
+        match transport.send(ask, request).await {
+            Ok(found) => {
+                let told = transport.body(found, OBJECT_BYTES_MAX).await?;
+                answer::parse_object(&told).map(Some)
+            }
+            Err(fault) if fault.absent() => Ok(None),
+            Err(fault) => Err(fault),
+        }
     }
 }
 
@@ -101,21 +142,11 @@ impl ObjectStore for Gcs {
     }
 
     async fn head(&self, key: &str) -> Outcome<Option<Found>> {
-        let url = format!("{}?fields={OBJECT_FIELDS}", self.url_of(key));
-        let request = self.finish(Request::get(url))?;
-        let transport = &self.session.transport;
-        match transport.send(Ask::Head, request).await {
-            Ok(found) => {
-                let object = answer::parse_object(&transport.body(found, OBJECT_BYTES_MAX).await?)?;
-                Ok(Some(Found::Object(VersionTag {
-                    etag: object.etag,
-                    mtime_ns: object.mtime_ns,
-                    size: object.size,
-                })))
-            }
-            Err(fault) if fault.absent() => Ok(None),
-            Err(fault) => Err(fault),
-        }
+        let told = self.describe(Ask::Head, key).await?;
+        Ok(told.map(|told| match told.kept.attributes.owner {
+            Some(owner) => Found::Owned(told.tag, owner),
+            None => Found::Object(told.tag),
+        }))
     }
 
     async fn page(&self, prefix: &str, token: Option<&str>, limit: Option<u32>) -> Outcome<Page> {
@@ -131,11 +162,16 @@ impl ObjectStore for Gcs {
         if let Some(limit) = limit {
             url.push_str(&format!("&maxResults={limit}"));
         }
-        let request = self.finish(Request::get(url))?;
+        let request = self.finish(Request::get(url), ())?;
         let transport = &self.session.transport;
         let listed = transport.send(Ask::List, request).await;
         let listed = listed.map_err(answer::missing_bucket)?;
-        answer::parse_page(&transport.body(listed, PAGE_BYTES_MAX).await?)
+        let mut page = answer::parse_page(&transport.body(listed, PAGE_BYTES_MAX).await?)?;
+        if prefix == self.prefix {
+            let parts = format!("{prefix}{}", write::PARTS_DIR);
+            page.prefixes.retain(|dir| dir.as_ref() != Some(&parts));
+        }
+        Ok(page)
     }
 
     async fn get(&self, key: &str, tag: &VersionTag, range: ByteRange) -> Outcome<Got> {
@@ -150,10 +186,15 @@ impl ObjectStore for Gcs {
         let request = Request::get(url)
             .header(RANGE, range_header(range))
             .header(ACCEPT_ENCODING, "gzip");
-        let request = self.finish(request)?;
+        let request = self.finish(request, ())?;
         let answer = self.session.transport.send(Ask::Get, request).await?;
         check_version(tag, &tag_of(answer.headers())?)?;
         Ok(Got::exactly(answer))
+    }
+
+    fn writer(&self) -> Option<&dyn KeyWriter> {
+        self.writes.store(true, Ordering::Relaxed);
+        Some(self)
     }
 }
 

@@ -3,9 +3,12 @@
 //!
 //! Pure functions over bytes that may be hostile.
 
-use serde::Deserialize;
+use std::collections::HashMap;
 
-use crate::http::{Fault, Object, Outcome, Page, Refusal, iso_time, printable};
+use serde::Deserialize;
+use types::VersionTag;
+
+use crate::http::{Fault, Kept, Object, Outcome, Page, Refusal, iso_time, printable};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -15,6 +18,16 @@ struct RawObject {
     size: Option<String>,
     generation: Option<String>,
     time_created: Option<String>,
+    #[serde(default)]
+    metadata: HashMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawRewritten {
+    done: bool,
+    rewrite_token: Option<String>,
+    resource: Option<RawObject>,
 }
 
 #[derive(Deserialize)]
@@ -47,11 +60,58 @@ struct RawReason {
     reason: String,
 }
 
+/// What is told of one object.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    /// The version; its time is the one that is kept beside it, where there is one.
+    pub(super) tag: VersionTag,
+    pub(super) kept: Kept,
+    pub(super) created_ns: i64,
+}
+
+/// What came of a request to copy.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Rewritten {
+    /// The copy is whole.
+    Done(Told),
+    /// There is more to do, by a request with this.
+    Begun { next: String },
+}
+
 /// Reads what is told of one object.
-pub(super) fn parse_object(json: &[u8]) -> Outcome<Object> {
-    let raw: RawObject = serde_json::from_slice(json)
-        .map_err(|error| Fault::WrongAnswer(format!("an object with a fault: {error}")))?;
-    object_of(raw)
+pub(super) fn parse_object(json: &[u8]) -> Outcome<Told> {
+    told_of(parse(json, "an object")?)
+}
+
+fn told_of(mut raw: RawObject) -> Outcome<Told> {
+    let metadata = std::mem::take(&mut raw.metadata);
+    let kept = Kept::read(|name| metadata.get(name).map(String::as_str));
+    let object = object_of(raw)?;
+    let tag = VersionTag {
+        etag: object.etag,
+        mtime_ns: kept.attributes.mtime_ns.unwrap_or(object.mtime_ns),
+        size: object.size,
+    };
+    Ok(Told {
+        tag,
+        kept,
+        created_ns: object.mtime_ns,
+    })
+}
+
+/// Reads how far a copy came.
+pub(super) fn parse_rewritten(json: &[u8]) -> Outcome<Rewritten> {
+    let raw: RawRewritten = parse(json, "a copy")?;
+    match (raw.done, raw.resource, raw.rewrite_token) {
+        (true, Some(resource), _) => told_of(resource).map(Rewritten::Done),
+        (false, _, Some(next)) => Ok(Rewritten::Begun { next }),
+        _ => Err(Fault::WrongAnswer("a copy of which nothing is told".into())),
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(json: &'a [u8], what: &str) -> Outcome<T> {
+    serde_json::from_slice(json)
+        .map_err(|error| Fault::WrongAnswer(format!("{what} with a fault: {error}")))
 }
 
 fn object_of(raw: RawObject) -> Outcome<Object> {
@@ -70,8 +130,7 @@ fn object_of(raw: RawObject) -> Outcome<Object> {
 
 /// Reads a page of a listing.
 pub(super) fn parse_page(json: &[u8]) -> Outcome<Page> {
-    let raw: RawPage = serde_json::from_slice(json)
-        .map_err(|error| Fault::WrongAnswer(format!("a listing with a fault: {error}")))?;
+    let raw: RawPage = parse(json, "a listing")?;
     if raw.kind.as_deref() != Some("storage#objects") {
         return Err(Fault::WrongAnswer("something else for a listing".into()));
     }
@@ -114,7 +173,8 @@ pub(super) fn read_refusal(status: u16, body: &[u8], bucket: &str) -> Refusal {
         ),
         401 => Some("check the credentials and whether they have expired".into()),
         403 => Some(format!(
-            "give this account the role Storage Object Viewer on bucket '{bucket}'"
+            "give this account the role Storage Object Viewer, or User to write, on bucket \
+             '{bucket}'"
         )),
         _ => None,
     };
@@ -156,6 +216,27 @@ mod tests {
             next: Some("t".into()),
         };
         assert_eq!(page.unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_copy_is_done_or_goes_on() {
+        let next = parse_rewritten(br#"{"done":false,"rewriteToken":"t"}"#).unwrap();
+        assert_eq!(next, Rewritten::Begun { next: "t".into() });
+        let object = r#"{"name":"k","size":"1","generation":"7","timeCreated":"2009-10-12T17:50:30Z",
+            "metadata":{"mtime":"5.5","other":"x"}}"#;
+        let done = format!(r#"{{"done":true,"resource":{object}}}"#);
+        let Rewritten::Done(told) = parse_rewritten(done.as_bytes()).unwrap() else {
+            panic!("it is done");
+        };
+        assert_eq!(told, parse_object(object.as_bytes()).unwrap());
+        assert_eq!(
+            (told.tag.mtime_ns, told.tag.etag.as_deref()),
+            (5_500_000_000, Some("7"))
+        );
+        assert_eq!(told.created_ns, 1_255_369_830_000_000_000);
+        for wrong in [&b"{}"[..], b"{\"done\":true}", b"{\"done\":false}"] {
+            assert!(parse_rewritten(wrong).is_err(), "{}", wrong.escape_ascii());
+        }
     }
 
     #[test]

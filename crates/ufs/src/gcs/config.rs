@@ -30,6 +30,7 @@ pub(super) struct Config {
 }
 
 /// Who asks.
+#[derive(Clone)]
 pub(super) enum Credentials {
     /// Requests are not signed.
     Anonymous,

@@ -104,6 +104,16 @@ impl Fixture for Bucket {
 }
 
 #[tokio::test]
+async fn a_bucket_keeps_every_promise_of_writing() {
+    conformance::write::run(&Bucket::new("").await).await;
+}
+
+#[tokio::test]
+async fn a_prefix_of_a_bucket_keeps_every_promise_of_writing() {
+    conformance::write::run(&Bucket::new("a prefix/of +it").await).await;
+}
+
+#[tokio::test]
 async fn a_bucket_keeps_every_promise() {
     conformance::run(&Bucket::new("").await).await;
 }

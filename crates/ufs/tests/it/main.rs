@@ -12,6 +12,7 @@ mod ceph;
 mod docs;
 mod faults;
 mod gcs;
+mod gcs_write;
 mod hdfs;
 mod hdfs_kerberos;
 mod hdfs_write;
