@@ -457,6 +457,18 @@ pub(crate) struct SyncArgs {
     /// too
     #[arg(value_name = "PATH")]
     pub(crate) path: PathBuf,
+    /// Wait first until the storages have all that was written, in the whole tree
+    #[arg(long, env = "FOREBAY_WAIT")]
+    pub(crate) wait: bool,
+    /// How long to wait for that
+    #[arg(
+        long,
+        env = "FOREBAY_TIMEOUT",
+        value_name = "TIME",
+        default_value = "1h"
+    )]
+    #[arg(value_parser = values::duration, requires = "wait")]
+    pub(crate) timeout: Duration,
     /// Print JSON, for scripts
     #[arg(long, env = "FOREBAY_JSON")]
     pub(crate) json: bool,

@@ -27,13 +27,14 @@ use crate::cache_dir::CacheDir;
 use crate::first_look::first_look;
 use crate::layout::Layout;
 use crate::logging::Faults;
-use crate::mounts::{self, Beginning, Doors, Mounts};
-use crate::node::{DaemonNode, Rooms};
+use crate::mounts::{self, Beginning, Doors, Live, Mounts};
+use crate::node::{DaemonNode, Rooms, STORE_MAX};
 use crate::plan::{MountPlan, Plan};
 use crate::records::{self, Record};
 use crate::room::Room;
 use crate::storage;
 use crate::usage;
+use crate::values;
 
 /// Longest wait for the first answer of a storage: a user sits before it.
 const PROBE_MAX: Duration = Duration::from_secs(10);
@@ -55,13 +56,22 @@ const METADATA_CACHE_BYTES: usize = 8 << 20;
 /// The kernel asks for this much ahead of a sequential reader.
 const KERNEL_READ_AHEAD: ByteSize = ByteSize(1 << 20);
 
+/// A mount, as it is told.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct ToldMount {
+    /// Path in the tree; empty for the mount point itself.
+    pub(crate) at: String,
+    pub(crate) uri: String,
+    /// When what is written reaches the storage.
+    pub(crate) write_mode: String,
+}
+
 /// What there is to tell when the mount answers.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Ready {
     pub(crate) pid: u32,
     pub(crate) mount_point: PathBuf,
-    /// Pairs of a path in the tree and the URI of its storage.
-    pub(crate) mounts: Vec<(String, String)>,
+    pub(crate) mounts: Vec<ToldMount>,
     pub(crate) cache_dir: PathBuf,
     pub(crate) cache_bytes: u64,
     pub(crate) log: Option<PathBuf>,
@@ -182,12 +192,14 @@ fn claim_mount_point(mount_point: &Path) -> Result<(fuse::Claim, Vec<String>)> {
     Ok((fuse::claim_mount_point(mount_point)?, notices))
 }
 
-/// Returns what to tell the user of the mounts: places and URIs.
-fn told_mounts(beginning: &Beginning) -> Vec<(String, String)> {
-    let mounts = beginning.mounts.iter();
-    mounts
-        .map(|live| (live.plan.at.clone(), live.storage.uri().to_owned()))
-        .collect()
+/// Returns what to tell the user of the mounts.
+fn told_mounts(beginning: &Beginning) -> Vec<ToldMount> {
+    let told = |live: &Live| ToldMount {
+        at: live.plan.at.clone(),
+        uri: live.storage.uri().to_owned(),
+        write_mode: values::show_write_mode(mounts::writes(live)).to_owned(),
+    };
+    beginning.mounts.iter().map(told).collect()
 }
 
 /// Returns what to tell of a memory that this machine does not have.
@@ -259,7 +271,7 @@ impl Start<'_> {
             Arc::clone(&vfs),
             handle,
         )?);
-        let uris = told_mounts(&beginning).into_iter().map(|(_, uri)| uri);
+        let uris = told_mounts(&beginning).into_iter().map(|told| told.uri);
         let uris = uris.collect();
         let doors = Doors {
             worker: Arc::clone(&worker),
@@ -302,6 +314,7 @@ impl Start<'_> {
             // The other half is for the runtime, the index, names, and what the kernel asks.
             memory: ByteSize(self.plan.memory_bytes / 2),
             background_deadline: self.plan.deadline,
+            change_deadline: self.plan.deadline,
             neighbours: self.plan.neighbours,
             ..worker::Settings::default()
         };
@@ -442,8 +455,9 @@ impl Daemon {
                 Some(Err(error)) => tracing::warn!("unmount: {error}"),
                 None => tracing::warn!("unmount: the kernel did not answer in {END_MAX:?}"),
             }
+            self.node.store_rest().await;
             // The socket closes with the mount; this lets the last answer out.
-            if within(END_MAX, &mut self.gateway).await.is_none() {
+            if within(STORE_MAX + END_MAX, &mut self.gateway).await.is_none() {
                 self.gateway.abort();
             }
         });

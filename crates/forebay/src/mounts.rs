@@ -185,7 +185,7 @@ pub(crate) fn spec(live: &Live, worker: &Worker) -> Result<MountSpec> {
 }
 
 /// Returns when what is written reaches the storage: never where it takes no writes.
-fn writes(live: &Live) -> WriteMode {
+pub(crate) fn writes(live: &Live) -> WriteMode {
     match live.storage.is_read_only() {
         true => WriteMode::ReadOnly,
         false => live.plan.writes(),

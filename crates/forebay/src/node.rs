@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -20,6 +21,9 @@ use crate::logging::Faults;
 use crate::mounts::Mounts;
 use crate::plan::Plan;
 use crate::sync::Syncs;
+
+/// How long an end waits for the storages to take what was written.
+pub(crate) const STORE_MAX: Duration = Duration::from_secs(10);
 
 /// Pauses between two attempts to unmount a mount in use, from the first to the longest.
 const ATTEMPT_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -44,6 +48,8 @@ pub(crate) struct DaemonNode {
     started: Instant,
     /// Becomes true when the mount is gone, whoever unmounted it.
     ended: watch::Receiver<bool>,
+    /// Whether the end has waited for the storages.
+    has_rested: AtomicBool,
 }
 
 impl DaemonNode {
@@ -76,6 +82,7 @@ impl DaemonNode {
             clock,
             started,
             ended,
+            has_rested: AtomicBool::new(false),
         })
     }
 
@@ -141,6 +148,43 @@ impl DaemonNode {
             })
         });
         trees.collect()
+    }
+
+    fn staged(&self) -> wire::Staged {
+        let waiting = self.rooms.vfs.waiting();
+        let oldest = waiting.iter().map(|file| file.age.as_secs()).max();
+        let failing = waiting.iter().find_map(|file| {
+            let error = file.error.as_ref()?;
+            Some(format!("'{}': {error}", file.path))
+        });
+        wire::Staged {
+            files: waiting.len() as u64,
+            bytes: waiting.iter().map(|file| file.bytes).sum(),
+            oldest_seconds: oldest.unwrap_or(0),
+            failing,
+        }
+    }
+
+    /// Waits a moment for the storages to take what was written, and then makes the rest durable
+    /// here for the next start. Returns how many files that are.
+    pub(crate) fn store_rest(&self) -> impl Future<Output = usize> + Send + 'static {
+        let vfs = Arc::clone(&self.rooms.vfs);
+        // Whoever asks again has waited already.
+        let is_first = !self.has_rested.swap(true, Ordering::SeqCst);
+        let patience = if is_first { STORE_MAX } else { Duration::ZERO };
+        async move {
+            if tokio::time::timeout(patience, vfs.all_stored())
+                .await
+                .is_ok()
+            {
+                return 0;
+            }
+            let left = vfs.seal_waiting().await;
+            if is_first {
+                tracing::warn!("{left} files are not stored yet: the next start stores them");
+            }
+            left
+        }
     }
 
     fn names(&self) -> wire::Names {
@@ -214,6 +258,7 @@ impl Node for DaemonNode {
                 .map(|file| file.display().to_string()),
             mounts: self.rooms.mounts.list(),
             names: self.names(),
+            staged: self.staged(),
             trees_ahead: self.trees_ahead(),
             cache: self.cache(),
             memory: wire::Memory {
@@ -252,6 +297,7 @@ impl Node for DaemonNode {
         tracing::info!(?request, "asked to unmount");
         let politely = self.unmount_within(Duration::from_secs(request.timeout_seconds));
         let now = self.unmount_now();
+        let store_rest = self.store_rest();
         Box::pin(async move {
             match request.force {
                 true => now.await?,
@@ -259,6 +305,7 @@ impl Node for DaemonNode {
             }
             Ok(wire::Unmounted {
                 pid: std::process::id(),
+                waiting_files: store_rest.await as u64,
             })
         })
     }

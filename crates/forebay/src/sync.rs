@@ -5,6 +5,7 @@
 //! sync answered: what was changed before it is seen after it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gateway::wire;
 use tokio::sync::Semaphore;
@@ -40,6 +41,9 @@ impl Syncs {
         let path = config::place(&request.path);
         let path = path.map_err(|why| Error::new(ErrorKind::Invalid, why))?;
         let path = ObjectPath::parse(path.as_bytes())?;
+        if let Some(seconds) = request.wait_seconds {
+            self.wait_until_stored(Duration::from_secs(seconds)).await?;
+        }
         let closed = |source| Error::internal("wait for a turn").with_source(source);
         let _turn = self.turns.acquire().await.map_err(closed)?;
         let done = self.vfs.sync(&path).await?;
@@ -55,6 +59,28 @@ impl Syncs {
             .map_err(|source| Error::internal("tell the kernel").with_source(source))??;
         tracing::info!("synced '/{path}'");
         Ok(answer(&done.places))
+    }
+}
+
+impl Syncs {
+    async fn wait_until_stored(&self, patience: Duration) -> Result<()> {
+        if tokio::time::timeout(patience, self.vfs.all_stored())
+            .await
+            .is_ok()
+        {
+            return Ok(());
+        }
+        let waiting = self.vfs.waiting();
+        let failing = waiting.iter().find_map(|file| {
+            let error = file.error.as_ref()?;
+            Some(format!("'{}': {error}", file.path))
+        });
+        let why = failing.unwrap_or_else(|| "the storages are slow".to_owned());
+        let message = format!(
+            "{} files are not stored yet; they stay on the local disk and are tried again: {why}",
+            waiting.len()
+        );
+        Err(Error::new(ErrorKind::Timeout, message))
     }
 }
 

@@ -33,10 +33,26 @@ pub struct Status {
     pub kernel: Kernel,
     /// What does not show in the tree, or is old there.
     pub names: Names,
+    /// What was written and the storages do not have yet.
+    pub staged: Staged,
     /// Trees of small files that are fetched ahead of their readers.
     pub trees_ahead: Vec<TreeAhead>,
     /// Latest warnings and errors, oldest first.
     pub last_errors: Vec<Event>,
+}
+
+/// What was written and the storages do not have yet: it waits on the local disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Staged {
+    /// Files that wait.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How long ago the first of them was last written.
+    pub oldest_seconds: u64,
+    /// Path of one whose last attempt failed, and why.
+    pub failing: Option<String>,
 }
 
 /// What does not show in the tree, or is old there.
@@ -171,6 +187,9 @@ pub struct MountChanged {
 pub struct Sync {
     /// Path in the tree of a file or a directory; `/` is everything.
     pub path: String,
+    /// For how long to wait first until the storages have all that was written, in the whole tree.
+    #[serde(default)]
+    pub wait_seconds: Option<u64>,
 }
 
 /// The answer to a sync: what changed in the storages before it is seen now, where none failed.
@@ -350,6 +369,9 @@ fn thirty() -> u64 {
 pub struct Unmounted {
     /// The process that ends; wait for it to know that the cache is closed.
     pub pid: u32,
+    /// Files that the storages do not have yet; they are stored at the next start.
+    #[serde(default)]
+    pub waiting_files: u64,
 }
 
 /// The body of every answer that is not a success.

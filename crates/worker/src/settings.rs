@@ -34,6 +34,8 @@ pub struct Settings {
     pub width: usize,
     /// How long a background request (readahead, a listing nobody waits for) may take.
     pub background_deadline: Duration,
+    /// How long one request that changes the storage may take, its retries included.
+    pub change_deadline: Duration,
     /// Whether the rest of a tree is fetched when a job reads its small files one after the other.
     pub neighbours: bool,
 }
@@ -45,6 +47,7 @@ impl Default for Settings {
             listing: LISTING_MAX,
             width: 64,
             background_deadline: Duration::from_secs(60),
+            change_deadline: Duration::from_secs(60),
             neighbours: true,
         }
     }

@@ -9,7 +9,6 @@
 //! file. `crate::moves` has that, with the intent that lets a later start finish it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use cache::staged::{Source, StagedFile};
@@ -31,9 +30,6 @@ const PART: u64 = 8 << 20;
 
 /// Parts of one object under way at a time.
 const PARTS_WIDTH: usize = 8;
-
-/// How long one request that carries bytes may take: its retries, and a slow wire.
-const REQUEST_TIME: Duration = Duration::from_secs(60);
 
 /// A staged file and what it is to become.
 #[derive(Debug, Clone)]
@@ -350,7 +346,7 @@ impl Worker {
     }
 
     pub(crate) fn request_deadline(&self) -> Deadline {
-        self.clock.deadline(REQUEST_TIME)
+        self.clock.deadline(self.settings.change_deadline)
     }
 }
 

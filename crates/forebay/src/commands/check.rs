@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde::Serialize;
 use types::{
     ByteRange, ByteSize, Clock, Error, ErrorKind, NodeKind, ObjectPath, SystemClock, VersionTag,
 };
-use ufs::UnderStorage;
+use ufs::{Expect, FileAttributes, UnderStorage, UnderWriter};
 
 use crate::cli::CheckArgs;
 use crate::plan::MountPlan;
@@ -131,8 +132,45 @@ impl Check {
             None => self.no_file(),
             Some(sample) => self.read(&storage, &sample).await,
         }
-        let why = "this version of forebay mounts read-only".to_owned();
-        self.tell("write and delete", Outcome::NotSupported, why, None);
+        self.write(plan, &storage).await;
+    }
+
+    async fn write(&mut self, plan: &MountPlan, storage: &Arc<dyn UnderStorage>) {
+        const NAME: &str = "write and delete";
+        let why = match (plan.read_only, storage.writer()) {
+            (true, _) => "the mount is to be read-only",
+            (false, None) => "this storage takes no writes",
+            (false, Some(writer)) => {
+                let written = self.write_and_delete(writer).await;
+                self.step(NAME, written);
+                return;
+            }
+        };
+        self.tell(NAME, Outcome::NotSupported, why.to_owned(), None);
+    }
+
+    /// Writes a small object under a name that nobody has, and removes it.
+    async fn write_and_delete(&self, writer: &dyn UnderWriter) -> types::Result<(String, ())> {
+        let (began, process) = (self.clock.now(), std::process::id());
+        let since = self.clock.wall().duration_since(std::time::UNIX_EPOCH);
+        let name = format!(
+            "forebay-check-{process}-{}",
+            since.unwrap_or_default().as_nanos()
+        );
+        let path = ObjectPath::parse(name.as_bytes())?;
+        let deadline = self.clock.deadline(STEP_MAX);
+        let attributes = FileAttributes::default();
+        let content = Bytes::from_static(b"written by 'forebay mounts check'; safe to delete\n");
+        let put = writer.put(&path, content, &Expect::Absent, &attributes, deadline);
+        let hint = "to only read here, mount with --read-only";
+        put.await.map_err(|error| error.context(hint))?;
+        let deadline = self.clock.deadline(STEP_MAX);
+        let deleted = writer.delete(&path, &Expect::Anything, deadline).await;
+        deleted.map_err(|error| error.context(format!("delete '{name}', which stays there")))?;
+        Ok((
+            format!("wrote and deleted an object in {}", self.since(began)),
+            (),
+        ))
     }
 
     fn no_file(&mut self) {
@@ -375,7 +413,9 @@ mod tests {
         let report = check(dir.path().to_str().unwrap());
         let outcomes: Vec<_> = report.steps.iter().map(|step| step.outcome).collect();
         let (pass, not) = (Outcome::Pass, Outcome::NotSupported);
-        assert_eq!(outcomes, [pass, pass, pass, not, not, not, not]);
+        assert_eq!(outcomes, [pass, pass, pass, not, not, not, pass]);
+        let left = std::fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(left, 0, "what was written is removed");
     }
 
     #[test]

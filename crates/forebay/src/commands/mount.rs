@@ -32,10 +32,15 @@ pub(crate) fn describe(ready: &Ready) -> String {
     for notice in &ready.notices {
         line(format_args!("{dir}: {notice}"));
     }
-    for (at, uri) in &ready.mounts {
+    for mount in &ready.mounts {
+        let (uri, at) = (&mount.uri, &mount.at);
+        let mode = match mount.write_mode.as_str() {
+            "read-only" => "read-only".to_owned(),
+            mode => format!("read-write, {mode}"),
+        };
         match at.as_str() {
-            "" => line(format_args!("{uri} is mounted at {dir} (read-only)")),
-            at => line(format_args!("{uri} is mounted at {dir}/{at} (read-only)")),
+            "" => line(format_args!("{uri} is mounted at {dir} ({mode})")),
+            at => line(format_args!("{uri} is mounted at {dir}/{at} ({mode})")),
         }
     }
     let (cache, size) = (ready.cache_dir.display(), ByteSize(ready.cache_bytes));
@@ -51,6 +56,15 @@ pub(crate) fn describe(ready: &Ready) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::ToldMount;
+
+    fn told(at: &str, uri: &str, write_mode: &str) -> ToldMount {
+        ToldMount {
+            at: at.into(),
+            uri: uri.into(),
+            write_mode: write_mode.into(),
+        }
+    }
 
     #[test]
     fn what_is_mounted_and_what_to_do_next_is_told() {
@@ -58,8 +72,8 @@ mod tests {
             pid: 1,
             mount_point: "/mnt/data".into(),
             mounts: vec![
-                (String::new(), "s3://b/".into()),
-                ("x".into(), "s3://c/".into()),
+                told("", "s3://b/", "through"),
+                told("x", "s3://c/", "read-only"),
             ],
             cache_dir: "/c".into(),
             cache_bytes: 100 << 30,
@@ -67,7 +81,7 @@ mod tests {
             notices: vec!["took away a dead mount".into()],
         });
         let expected = "/mnt/data: took away a dead mount\n\
-                        s3://b/ is mounted at /mnt/data (read-only)\n\
+                        s3://b/ is mounted at /mnt/data (read-write, through)\n\
                         s3://c/ is mounted at /mnt/data/x (read-only)\n  \
                         cache    /c, up to 100 GiB\n  \
                         log      /l.log\n  \

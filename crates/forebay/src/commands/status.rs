@@ -135,10 +135,9 @@ fn table(status: &wire::Status) -> Table {
         table.add_row([name.to_owned(), value]);
     };
     for mount in &status.mounts {
-        let mode = if mount.read_only {
-            "read-only"
-        } else {
-            "read-write"
+        let mode = match mount.write_mode.as_str() {
+            "read-only" => "read-only".to_owned(),
+            mode => format!("read-write, {mode}"),
         };
         let text = format!("{} ({mode}, freshness {})", mount.uri, mount.freshness);
         row(
@@ -156,6 +155,9 @@ fn table(status: &wire::Status) -> Table {
     }
     for tree in &status.trees_ahead {
         row("neighbours", ahead(tree));
+    }
+    if status.staged.files > 0 {
+        row("not stored yet", staged(&status.staged));
     }
     if status.names != wire::Names::default() {
         row("names", names(status.names));
@@ -237,6 +239,19 @@ fn ahead(tree: &wire::TreeAhead) -> String {
         percent.unwrap_or(0),
         tree.found_files
     )
+}
+
+fn staged(staged: &wire::Staged) -> String {
+    let mut text = format!(
+        "{} files, {}, the first for {}",
+        staged.files,
+        size(staged.bytes),
+        uptime(staged.oldest_seconds)
+    );
+    if let Some(failing) = &staged.failing {
+        text.push_str(&format!("; tried again: {failing}"));
+    }
+    text
 }
 
 fn names(names: wire::Names) -> String {

@@ -22,13 +22,15 @@ const SYNC_MAX: Duration = Duration::from_secs(3600);
 pub(crate) fn run(args: &SyncArgs, run_dir: Option<&Path>) -> Result<()> {
     let live = records::scan(&places::run_dirs(run_dir))?.live;
     let (daemon, path) = choose(live, &args.path)?;
-    let request = wire::Sync { path };
+    let wait_seconds = args.wait.then_some(args.timeout.as_secs());
+    let request = wire::Sync { path, wait_seconds };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("start the runtime")?;
     let client = Client::new(&daemon.socket);
-    let synced = runtime.block_on(client.sync(&request, SYNC_MAX));
+    let patience = SYNC_MAX + Duration::from_secs(wait_seconds.unwrap_or(0));
+    let synced = runtime.block_on(client.sync(&request, patience));
     let synced = synced.map_err(usage::if_invalid)?;
     match args.json {
         true => {

@@ -174,7 +174,16 @@ fn ask(record: &Record, args: &UmountArgs, process: &OwnedFd) -> Result<()> {
         }
     }
     match asked {
-        Ok(_) => Ok(()),
+        Ok(unmounted) => {
+            if unmounted.waiting_files > 0 {
+                super::complain(format_args!(
+                    "{} files are not stored yet; they are kept in the cache directory and are \
+                     stored when it is mounted again",
+                    unmounted.waiting_files
+                ));
+            }
+            Ok(())
+        }
         // Somebody else had it unmounted while we asked.
         Err(error) if is_silent(error.kind()) && is_ending(record, process) => Ok(()),
         Err(error) if is_silent(error.kind()) && !args.force => Err(error).with_context(|| {

@@ -100,7 +100,10 @@ impl Node for Toy {
             match (busy, silent) {
                 (true, _) => Err(Error::new(ErrorKind::Busy, "3 files are open")),
                 (_, true) => std::future::pending().await,
-                _ => Ok(wire::Unmounted { pid: 42 }),
+                _ => Ok(wire::Unmounted {
+                    pid: 42,
+                    waiting_files: 0,
+                }),
             }
         })
     }

@@ -132,7 +132,7 @@ fn directories_are_made_renamed_and_removed() {
         assert_eq!(names(&mount.path("z")), ["b", "other"]);
         assert_eq!(mount.read("z/b/c/file"), b"deep");
         assert_eq!(stored(&storage, "z/b/c/file"), b"deep");
-        assert!(!storage.root().join("a/other").exists());
+        assert_eq!(names(storage.root()), ["z"]);
         fs::remove_file(mount.path("z/b/c/file")).unwrap();
         assert_eq!(names(&mount.path("z/b/c")), [""; 0], "outlives its files");
         fs::remove_dir_all(mount.path("z")).unwrap();
@@ -293,4 +293,55 @@ fn what_is_written_in_a_shared_mapping_is_stored() {
         assert_eq!(&stored(&storage, "mapped")[4096..4101], b"hello");
         assert_eq!(&mount.read("mapped")[4096..4101], b"hello");
     }
+}
+
+#[test]
+fn what_is_scratch_is_never_stored() {
+    let storage = Storage::s3();
+    let sandbox = Sandbox::new(&storage);
+    let mount = sandbox
+        .mount(&storage)
+        .flag("--write-mode", "local")
+        .start();
+    fs::write(mount.path("scratch"), b"for now").unwrap();
+    assert_eq!(mount.read("scratch"), b"for now");
+    assert_eq!(names(mount.point()), ["scratch"]);
+    fs::rename(mount.path("scratch"), mount.path("renamed")).unwrap();
+    assert_eq!(mount.read("renamed"), b"for now");
+    let point = mount.point().to_str().unwrap().to_owned();
+    sandbox.run(&["sync", &point, "--wait"]).success();
+    assert_eq!(names(mount.point()), ["renamed"]);
+    assert_eq!(names(storage.root()), [""; 0]);
+}
+
+#[test]
+fn what_is_not_stored_yet_shows_and_can_be_waited_for() {
+    let storage = Storage::s3();
+    let sandbox = Sandbox::new(&storage);
+    let mounting = sandbox.mount(&storage).flag("--write-mode", "back");
+    let mount = mounting.start();
+    let point = mount.point().to_str().unwrap().to_owned();
+    fs::write(mount.path("first"), b"stored").unwrap();
+    sandbox.run(&["sync", &point, "--wait"]).success();
+    assert_eq!(stored(&storage, "first"), b"stored");
+    storage.switch_off();
+    fs::write(mount.path("second"), b"waits").unwrap();
+    let text = sandbox.run(&["status", "--json"]).success();
+    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let staged = &status["daemons"][0]["staged"];
+    assert_eq!((&staged["files"], &staged["bytes"]), (&1.into(), &5.into()));
+    let arguments = ["sync", &point, "--wait", "--timeout", "1s"];
+    let refused = sandbox.run(&arguments).refusal();
+    assert!(refused.contains("not stored yet"), "{refused}");
+    let told = sandbox.run(&["umount", &point]);
+    assert!(
+        told.stderr.contains("1 files are not stored yet"),
+        "{told:?}"
+    );
+    told.success();
+    storage.switch_on();
+    let mount = mounting.start();
+    assert_eq!(mount.read("second"), b"waits");
+    sandbox.run(&["sync", &point, "--wait"]).success();
+    assert_eq!(stored(&storage, "second"), b"waits");
 }

@@ -405,6 +405,27 @@ impl Vfs {
         waiting.collect()
     }
 
+    /// Makes durable on the local disk what the storages do not have yet, for the next start to
+    /// store. Returns how many files wait.
+    pub async fn seal_waiting(self: &Arc<Self>) -> usize {
+        let waiting = self.queue.list();
+        for (ino, _) in &waiting {
+            let Some(written) = self
+                .node(*ino)
+                .ok()
+                .and_then(|node| node.cell.written().cloned())
+            else {
+                continue;
+            };
+            if written.is_unsealed()
+                && let Err(error) = self.seal(*ino, &written).await
+            {
+                tracing::error!("keep what is not stored yet: {error}");
+            }
+        }
+        waiting.len()
+    }
+
     /// Resolves when the storages have all that was closed or synced before.
     pub async fn all_stored(&self) {
         loop {
