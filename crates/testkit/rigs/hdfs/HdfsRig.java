@@ -59,6 +59,7 @@ public final class HdfsRig {
   private final Map<String, FSDataOutputStream> held = new ConcurrentHashMap<>();
   private final HdfsConfiguration client;
   private DataNode dataNode;
+  private int gatewayPort;
   private DistributedFileSystem files;
 
   public static void main(String[] args) throws Exception {
@@ -348,6 +349,10 @@ public final class HdfsRig {
 
   /** Starts HttpFS in front of the name nodes; returns its port. */
   private synchronized int startGateway() throws Exception {
+    if (gatewayPort > 0) {
+      // There can be one in a process.
+      return gatewayPort;
+    }
     Path home = dir.resolve("httpfs");
     for (String part : new String[] {"conf", "log", "temp"}) {
       Files.createDirectories(home.resolve(part));
@@ -369,7 +374,8 @@ public final class HdfsRig {
     gateway.start();
     // It took away the name nodes' own, which are in this process.
     ProxyUsers.refreshSuperUserGroupsConfiguration(client);
-    return gateway.getConnectorAddress(0).getPort();
+    gatewayPort = gateway.getConnectorAddress(0).getPort();
+    return gatewayPort;
   }
 
   private synchronized void change(String what) throws Exception {
