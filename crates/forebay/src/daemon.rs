@@ -251,7 +251,7 @@ impl Start<'_> {
         beginning: Beginning,
         signals: &mut Signals,
     ) -> Result<(Daemon, Vec<String>)> {
-        let found = self.runtime.block_on(async {
+        let mut found = self.runtime.block_on(async {
             tokio::select! {
                 probed = probe_all(self.plan, &self.clock) => probed,
                 name = signals.next() => bail!("{name} came before the mount was ready"),
@@ -259,7 +259,7 @@ impl Start<'_> {
         })?;
         let worker = self.worker(&store, &metadata)?;
         let vfs = self.vfs(&worker, &beginning)?;
-        self.stage(&store, &worker, &vfs)?;
+        found.extend(self.stage(&store, &worker, &vfs)?);
         let listener = {
             let _context = self.runtime.enter();
             let socket = records::socket_path(&self.plan.run_dir, &self.plan.mount_point);
@@ -329,11 +329,25 @@ impl Start<'_> {
         )?)
     }
 
-    /// Opens the directory of staged files and goes on with what a former run left there.
-    fn stage(&self, store: &Arc<cache::Store>, worker: &Arc<Worker>, vfs: &Arc<Vfs>) -> Result<()> {
+    /// Opens the directory of staged files and goes on with what a former run left there. Damage in
+    /// it keeps nobody from reading: returns what to tell of it.
+    fn stage(
+        &self,
+        store: &Arc<cache::Store>,
+        worker: &Arc<Worker>,
+        vfs: &Arc<Vfs>,
+    ) -> Result<Vec<String>> {
         let (dir, clock) = (&self.plan.cache.dir, Arc::clone(&self.clock));
-        let (staging, recovered) =
-            cache::staged::Staging::open(dir, Some(Arc::clone(store)), clock)?;
+        let opened = cache::staged::Staging::open(dir, Some(Arc::clone(store)), clock);
+        let (staging, recovered) = match opened {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::error!("{error}");
+                let notice = format!("nothing can be written until this is mended: {error}");
+                return Ok(vec![notice]);
+            }
+            Err(error) => return Err(error.into()),
+        };
         let left = worker.stage_in(staging, recovered);
         for error in &left.unreadable {
             tracing::error!("left over from a former run, and kept: {error}");
@@ -350,7 +364,7 @@ impl Start<'_> {
             tracing::error!("left over from a former run, and kept: {error}");
         }
         self.runtime.spawn(Arc::clone(vfs).store_queued());
-        Ok(())
+        Ok(Vec::new())
     }
 
     fn vfs(&self, worker: &Arc<Worker>, beginning: &Beginning) -> Result<Arc<Vfs>> {
