@@ -281,6 +281,11 @@ pub(crate) struct StorageArgs {
     #[arg(long, env = "FOREBAY_WRITE_MODE", value_name = "MODE", value_parser = values::write_mode)]
     #[arg(help_heading = "Files", conflicts_with = "read_only")]
     pub(crate) write_mode: Option<WriteMode>,
+    /// Give up uploads below the URI that were begun more than a day ago and never ended, by
+    /// whatever program: a storage cannot tell which are ours. Done at the start and once a day
+    #[arg(long, env = "FOREBAY_CLEAN_UPLOADS", help_heading = "Files")]
+    #[arg(conflicts_with = "read_only")]
+    pub(crate) clean_uploads: bool,
     /// Owner of files whose storage has no owners [default: who mounts]
     #[arg(long, env = "FOREBAY_UID", value_name = "UID", help_heading = "Files")]
     pub(crate) uid: Option<u32>,

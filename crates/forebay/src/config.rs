@@ -205,6 +205,7 @@ fn read_mount(
         "freshness",
         "read_only",
         "write_mode",
+        "clean_uploads",
         "uid",
         "gid",
         "file_mode",
@@ -247,6 +248,7 @@ fn read_mount(
         mount.idmap = idmap;
     }
     mount.read_only = reader.boolean(section, "read_only").unwrap_or(false);
+    mount.clean_uploads = reader.boolean(section, "clean_uploads").unwrap_or(false);
     if let Some(mode) = reader.parsed(section, "write_mode", values::write_mode) {
         mount.write_mode = mode;
     }

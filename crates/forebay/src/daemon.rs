@@ -18,7 +18,7 @@ use futures::future::try_join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use types::{ByteSize, Clock, ErrorKind, SystemClock};
+use types::{ByteSize, Clock, ErrorKind, MountId, SystemClock};
 use ufs::UnderStorage;
 use vfs::{AttributeDefaults, Vfs};
 use worker::Worker;
@@ -55,6 +55,9 @@ const END_MAX: Duration = Duration::from_secs(5);
 const METADATA_CACHE_BYTES: usize = 8 << 20;
 /// The kernel asks for this much ahead of a sequential reader.
 const KERNEL_READ_AHEAD: ByteSize = ByteSize(1 << 20);
+
+/// An upload that was begun so long ago and has not ended will not end.
+const UPLOAD_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// A mount, as it is told.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -259,7 +262,7 @@ impl Start<'_> {
         })?;
         let worker = self.worker(&store, &metadata)?;
         let vfs = self.vfs(&worker, &beginning)?;
-        found.extend(self.stage(&store, &worker, &vfs)?);
+        found.extend(self.stage(&store, &worker, &vfs, &beginning)?);
         let listener = {
             let _context = self.runtime.enter();
             let socket = records::socket_path(&self.plan.run_dir, &self.plan.mount_point);
@@ -336,6 +339,7 @@ impl Start<'_> {
         store: &Arc<cache::Store>,
         worker: &Arc<Worker>,
         vfs: &Arc<Vfs>,
+        beginning: &Beginning,
     ) -> Result<Vec<String>> {
         let (dir, clock) = (&self.plan.cache.dir, Arc::clone(&self.clock));
         let opened = cache::staged::Staging::open(dir, Some(Arc::clone(store)), clock);
@@ -364,7 +368,27 @@ impl Start<'_> {
             tracing::error!("left over from a former run, and kept: {error}");
         }
         self.runtime.spawn(Arc::clone(vfs).store_queued());
+        self.clean_uploads(worker, beginning);
         Ok(Vec::new())
+    }
+
+    /// Gives up uploads that nobody ended, now and once a day, where that is wanted.
+    fn clean_uploads(&self, worker: &Arc<Worker>, beginning: &Beginning) {
+        let wanted = |live: &&Live| live.plan.clean_uploads && !live.plan.read_only;
+        for live in beginning.mounts.iter().filter(wanted) {
+            let (worker, uri) = (Arc::clone(worker), live.storage.uri().to_owned());
+            let id = MountId::of(live.storage.identity());
+            self.runtime.spawn(async move {
+                loop {
+                    match worker.clean_uploads(id, UPLOAD_AGE).await {
+                        Ok(0) => {}
+                        Ok(count) => tracing::info!("gave up {count} old uploads in {uri}"),
+                        Err(error) => tracing::warn!("give up old uploads in {uri}: {error}"),
+                    }
+                    tokio::time::sleep(UPLOAD_AGE).await;
+                }
+            });
+        }
     }
 
     fn vfs(&self, worker: &Arc<Worker>, beginning: &Beginning) -> Result<Arc<Vfs>> {
@@ -471,7 +495,10 @@ impl Daemon {
             }
             self.node.store_rest().await;
             // The socket closes with the mount; this lets the last answer out.
-            if within(STORE_MAX + END_MAX, &mut self.gateway).await.is_none() {
+            if within(STORE_MAX + END_MAX, &mut self.gateway)
+                .await
+                .is_none()
+            {
                 self.gateway.abort();
             }
         });

@@ -524,11 +524,16 @@ fn requests(storage: &dyn UnderStorage) -> wire::Requests {
         list: counts.list,
         head: counts.head,
         get: counts.get,
+        put: counts.put,
+        copy: counts.copy,
+        delete: counts.delete,
+        upload: counts.upload,
         other: counts.other,
         errors: counts.errors,
         retries: counts.retries,
         throttled: counts.throttled,
         bytes_read: counts.bytes_read,
+        bytes_written: counts.bytes_written,
     }
 }
 

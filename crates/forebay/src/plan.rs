@@ -69,6 +69,9 @@ pub(crate) struct MountPlan {
     pub(crate) read_only: bool,
     #[serde(default = "through", with = "write_mode_text")]
     pub(crate) write_mode: WriteMode,
+    /// Whether uploads that nobody ended are given up after a day.
+    #[serde(default)]
+    pub(crate) clean_uploads: bool,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) file_mode: u32,
@@ -223,6 +226,7 @@ impl MountPlan {
             freshness: flags.freshness.unwrap_or(defaults.freshness),
             read_only: flags.read_only,
             write_mode: flags.write_mode.unwrap_or(defaults.write_mode),
+            clean_uploads: flags.clean_uploads,
             uid: flags.uid.unwrap_or(defaults.uid),
             gid: flags.gid.unwrap_or(defaults.gid),
             file_mode: flags.file_mode.unwrap_or(defaults.file_mode),
@@ -245,6 +249,7 @@ impl MountPlan {
             freshness: FRESHNESS_DEFAULT,
             read_only: false,
             write_mode: through(),
+            clean_uploads: false,
             uid,
             gid,
             file_mode: FILE_MODE_DEFAULT,

@@ -240,6 +240,14 @@ pub struct Requests {
     pub head: u64,
     /// Reads.
     pub get: u64,
+    /// Writes, of whole objects or of parts.
+    pub put: u64,
+    /// Copies inside the storage and changes of name.
+    pub copy: u64,
+    /// Removals.
+    pub delete: u64,
+    /// Beginnings and ends of uploads in parts.
+    pub upload: u64,
     /// All else.
     pub other: u64,
     /// Requests that failed for good.
@@ -250,6 +258,8 @@ pub struct Requests {
     pub throttled: u64,
     /// Bytes of objects that came over the wire.
     pub bytes_read: u64,
+    /// Bytes of objects that went over the wire.
+    pub bytes_written: u64,
 }
 
 /// The local cache.

@@ -117,10 +117,11 @@ impl Vfs {
         }
     }
 
-    /// Returns what an open file's object is called now, if that is not what it was called.
+    /// Returns what an open file's object is now, if this node renamed it or changed its attributes:
+    /// its bytes are the same then.
     fn renamed(&self, ino: Ino, object: &ObjectRef) -> Option<ObjectRef> {
         let now = self.object(&*self.node(ino).ok()?).ok()?;
-        (now.path != object.path && now.size() == object.size()).then_some(now)
+        (now.id != object.id && now.size() == object.size()).then_some(now)
     }
 }
 

@@ -9,6 +9,7 @@
 //! file. `crate::moves` has that, with the intent that lets a later start finish it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cache::staged::{Source, StagedFile};
@@ -262,6 +263,16 @@ impl Worker {
         let made = writer(&mount)?.symlink(path, target, attributes, deadline);
         let made = made.await?;
         Ok(self.learn_own(&mount, id, path, made, attributes))
+    }
+
+    /// Gives up uploads below a mount's place that were begun longer ago than `age` and have not
+    /// ended. Returns how many.
+    ///
+    /// # Errors
+    /// What the storage said.
+    pub async fn clean_uploads(&self, id: MountId, age: Duration) -> Result<u64> {
+        let mount = self.mount(id)?;
+        writer(&mount)?.clean(age, self.request_deadline()).await
     }
 
     /// Makes a staged file the cached bytes of the version that it was stored as; of a large file

@@ -209,6 +209,15 @@ fn requests(count: &wire::Requests) -> String {
         count.get,
         size(count.bytes_read)
     );
+    if count.put + count.copy + count.delete > 0 {
+        text.push_str(&format!(
+            "; {} put, {} copy, {} delete; {} written",
+            count.put,
+            count.copy,
+            count.delete,
+            size(count.bytes_written)
+        ));
+    }
     for (count, what) in [
         (count.errors, "failed"),
         (count.retries, "retried"),

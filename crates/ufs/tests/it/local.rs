@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,6 +135,54 @@ async fn files_on_their_way_do_not_show_and_are_removed_when_their_writer_died()
         deadline,
     );
     assert_eq!(put.await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+/// A file system of a megabyte.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn mount() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=1m", "small"]);
+        assert!(mount.arg(dir.path()).status().unwrap().success());
+        SmallDisk(dir)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _status = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_the_write_and_leaves_nothing_but_what_was() {
+    let disk = SmallDisk::mount();
+    let root = disk.0.path().to_path_buf();
+    let storage = open_at(root.to_str().unwrap(), &[]).await.unwrap();
+    let writer = storage.writer().unwrap();
+    let (nothing, anything) = (FileAttributes::default(), Expect::Anything);
+    let deadline = || SystemClock.deadline(Duration::from_secs(10));
+    let path = ObjectPath::parse(b"file").unwrap();
+    let put = async |bytes: Bytes| {
+        let put = writer.put(&path, bytes, &anything, &nothing, deadline());
+        put.await
+    };
+    put(Bytes::from_static(b"small")).await.unwrap();
+    let large = Bytes::from(vec![1; 2 << 20]);
+    let error = put(large.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfSpace, "{error}");
+    let upload = writer.begin(&path, 2 << 20, &nothing, deadline()).await;
+    let upload = upload.unwrap();
+    let error = upload.part(1, large, deadline()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfSpace, "{error}");
+    upload.abort(deadline()).await.unwrap();
+    assert_eq!(std::fs::read(root.join("file")).unwrap(), b"small");
+    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1);
+    put(Bytes::from_static(b"there is room again"))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
