@@ -28,12 +28,19 @@ use crate::ops::GENERATION;
 use crate::stats::{Operation, Requests};
 use crate::writers::Writers;
 
-/// A cache file that the kernel reads itself. Fields drop in order: the id before the file.
+/// A cache file that the kernel reads itself. Whoever drops it last, a release or an open that is
+/// still being answered, leaves what the kernel knows with the cached object.
 #[derive(Debug)]
 pub(crate) struct Backing {
-    known: Known,
+    known: Arc<Known>,
     /// Keeps the cache file from being evicted: the kernel holds its blocks anyway.
     file: LocalFile,
+}
+
+impl Drop for Backing {
+    fn drop(&mut self) {
+        self.file.leave_keepsake(Box::new(Arc::clone(&self.known)));
+    }
 }
 
 /// What the kernel knows a cache file by. Between two uses it is left with the cached object, which
@@ -215,15 +222,14 @@ impl Door {
 
     /// Takes note that a handle of `ino` was released.
     pub(crate) fn released(&self, ino: u64) {
-        // Whoever still answers an open has a part of it too, and then it is not kept.
-        if let Some(Backing { known, file }) = self.modes.release(ino).and_then(Arc::into_inner) {
-            file.leave_keepsake(Box::new(known));
-        }
+        drop(self.modes.release(ino));
     }
 
     /// Gives the kernel a cache file to read, or finds that it knows it already.
     fn back(&self, reply: &ReplyOpen, file: LocalFile) -> std::result::Result<Backing, Refusal> {
-        let left = file.take_keepsake().map(|thing| thing.downcast::<Known>());
+        let left = file
+            .take_keepsake()
+            .map(|thing| thing.downcast::<Arc<Known>>());
         if let Some(Ok(known)) = left
             && Arc::ptr_eq(&known.door, &self.identity)
         {
@@ -235,7 +241,7 @@ impl Door {
             Ok(id) => {
                 self.handed.fetch_add(1, Relaxed);
                 let door = Arc::clone(&self.identity);
-                let known = Known { id, door };
+                let known = Arc::new(Known { id, door });
                 Ok(Backing { known, file })
             }
             Err(e) => Err(refusal(&e)),

@@ -134,7 +134,7 @@ impl Rig {
 
     /// Returns how many bytes the disk of the cache has in use.
     pub(crate) fn disk_used(&self) -> u64 {
-        let stat = rustix::fs::statvfs(&self.dir.path().join("cache")).unwrap();
+        let stat = rustix::fs::statvfs(self.dir.path().join("cache")).unwrap();
         (stat.f_blocks - stat.f_bfree) * stat.f_frsize
     }
 
