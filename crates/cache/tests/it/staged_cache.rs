@@ -234,20 +234,20 @@ fn cached_bytes_go_along_when_their_version_gets_another_name() {
     let store = open_with(dir.path(), 200 * MIB);
     let size = 300 * PAGE_SIZE;
     fill(&store, 1, size);
-    let lease = store.local_file(id(1)).unwrap();
+    let file = store.local_file(id(1)).unwrap().open().unwrap();
     let used = store.stats().used;
     assert!(store.relabel(id(1), id(2)));
     assert!(!store.contains_whole(id(1)));
     let mut buf = Vec::new();
     assert!(store.read(id(2), whole(size), &mut buf));
     assert_eq!(buf, content(1, whole(size)));
-    assert_eq!(bytes_of(&lease.file), buf);
+    assert_eq!(bytes_of(&file), buf);
     assert!(!store.relabel(id(1), id(3)), "there is nothing any more");
     assert!(store.relabel(id(2), id(2)));
     let stats = store.stats();
     assert_eq!((stats.objects, stats.pages, stats.touched), (1, 300, 0));
     assert!(stats.used <= used + MIB);
-    drop((lease, store));
+    drop((file, store));
     // After an unclean stop the checksums, which moved along, decide.
     let store = open_with(dir.path(), 200 * MIB);
     flip(&file_of(dir.path(), 2), 5);
