@@ -132,6 +132,17 @@ impl Staging {
     /// the note goes the shape of the file of that id, as it was when it was last synced; a file that
     /// never was is synced first. Somebody must hold the file meanwhile.
     pub fn note(&self, id: StagedId, note: Option<&[u8]>) -> Result<()> {
+        self.note_over(id, note, None)
+    }
+
+    /// As [`Staging::note`]; the note of `displaced` is taken away in the same moment, so that after
+    /// a crash there is the one or the other.
+    pub fn note_over(
+        &self,
+        id: StagedId,
+        note: Option<&[u8]>,
+        displaced: Option<StagedId>,
+    ) -> Result<()> {
         let to = match note {
             None => None,
             Some(note) => {
@@ -147,7 +158,8 @@ impl Staging {
                 })
             }
         };
-        self.notes.write(&self.home.dir, id.0, to)
+        let displaced = displaced.map(|id| id.0);
+        self.notes.write(&self.home.dir, id.0, to, displaced)
     }
 
     /// Returns what is staged.

@@ -51,6 +51,8 @@ const BLOCKING_THREADS_MAX: usize = 32;
 const SIGNAL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the kernel door may take to end once the mount is gone.
 const END_MAX: Duration = Duration::from_secs(5);
+/// How long a start may go on with the renames of a former run; the next start does the rest.
+const RENAMES_MAX: Duration = Duration::from_secs(60);
 /// Cache of the metadata store; names are also held by the rooms above.
 const METADATA_CACHE_BYTES: usize = 8 << 20;
 /// The kernel asks for this much ahead of a sequential reader.
@@ -356,13 +358,16 @@ impl Start<'_> {
         for error in &left.unreadable {
             tracing::error!("left over from a former run, and kept: {error}");
         }
-        for (id, work) in left.moves {
-            let worker = Arc::clone(worker);
-            self.runtime.spawn(async move {
-                if let Err(error) = worker.carry_on(id, &work).await {
-                    tracing::error!("finish a rename of a former run: {error}");
-                }
-            });
+        // Before anybody sees the tree: it has the old names or the new ones.
+        let finish = try_join_all(
+            left.moves
+                .iter()
+                .map(|(id, work)| worker.carry_on(*id, work)),
+        );
+        match self.runtime.block_on(within(RENAMES_MAX, finish)) {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => tracing::error!("finish a rename of a former run: {error}"),
+            None => tracing::error!("finish renames of a former run: not done in {RENAMES_MAX:?}"),
         }
         for error in vfs.recover(left.files) {
             tracing::error!("left over from a former run, and kept: {error}");

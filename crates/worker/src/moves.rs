@@ -57,8 +57,8 @@ impl Worker {
     /// Renames a file, a symbolic link or a directory, and returns what is at the new path then.
     ///
     /// # Errors
-    /// `Stale` when a file is another version now; else what the storage said. A rename that failed
-    /// half-way is carried on by the next attempt or the next start.
+    /// `Stale` when a file is another version now; else what the storage said. Of a rename that failed
+    /// half-way nothing is lost: each object is under the old name, the new one, or both.
     pub async fn rename(self: &Arc<Self>, work: &Move) -> Result<ObjectMeta> {
         let mount = self.mount(work.mount)?;
         let writer = writer(&mount)?;
@@ -68,10 +68,11 @@ impl Worker {
         } else {
             let intent = self.note_intent(work)?;
             types::crash::point("rename.noted");
-            let moved = self.move_objects(&mount, writer, work).await?;
+            let moved = self.move_objects(&mount, writer, work).await;
             types::crash::point("rename.moved");
+            // Who was told that it failed may use both names; a later start must not touch them.
             self.forget_intent(intent);
-            moved
+            moved?
         };
         let kept = FileAttributes {
             owner: work.meta.owner,

@@ -72,18 +72,20 @@ impl Worker {
         self.staging_or_refuse()?.create(base)
     }
 
-    /// Makes a staged file and its note durable on the local disk.
+    /// Makes a staged file and its note durable on the local disk. The note of `displaced` goes in
+    /// the same moment.
     pub fn seal(
         self: &Arc<Self>,
         file: Arc<StagedFile>,
         note: FileNote,
+        displaced: Option<StagedId>,
     ) -> BoxFuture<'static, Result<()>> {
         let worker = Arc::clone(self);
         let work = move || {
             let staging = worker.staging_or_refuse()?;
             file.sync()?;
             types::crash::point("seal.synced");
-            staging.note(file.id(), Some(&notes::of_file(&note)))?;
+            staging.note_over(file.id(), Some(&notes::of_file(&note)), displaced)?;
             types::crash::point("seal.noted");
             Ok(())
         };

@@ -86,6 +86,41 @@ impl Worker {
         Ok(self.learn_own(&mount, work.mount, &work.path, stored, &work.attributes))
     }
 
+    /// Returns what the storage has at the path of a staged file, if its bytes are those of the file:
+    /// it was stored before, and nobody could take note of that.
+    ///
+    /// # Errors
+    /// What the storage said.
+    pub async fn find_stored(self: &Arc<Self>, work: &Persist) -> Result<Option<ObjectMeta>> {
+        let mount = self.mount(work.mount)?;
+        let there = mount.storage.stat(&work.path, self.request_deadline());
+        let found = match there.await {
+            Ok(found) => found,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let (file, len) = (&work.file, work.file.len());
+        if found.kind != NodeKind::File || found.tag.size != len || !file.is_whole() {
+            return Ok(None);
+        }
+        let object = ObjectRef::new(work.mount, work.path.clone(), found.tag.clone());
+        for range in cut(ByteRange::new(0, len), PART) {
+            let window = range.pages().bytes(len);
+            let stored = self.read(object.clone(), range, window, self.request_deadline());
+            if stored.await? != staged_bytes(file, range)? {
+                return Ok(None);
+            }
+        }
+        let (id, path) = (work.mount, &work.path);
+        Ok(Some(self.learn_own(
+            &mount,
+            id,
+            path,
+            found,
+            &work.attributes,
+        )))
+    }
+
     /// Fetches what still shows through of the base.
     pub(crate) async fn fill_from_base(
         self: &Arc<Self>,

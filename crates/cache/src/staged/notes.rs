@@ -83,11 +83,19 @@ impl Notes {
         }
     }
 
-    /// Sets or removes a note; durable when it returns.
-    pub(super) fn write(&self, dir: &OwnedFd, id: u64, to: Option<Live>) -> Result<()> {
+    /// Sets or removes a note; durable when it returns. The note of `displaced` goes in the same
+    /// moment.
+    pub(super) fn write(
+        &self,
+        dir: &OwnedFd,
+        id: u64,
+        to: Option<Live>,
+        displaced: Option<u64>,
+    ) -> Result<()> {
         let mut state = self.state.lock();
         let idle = state.disk.is_some() && state.waiting.is_empty();
-        if to.is_none() && idle && !state.live.contains_key(&id) {
+        let is_absent = |id: &u64| !state.live.contains_key(id);
+        if to.is_none() && idle && is_absent(&id) && displaced.as_ref().is_none_or(is_absent) {
             return Ok(());
         }
         let cost = to.as_ref().map_or(0, |live| frame::cost(&live.noted));
@@ -95,6 +103,8 @@ impl Notes {
             return Err(too_large(cost));
         }
         state.waiting.push(Change { id, to });
+        let gone = displaced.map(|id| Change { id, to: None });
+        state.waiting.extend(gone);
         let batch = Arc::clone(&state.batch);
         let mut gone = Vec::new();
         let outcome = loop {
@@ -261,7 +271,7 @@ mod tests {
             let writers: Vec<_> = (0..5)
                 .map(|id| {
                     let (notes, dir) = (&notes, &dir);
-                    scope.spawn(move || notes.write(dir, id, note(b"n")))
+                    scope.spawn(move || notes.write(dir, id, note(b"n"), None))
                 })
                 .collect();
             while notes.state.lock().waiting.len() < 5 {
@@ -279,7 +289,7 @@ mod tests {
         });
         let found = read(temp.path());
         assert_eq!((found.notes.len(), found.frames), (5, [2, 0]));
-        notes.write(&dir, 77, None).unwrap();
+        notes.write(&dir, 77, None, None).unwrap();
         assert_eq!(
             read(temp.path()).frames,
             [2, 0],
@@ -291,17 +301,17 @@ mod tests {
     fn after_a_failed_sync_the_notes_are_written_anew_first() {
         let temp = tempfile::tempdir().unwrap();
         let (notes, dir) = start(temp.path());
-        notes.write(&dir, 1, note(b"first")).unwrap();
+        notes.write(&dir, 1, note(b"first"), None).unwrap();
         let before = read(temp.path()).header.unwrap();
         if let Some(disk) = &mut notes.state.lock().disk {
             disk.broken = true;
         }
         // As long as that cannot be, nothing is acknowledged.
         std::fs::create_dir(temp.path().join(disk::NOTES_NEW)).unwrap();
-        assert!(notes.write(&dir, 2, note(b"second")).is_err());
-        assert!(notes.write(&dir, 1, None).is_err());
+        assert!(notes.write(&dir, 2, note(b"second"), None).is_err());
+        assert!(notes.write(&dir, 1, None, None).is_err());
         std::fs::remove_dir(temp.path().join(disk::NOTES_NEW)).unwrap();
-        notes.write(&dir, 3, note(b"third")).unwrap();
+        notes.write(&dir, 3, note(b"third"), None).unwrap();
         let found = read(temp.path());
         assert_eq!(found.header.unwrap().generation, before.generation + 1);
         assert_eq!(found.notes.keys().copied().collect::<Vec<_>>(), [1, 3]);

@@ -112,7 +112,9 @@ impl Vfs {
             written.change(|state| state.expect = Expect::Version(tag));
             return Ok(());
         }
+        let _sealing = written.sealing.lock().await;
         let mut expect = Expect::Absent;
+        let mut displaced = None;
         if let Some(other) = other {
             let replaced = other.node.as_ref().and_then(|node| node.cell.written());
             let is_stored = replaced.is_none_or(|replaced| is_in_storage(replaced));
@@ -124,6 +126,12 @@ impl Vfs {
                 let meta = known.map_or_else(|| other.meta.clone(), |node| node.meta.clone());
                 expect = Expect::Version(meta.tag);
             }
+            if let Some(replaced) = replaced
+                && replaced.change(|state| std::mem::take(&mut state.sealed)) > 0
+            {
+                // Its promise ends when the new one holds.
+                displaced = Some(replaced.file.id());
+            }
             self.remove(to, other, false).await?;
         }
         written.change(|state| state.expect = expect);
@@ -134,10 +142,10 @@ impl Vfs {
             .change(node.ino, |node| node.place = place.clone());
         let (ino, is_here) = (node.ino, true);
         self.bindings.set(&place, Bound { ino, is_here });
-        if let Some(renamed) = renamed.filter(|_| written.state().sealed > 0) {
+        let is_promised = written.state().sealed > 0 || displaced.is_some();
+        if let Some(renamed) = renamed.filter(|_| is_promised) {
             // The promise of an earlier close holds under the new name.
-            let note = self.note_of(&renamed, written)?;
-            self.worker.seal(Arc::clone(&written.file), note).await?;
+            self.seal_held(&renamed, written, displaced).await?;
         }
         written.change(|state| state.times.changed = self.now_ns());
         Ok(())
@@ -159,7 +167,14 @@ impl Vfs {
             // The storage replaces it; its readers keep it.
             Some(Resolved {
                 node: Some(node), ..
-            }) => self.keep_for_readers(node).await?,
+            }) => {
+                let written = node.cell.written();
+                if written.is_some_and(|written| written.state().sealed > 0) {
+                    // What waits on the local disk would come back over the new one after a crash.
+                    self.store(node.ino).await?;
+                }
+                self.keep_for_readers(node).await?;
+            }
             Some(_) | None => {}
         }
         let work = Move {
@@ -198,7 +213,6 @@ impl Vfs {
             self.namespace.change(ino, |node| {
                 if place == to.place {
                     node.meta = meta.clone();
-                    node.cell.change(self.now_ns(), None);
                 }
                 is_here = node
                     .cell

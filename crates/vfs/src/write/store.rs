@@ -19,7 +19,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use types::{Error, ErrorKind, Name, NodeKind, ObjectMeta, Result, VersionTag};
-use worker::{Expect, FileNote, Persist, Staged};
+use worker::{Expect, FileNote, Persist, Staged, StagedId};
 
 use super::WriteMode;
 use crate::handles::HandleId;
@@ -164,18 +164,35 @@ impl Vfs {
 
     /// Makes a staged file durable on the local disk, to be stored in the background.
     pub(super) async fn seal(self: &Arc<Self>, ino: Ino, written: &Arc<Written>) -> Result<()> {
+        let alone = written.sealing.lock().await;
         let node = self.node(ino)?;
-        let changes = written.state().changes;
-        let note = self.note_of(&node, written)?;
-        let sealed = self.worker.seal(Arc::clone(&written.file), note).await;
-        sealed.inspect_err(|error| self.errors.note(ino, error))?;
-        written.change(|state| state.sealed = state.sealed.max(changes));
+        // It may have been stored or removed meanwhile.
+        if written.is_unsealed() {
+            let sealed = self.seal_held(&node, written, None).await;
+            sealed.inspect_err(|error| self.errors.note(ino, error))?;
+        }
+        drop(alone);
         self.queue.push(ino);
         Ok(())
     }
 
+    /// Does so for a caller who holds `sealing`. The note of `displaced` goes in the same moment.
+    pub(super) async fn seal_held(
+        &self,
+        node: &Node,
+        written: &Written,
+        displaced: Option<StagedId>,
+    ) -> Result<()> {
+        let changes = written.state().changes;
+        let note = self.note_of(node, written)?;
+        let file = Arc::clone(&written.file);
+        self.worker.seal(file, note, displaced).await?;
+        written.change(|state| state.sealed = state.sealed.max(changes));
+        Ok(())
+    }
+
     /// Describes a staged file so that a later start can store it.
-    pub(super) fn note_of(&self, node: &Node, written: &Written) -> Result<FileNote> {
+    fn note_of(&self, node: &Node, written: &Written) -> Result<FileNote> {
         let mount = node.place.mount;
         let mount = mount.ok_or_else(|| Error::internal("a file outside all mounts"))?;
         let state = written.state();
@@ -224,10 +241,13 @@ impl Vfs {
             expect: state.expect,
             attributes: written.file_attributes(),
         };
-        let stored = self.worker.persist(&work).await;
+        let stored = match self.fill_held(&node, written).await {
+            Ok(()) => self.persist(&work).await,
+            Err(error) => Err(error),
+        };
         match stored {
             Ok(meta) => {
-                self.stored(&node, written, state.changes, meta);
+                self.stored(&node, written, state.changes, meta).await;
                 Ok(())
             }
             Err(error) if matches!(error.kind(), ErrorKind::Stale | ErrorKind::AlreadyExists) => {
@@ -242,13 +262,47 @@ impl Vfs {
         }
     }
 
-    fn stored(&self, node: &Node, written: &Written, changes: u64, meta: ObjectMeta) {
-        written.change(|state| {
+    /// Fetches what still shows through of the old version, which is gone when the file is stored.
+    async fn fill_held(&self, node: &Node, written: &Written) -> Result<()> {
+        let Some(base) = written.base.as_ref().filter(|_| !written.file.is_whole()) else {
+            return Ok(());
+        };
+        self.worker.fill_whole(&written.file, base).await?;
+        let _alone = written.sealing.lock().await;
+        match written.state().sealed {
+            0 => Ok(()),
+            // A start that finds the file stored must not need the old version either.
+            _ => self.seal_held(node, written, None).await,
+        }
+    }
+
+    /// Stores a file, or finds that it is: a process that dies when the storage has answered
+    /// leaves a note of what is done, and an answer may get lost.
+    async fn persist(&self, work: &Persist) -> Result<ObjectMeta> {
+        match self.worker.persist(work).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Stale | ErrorKind::AlreadyExists) => {
+                let found = self.worker.find_stored(work).await;
+                found.ok().flatten().ok_or(error)
+            }
+            stored => stored,
+        }
+    }
+
+    async fn stored(&self, node: &Node, written: &Written, changes: u64, meta: ObjectMeta) {
+        let _alone = written.sealing.lock().await;
+        let is_sealed_since = written.change(|state| {
             state.stored = changes;
             state.expect = Expect::Version(meta.tag.clone());
+            state.sealed > changes
         });
         self.namespace.change(node.ino, |node| node.meta = meta);
-        self.unnote(written);
+        if !is_sealed_since {
+            return self.unnote(written);
+        }
+        // The newer promise is one over what is stored now.
+        if let Err(error) = self.seal_held(node, written, None).await {
+            self.errors.note(node.ino, &error);
+        }
     }
 
     /// Forgets the note of a file that is stored or removed.
