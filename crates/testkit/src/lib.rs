@@ -4,7 +4,8 @@
 //! [`rigs`] starts real servers and makes the network between them slow or broken. [`storage`] puts
 //! objects into an under storage behind the product's back, and [`stores`] into one of each kind. [`sandbox`] runs the real `forebay`
 //! binary, in an environment of its own, and cleans up after it whatever happens. [`data`] makes
-//! bytes that tell where they belong. [`wait`] waits for conditions instead of for time.
+//! bytes that tell where they belong. [`trees`] compares whole trees. [`wait`] waits for conditions
+//! instead of for time.
 
 pub mod bench;
 pub mod data;
@@ -12,4 +13,5 @@ pub mod rigs;
 pub mod sandbox;
 pub mod storage;
 pub mod stores;
+pub mod trees;
 pub mod wait;

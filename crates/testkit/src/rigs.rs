@@ -14,7 +14,6 @@ mod minio;
 mod relay;
 mod requests;
 mod server;
-pub mod suites;
 mod versitygw;
 mod web;
 

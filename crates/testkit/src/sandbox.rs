@@ -165,6 +165,7 @@ impl Sandbox {
             point: self.point(),
             cache: (self.cache_dir(), "1GiB".into()),
             flags: storage.flags(),
+            crash_at: None,
         }
     }
 
@@ -256,6 +257,7 @@ pub struct Mounting<'a> {
     point: PathBuf,
     cache: (PathBuf, String),
     flags: Vec<String>,
+    crash_at: Option<String>,
 }
 
 impl<'a> Mounting<'a> {
@@ -304,6 +306,13 @@ impl<'a> Mounting<'a> {
         self
     }
 
+    /// Has the daemon abort when it comes by a fault point for the `passage`-th time.
+    #[must_use]
+    pub fn crash_at(mut self, point: &str, passage: u64) -> Self {
+        self.crash_at = Some(format!("{point}:{passage}"));
+        self
+    }
+
     /// Returns the command as it would be run.
     pub fn command(&self) -> Command {
         let mut command = self.sandbox.command();
@@ -313,6 +322,7 @@ impl<'a> Mounting<'a> {
             .arg(&self.cache.0)
             .args(["--cache-size", &self.cache.1]);
         command.args(&self.flags);
+        command.envs(self.crash_at.iter().map(|at| ("FOREBAY_CRASH_AT", at)));
         command
     }
 

@@ -3,18 +3,18 @@
 //!
 //! Each test has a storage and a sandbox of its own. The modules follow the promises: how a tree is
 //! read, what the cache spares, what changes in the storage, what faults do, what is refused, which
-//! bounds hold, what POSIX asks, how mounts come and go, and what the command line says.
+//! bounds hold, how mounts come and go, and what the command line says.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod cache;
 mod changes;
 mod checks;
 mod commands;
+mod crashes;
 mod faults;
 mod limits;
 mod mounts;
 mod names;
-mod posix;
 mod reading;
 mod refusals;
 mod sync;
