@@ -192,9 +192,15 @@ impl Filesystem for Ops {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let door = Arc::clone(self.count(Operation::Lookup));
         let found = self.door.vfs.lookup(Ino(parent.0), name.as_bytes());
-        self.door.finish(request.pid(), found, move |result| {
-            answer_entry(&door, parent.0, result, reply)
-        });
+        let is_long = name.len() > vfs::NEW_NAME_MAX as usize;
+        self.door
+            .finish(request.pid(), found, move |result| match result {
+                // The kernel looks names up before it makes them.
+                Err(e) if is_long && e.kind() == ErrorKind::NotFound => {
+                    reply.error(Errno::ENAMETOOLONG);
+                }
+                result => answer_entry(&door, parent.0, result, reply),
+            });
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, count: u64) {

@@ -14,6 +14,7 @@ mod minio;
 mod relay;
 mod requests;
 mod server;
+pub mod suites;
 mod versitygw;
 mod web;
 

@@ -40,7 +40,7 @@ pub use mounts::MountSpec;
 pub use open::Opened;
 pub use remount::Outdated;
 pub use reply::{ReadReply, Reply};
-pub use stats::{FsStats, Stats};
+pub use stats::{FsStats, NEW_NAME_MAX, Stats};
 pub use sync::{SyncDone, SyncedPlace};
 pub use vfs::{Settings, Vfs};
 pub use worker::LocalFile;

@@ -49,14 +49,22 @@ pub struct FsStats {
     pub name_max: u32,
 }
 
+/// The longest name that can be made, in bytes: what any file system takes. Longer ones that a
+/// storage has are shown all the same.
+pub const NEW_NAME_MAX: u32 = 255;
+
 impl FsStats {
     /// Storages have no size that they tell. An exbibyte, all of it free, keeps programs content
     /// that look for room, and disk alarms quiet.
     pub(crate) fn boundless() -> Self {
-        FsStats::of(Room {
+        let room = Room {
             total: 1 << 60,
             free: 1 << 60,
-        })
+        };
+        FsStats {
+            name_max: u32::try_from(types::name::NAME_MAX).unwrap_or(u32::MAX),
+            ..FsStats::of(room)
+        }
     }
 
     /// What is written must fit where it is staged, so that is the room that there is.
@@ -69,7 +77,7 @@ impl FsStats {
             blocks_free: room.free / u64::from(BLOCK),
             files: FILES,
             files_free: FILES,
-            name_max: u32::try_from(types::name::NAME_MAX).unwrap_or(u32::MAX),
+            name_max: NEW_NAME_MAX,
         }
     }
 }

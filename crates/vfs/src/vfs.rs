@@ -189,10 +189,7 @@ impl Vfs {
             Some(mount) => of(&self.mounts.read().spec(mount).attributes),
             None => of(&self.settings.attributes),
         };
-        if node.cell.touched_ns() > shown.mtime_ns {
-            shown.mtime_ns = node.cell.touched_ns();
-            shown.ctime_ns = shown.mtime_ns;
-        }
+        node.cell.show(&mut shown);
         if node.cell.kept.get().is_some() {
             // Open still, and without a name.
             shown.nlink = 0;

@@ -20,14 +20,35 @@ use worker::{Expect, FileAttributes, LocalFile, StagedFile};
 use crate::attributes::Attributes;
 use crate::ino::Ino;
 
-/// What the handles of one inode share.
-#[derive(Debug, Default)]
+/// What the handles of one inode share, and the times that a storage does not keep: they are shown
+/// for as long as the kernel knows the inode.
+#[derive(Debug)]
 pub(crate) struct Cell {
     written: OnceLock<Arc<Written>>,
     /// The cache file of an object that was removed while it was open.
     pub(crate) kept: OnceLock<LocalFile>,
     /// When this node last changed the names in a directory.
     touched_ns: AtomicI64,
+    /// When this node last changed attributes or the name.
+    changed_ns: AtomicI64,
+    /// The time of the last access that a program set.
+    accessed_ns: AtomicI64,
+}
+
+/// Earlier than any time of a file.
+const NEVER: i64 = i64::MIN;
+
+impl Default for Cell {
+    fn default() -> Self {
+        let never = || AtomicI64::new(NEVER);
+        Cell {
+            written: OnceLock::new(),
+            kept: OnceLock::new(),
+            touched_ns: never(),
+            changed_ns: never(),
+            accessed_ns: never(),
+        }
+    }
 }
 
 impl Cell {
@@ -41,12 +62,39 @@ impl Cell {
         self.written.get_or_init(|| Arc::new(written))
     }
 
+    /// Returns what is left of a file that is stored.
+    pub(crate) fn after(times: Times) -> Self {
+        let cell = Cell::default();
+        cell.change(times.changed, Some(times.accessed));
+        cell
+    }
+
+    /// Takes note that the names in a directory changed.
     pub(crate) fn touch(&self, now_ns: i64) {
         self.touched_ns.store(now_ns, Ordering::Relaxed);
     }
 
-    pub(crate) fn touched_ns(&self) -> i64 {
-        self.touched_ns.load(Ordering::Relaxed)
+    /// Takes note that the storage was told a time of the last modification.
+    pub(crate) fn untouch(&self) {
+        self.touched_ns.store(NEVER, Ordering::Relaxed);
+    }
+
+    /// Takes note that attributes or the name changed.
+    pub(crate) fn change(&self, now_ns: i64, accessed_ns: Option<i64>) {
+        self.changed_ns.store(now_ns, Ordering::Relaxed);
+        if let Some(accessed_ns) = accessed_ns {
+            self.accessed_ns.store(accessed_ns, Ordering::Relaxed);
+        }
+    }
+
+    /// Puts the times that are known here in place of those that the storage tells.
+    pub(crate) fn show(&self, shown: &mut Attributes) {
+        shown.mtime_ns = shown.mtime_ns.max(self.touched_ns.load(Ordering::Relaxed));
+        shown.ctime_ns = shown.mtime_ns.max(self.changed_ns.load(Ordering::Relaxed));
+        match self.accessed_ns.load(Ordering::Relaxed) {
+            NEVER => {}
+            accessed_ns => shown.atime_ns = accessed_ns,
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! A directory belongs to one recipe. It gets its name only when it is complete, so that an
 //! installation that broke off is started again, and a changed recipe is installed beside the old.
-//! The same holds for a Go program, `bin/NAME@VERSION`, which `scripts/setup` may have built before.
+//! The same holds for a Go or Rust program, `bin/NAME@VERSION`, which `scripts/setup` may have built
+//! before.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -55,9 +56,32 @@ impl Installed {
 
 /// Returns a Go program, which is built when it is missing. The module ends with its version.
 pub(super) fn go_program(module: &str) -> Result<PathBuf> {
-    let (name, _) = module.split_once('@').context("a module and its version")?;
-    let name = name.rsplit('/').next().unwrap_or(name);
     let file = module.rsplit('/').next().unwrap_or(module);
+    program(file, "go", |unfinished| {
+        let mut command = Command::new("go");
+        command
+            .args(["install", "-trimpath", "-ldflags=-s -w", module])
+            .env("GOBIN", unfinished.join("bin"))
+            .env("GOFLAGS", "-buildvcs=false");
+        command
+    })
+}
+
+/// Returns a program of crates.io, `NAME@VERSION`, which is built when it is missing.
+pub(super) fn cargo_program(krate: &str) -> Result<PathBuf> {
+    program(krate, "cargo", |unfinished| {
+        let mut command = Command::new("cargo");
+        command
+            .args(["install", "--quiet", "--locked", "--debug", krate, "--root"])
+            .arg(unfinished)
+            .env("CARGO_TARGET_DIR", unfinished.join("target"));
+        command
+    })
+}
+
+/// Returns `bin/FILE` of [`home`], which `build` puts below `bin` of the directory that it is given.
+fn program(file: &str, builder: &str, build: impl FnOnce(&Path) -> Command) -> Result<PathBuf> {
+    let (name, _) = file.split_once('@').context("a program and its version")?;
     let bin = home()?.join("bin");
     fs::create_dir_all(&bin).with_context(|| format!("make {}", bin.display()))?;
     let _alone = alone(&bin, file)?;
@@ -66,15 +90,12 @@ pub(super) fn go_program(module: &str) -> Result<PathBuf> {
         return Ok(program);
     }
     let unfinished = bin.join(format!("{file}.unfinished"));
-    let status = Command::new("go")
-        .args(["install", "-trimpath", "-ldflags=-s -w", module])
-        .env("GOBIN", &unfinished)
-        .env("GOFLAGS", "-buildvcs=false")
+    let status = build(&unfinished)
         .status()
-        .with_context(|| format!("run go, which builds {name}; install Go"))?;
-    ensure!(status.success(), "go install {module} failed: {status}");
-    fs::rename(unfinished.join(name), &program)?;
-    fs::remove_dir(&unfinished)?;
+        .with_context(|| format!("run {builder}, which builds {name}; install it"))?;
+    ensure!(status.success(), "{builder} did not build {file}: {status}");
+    fs::rename(unfinished.join("bin").join(name), &program)?;
+    fs::remove_dir_all(&unfinished)?;
     Ok(program)
 }
 

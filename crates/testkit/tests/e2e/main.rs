@@ -3,7 +3,7 @@
 //!
 //! Each test has a storage and a sandbox of its own. The modules follow the promises: how a tree is
 //! read, what the cache spares, what changes in the storage, what faults do, what is refused, which
-//! bounds hold, how mounts come and go, and what the command line says.
+//! bounds hold, what POSIX asks, how mounts come and go, and what the command line says.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod cache;
@@ -15,6 +15,7 @@ mod faults;
 mod limits;
 mod mounts;
 mod names;
+mod posix;
 mod reading;
 mod refusals;
 mod sync;

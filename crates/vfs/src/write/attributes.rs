@@ -91,8 +91,15 @@ impl Vfs {
                     state.changes += u64::from(change.is_kept());
                 });
             }
-            _ if change.is_kept() => self.set_stored(&node, &change).await?,
-            _ => {}
+            _ => {
+                if change.is_kept() {
+                    self.set_stored(&node, &change).await?;
+                }
+                if change.modified.is_some() {
+                    node.cell.untouch();
+                }
+                node.cell.change(self.now_ns(), change.accessed);
+            }
         }
         if change.size.is_some() && !has_writer {
             self.promise_of_path(ino, mode).await?;

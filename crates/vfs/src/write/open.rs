@@ -23,7 +23,7 @@ use crate::open::Opened;
 use crate::readahead::ReadAhead;
 use crate::reply::Reply;
 use crate::vfs::{Vfs, unknown};
-use crate::written::{Times, Written};
+use crate::written::{Cell, Times, Written};
 
 /// Tries of an open that finds a name, and then not its file, because somebody removes it meanwhile.
 const TRIES: usize = 3;
@@ -308,7 +308,7 @@ impl Vfs {
         let ended = self.namespace.change_last(ino, is_done, |node| {
             // What lost its name to somebody else is never opened again.
             if !state.is_lost {
-                node.cell = Arc::default();
+                node.cell = Arc::new(Cell::after(state.times));
             }
         });
         let Some(node) = ended else { return };

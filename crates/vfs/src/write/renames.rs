@@ -213,6 +213,7 @@ impl Vfs {
             self.namespace.change(ino, |node| {
                 if place == to.place {
                     node.meta = meta.clone();
+                    node.cell.change(self.now_ns(), None);
                 }
                 is_here = node
                     .cell
