@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """TensorFlow: the shards of `tfrecord` from each of several directories, all checked alike.
 
-`one_tree.py MANIFEST FOLDER...` reads each folder through tf.data and compares every record with the
-manifest that `tfrecord.py prepare` wrote. It answers each folder with a line.
+`one_tree.py MANIFEST FOLDER...` reads each folder through tf.data and compares every record
+with the manifest that `tfrecord.py prepare` wrote. It answers each folder with a line.
 """
 
 import collections
