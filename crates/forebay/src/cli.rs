@@ -182,6 +182,16 @@ pub(crate) struct NodeArgs {
     /// Never let the kernel read complete cache files itself
     #[arg(long, env = "FOREBAY_NO_PASSTHROUGH", help_heading = "Kernel")]
     pub(crate) no_passthrough: bool,
+    /// How requests come in: over io_uring where the kernel offers it (auto), from /dev/fuse (dev),
+    /// or over io_uring only (uring) [default: auto]
+    #[arg(
+        long,
+        env = "FOREBAY_TRANSPORT",
+        value_name = "WAY",
+        value_parser = values::transport,
+        help_heading = "Kernel"
+    )]
+    pub(crate) transport: Option<fuse::Transport>,
 }
 
 /// Flags of `forebay mount`.

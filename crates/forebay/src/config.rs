@@ -138,6 +138,7 @@ fn read_root(reader: &mut Reader, root: &Section<'_>, resolve: &dyn Resolve) -> 
         "log_level",
         "allow_other",
         "passthrough",
+        "transport",
         "neighbours",
         "state_dir",
         "cache",
@@ -158,6 +159,7 @@ fn read_root(reader: &mut Reader, root: &Section<'_>, resolve: &dyn Resolve) -> 
         log_level: reader.parsed(root, "log_level", log_level),
         allow_other: reader.boolean(root, "allow_other"),
         passthrough: reader.boolean(root, "passthrough"),
+        transport: reader.parsed(root, "transport", values::transport),
         neighbours: reader.boolean(root, "neighbours"),
         state_dir: reader.parsed(root, "state_dir", absolute_path),
         ..NodeDefaults::default()

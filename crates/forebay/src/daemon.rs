@@ -423,6 +423,7 @@ fn fuse_settings(plan: &Plan) -> fuse::Settings {
         mount_point: plan.mount_point.clone(),
         threads: plan.threads,
         passthrough: plan.passthrough,
+        transport: plan.transport,
         allow_other: plan.allow_other,
         read_only: plan.is_read_only(),
         read_ahead: KERNEL_READ_AHEAD,

@@ -227,7 +227,11 @@ impl DaemonNode {
             fuse::Passthrough::Off { reason } => Some(reason),
         };
         wire::Kernel {
-            transport: "/dev/fuse".to_owned(),
+            transport: match fuse.without_rings {
+                Some(_) => "/dev/fuse".to_owned(),
+                None => "io_uring".to_owned(),
+            },
+            without_rings: fuse.without_rings,
             passthrough: wire::Passthrough {
                 available: reason.is_none(),
                 reason,

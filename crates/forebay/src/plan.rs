@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use fuse::Transport;
 use serde::{Deserialize, Serialize};
 use types::idmap::IdMap;
 use types::{ByteSize, Freshness};
@@ -46,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) threads: usize,
     pub(crate) allow_other: bool,
     pub(crate) passthrough: bool,
+    #[serde(default, with = "transport_text")]
+    pub(crate) transport: Transport,
     pub(crate) log: LogPlan,
     pub(crate) run_dir: PathBuf,
     /// Where mounts that are added to the running daemon are kept; none when there is no place.
@@ -109,6 +112,7 @@ pub(crate) struct NodeDefaults {
     pub(crate) log_level: Option<String>,
     pub(crate) allow_other: Option<bool>,
     pub(crate) passthrough: Option<bool>,
+    pub(crate) transport: Option<Transport>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) neighbours: Option<bool>,
 }
@@ -201,6 +205,7 @@ impl Plan {
                 .map_or_else(default_threads, usize::from),
             allow_other: flags.allow_other || file.allow_other.unwrap_or(false),
             passthrough: !flags.no_passthrough && file.passthrough.unwrap_or(true),
+            transport: flags.transport.or(file.transport).unwrap_or_default(),
             log: LogPlan { file: log, level },
             run_dir: places::run_dir(run_dir),
         })
@@ -393,6 +398,21 @@ mod freshness_text {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Freshness, D::Error> {
         values::freshness(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+mod transport_text {
+    use fuse::Transport;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::values;
+
+    pub(super) fn serialize<S: Serializer>(value: &Transport, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(values::show_transport(*value))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Transport, D::Error> {
+        values::transport(&String::deserialize(from)?).map_err(D::Error::custom)
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use fuse::Transport;
 use types::Freshness;
 use vfs::WriteMode;
 
@@ -97,6 +98,25 @@ pub(crate) fn show_write_mode(mode: WriteMode) -> &'static str {
     }
 }
 
+/// Reads how the kernel hands requests over.
+pub(crate) fn transport(text: &str) -> Result<Transport, String> {
+    match text.trim() {
+        "auto" => Ok(Transport::Auto),
+        "dev" => Ok(Transport::Dev),
+        "uring" => Ok(Transport::Uring),
+        _ => Err(format!("'{text}' is not auto, dev or uring")),
+    }
+}
+
+/// Shows it as [`transport`] reads it.
+pub(crate) fn show_transport(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Auto => "auto",
+        Transport::Dev => "dev",
+        Transport::Uring => "uring",
+    }
+}
+
 /// Reads permission bits in octal, with or without a leading `0` or `0o`.
 pub(crate) fn mode(text: &str) -> Result<u32, String> {
     let digits = text.trim().trim_start_matches("0o");
@@ -157,6 +177,16 @@ mod tests {
         for text in ["immutable", "always", "90s"] {
             assert_eq!(show_freshness(freshness(text).unwrap()), text);
         }
+    }
+
+    #[test]
+    fn transports_are_words() {
+        for text in ["auto", "dev", "uring"] {
+            assert_eq!(show_transport(transport(text).unwrap()), text);
+        }
+        assert_eq!(transport(" auto ").unwrap(), Transport::default());
+        let refused = transport("io_uring").unwrap_err();
+        assert_eq!(refused, "'io_uring' is not auto, dev or uring");
     }
 
     #[test]

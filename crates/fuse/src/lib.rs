@@ -6,9 +6,10 @@
 //! per inode, whether the kernel reads the cache file itself (passthrough) or asks us; `errno` is
 //! the one table of error numbers.
 //!
-//! Hits are answered on the threads that read `/dev/fuse`; what must wait for a storage goes to the
-//! runtime, so no thread of the kernel door ever waits for a network.
-//! Deliberately absent: pages, storages, policy, and (until writing exists) every way to write.
+//! Hits are answered on the threads that take the kernel's requests, from `/dev/fuse` or over
+//! io_uring ([`Transport`]); what must wait for a storage goes to the runtime, so no thread of the
+//! kernel door ever waits for a network.
+//! Deliberately absent: pages, storages, policy.
 
 mod convert;
 mod door;
@@ -27,6 +28,6 @@ mod writers;
 
 pub use errors::ErrorRecord;
 pub use mount_point::{Claim, check_mount_point, claim_mount_point, clean_dead_mount};
-pub use session::{Session, Settings, mount};
+pub use session::{Session, Settings, Transport, mount};
 pub use stats::{Passthrough, Stats};
 pub use unmount::unmount;

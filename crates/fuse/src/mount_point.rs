@@ -202,7 +202,9 @@ fn is_dead(path: &Path) -> bool {
     let probe = thread::Builder::new()
         .name("mount-probe".into())
         .spawn(move || {
-            let dead = matches!(rustix::fs::statfs(&path), Err(rustix::io::Errno::NOTCONN));
+            // The second is what a question gets that was asked while the daemon died.
+            let gone = [rustix::io::Errno::NOTCONN, rustix::io::Errno::CONNABORTED];
+            let dead = rustix::fs::statfs(&path).is_err_and(|fault| gone.contains(&fault));
             // Nobody listens any more when the time was up.
             answer.send(dead).ok();
         });

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
 
-use fuser::{Config, INodeNo, Notifier, SessionACL};
+use fuser::{Config, Depth, INodeNo, Notifier, SessionACL};
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 use types::{ByteSize, Error, ErrorKind, Result, SystemClock};
@@ -33,6 +33,11 @@ use crate::unmount;
 /// How long the threads may take to end once the kernel has let go: they only have to wake up.
 const END_MAX: Duration = Duration::from_secs(3);
 
+/// Requests that each CPU can have with us over io_uring, those that wait for a storage included;
+/// more wait in the kernel. Each has a buffer of the largest request, whose memory is used when a
+/// large answer is, and given back beyond a few of them.
+const DEPTH: Depth = Depth(64);
+
 /// How a mount is made.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -42,6 +47,8 @@ pub struct Settings {
     pub threads: usize,
     /// Whether the kernel may read complete cache files itself.
     pub passthrough: bool,
+    /// How requests come in.
+    pub transport: Transport,
     /// Whether other users of this machine see the mount, by owner and mode.
     pub allow_other: bool,
     /// Whether the kernel refuses all writes by itself.
@@ -52,6 +59,18 @@ pub struct Settings {
     pub fs_name: String,
 }
 
+/// How the kernel hands requests over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transport {
+    /// Over io_uring where the kernel offers it, else by reading `/dev/fuse`.
+    #[default]
+    Auto,
+    /// By reading `/dev/fuse`.
+    Dev,
+    /// Over io_uring, or not at all.
+    Uring,
+}
+
 /// A mount that is being served.
 #[derive(Debug)]
 pub struct Session {
@@ -59,8 +78,18 @@ pub struct Session {
     mount_point: PathBuf,
     mounted: Mounted,
     read_ahead: Option<ByteSize>,
+    without_rings: Option<String>,
     notifier: Notifier,
     end: Arc<End>,
+}
+
+/// What answers the kernel.
+struct Served {
+    mounted: Mounted,
+    notifier: Notifier,
+    end: Arc<End>,
+    /// Why requests come from `/dev/fuse`; nothing when they come over io_uring.
+    without_rings: Option<String>,
 }
 
 /// How the session ended, once it has.
@@ -74,33 +103,63 @@ struct End {
 ///
 /// # Errors
 /// One message with cause and remedy for a mount point that will not do, a missing device, a missing
-/// privilege or helper.
+/// privilege or helper, and for io_uring where nothing else will do.
 pub fn mount(settings: Settings, vfs: Arc<Vfs>, runtime: Handle) -> Result<Session> {
     check_device(Path::new(DEVICE))?;
     check_mount_point(&settings.mount_point)?;
     let mount_point = mount_point::resolve(&settings.mount_point)?;
     let door = Arc::new(Door::new(vfs, runtime, Arc::new(SystemClock)));
-    let terms = Terms {
-        fs_name: &settings.fs_name,
-        allow_other: settings.allow_other,
-        read_only: settings.read_only,
+    let served = match settings.transport {
+        Transport::Dev => served(&mount_point, &settings, &door, None),
+        Transport::Uring => served(&mount_point, &settings, &door, Some(DEPTH)),
+        Transport::Auto => match served(&mount_point, &settings, &door, Some(DEPTH)) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                tracing::warn!("{error}; going on with /dev/fuse");
+                let served = served(&mount_point, &settings, &door, None);
+                served.map(|served| Served {
+                    without_rings: Some(error.to_string()),
+                    ..served
+                })
+            }
+            served => served,
+        },
     };
-    let connection = mounting::connect(&mount_point, terms)?;
-    // From here on there is a mount, and every way out takes it away.
-    let served = started(&mount_point, connection, &settings, &door).inspect_err(|_| {
-        if let Err(e) = unmount::abandon(&mount_point) {
-            tracing::warn!("leave {}: {e}", mount_point.display());
-        }
-    });
-    let (mounted, notifier, end) = served?;
+    let Served {
+        mounted,
+        notifier,
+        end,
+        without_rings,
+    } = served?;
     let read_ahead = set_read_ahead(&mounted, settings.read_ahead);
     Ok(Session {
         door,
         mount_point,
         mounted,
         read_ahead,
+        without_rings,
         notifier,
         end,
+    })
+}
+
+/// Mounts and answers the kernel; leaves no mount behind when that fails.
+fn served(
+    mount_point: &Path,
+    settings: &Settings,
+    door: &Arc<Door>,
+    rings: Option<Depth>,
+) -> Result<Served> {
+    let terms = Terms {
+        fs_name: &settings.fs_name,
+        allow_other: settings.allow_other,
+        read_only: settings.read_only,
+    };
+    let connection = mounting::connect(mount_point, terms)?;
+    // From here on there is a mount, and every way out takes it away.
+    started(mount_point, connection, settings, door, rings).inspect_err(|_| {
+        if let Err(e) = unmount::abandon(mount_point) {
+            tracing::warn!("leave {}: {e}", mount_point.display());
+        }
     })
 }
 
@@ -110,7 +169,8 @@ fn started(
     connection: OwnedFd,
     settings: &Settings,
     door: &Arc<Door>,
-) -> Result<(Mounted, Notifier, Arc<End>)> {
+    rings: Option<Depth>,
+) -> Result<Served> {
     let Some(mounted) = mount_table::at(mount_point)?.filter(Mounted::is_ours) else {
         let message = format!("{} was unmounted as soon as mounted", mount_point.display());
         return Err(Error::new(ErrorKind::Unavailable, message));
@@ -122,11 +182,29 @@ fn started(
     let mut config = Config::default();
     config.n_threads = Some(settings.threads.max(1));
     config.clone_fd = false;
+    config.rings = rings;
     // Who may come in is checked by the kernel, which knows the terms of the mount.
     config.acl = SessionACL::All;
     let session = fuser::Session::from_fd(ops, connection, SessionACL::All, config)
-        .and_then(fuser::Session::spawn)
         .map_err(|e| Error::io("agree with the kernel on a FUSE session", e))?;
+    let without_rings = match session.without_rings() {
+        Some(why) if settings.transport == Transport::Uring => {
+            let message = format!("requests over io_uring: {why}; or use --transport auto");
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        why => why.map(String::from),
+    };
+    let has_rings = session.has_rings();
+    let asked_not = || String::from("it was switched off");
+    let without_rings = without_rings.or_else(|| (!has_rings).then(asked_not));
+    let session = session.spawn().map_err(|e| match has_rings {
+        // The kernel was promised what it then did not take: only another mount can do without.
+        true => Error::new(
+            ErrorKind::Unsupported,
+            format!("requests over io_uring: {e}"),
+        ),
+        false => Error::io("start to serve the kernel", e),
+    })?;
     let (end, notifier) = (Arc::new(End::default()), session.notifier());
     let waiter = {
         let (end, door) = (Arc::clone(&end), Arc::clone(door));
@@ -140,7 +218,12 @@ fn started(
         .name("fuse-wait".into())
         .spawn(waiter)
         .map_err(|e| Error::io("start a thread for the mount", e))?;
-    Ok((mounted, notifier, end))
+    Ok(Served {
+        mounted,
+        notifier,
+        end,
+        without_rings,
+    })
 }
 
 impl Session {
@@ -242,6 +325,7 @@ impl Session {
             open_cached,
             handed: self.door.handed.load(Relaxed),
             passthrough: self.door.modes.passthrough(),
+            without_rings: self.without_rings.clone(),
             read_ahead: self.read_ahead,
             errors,
             recent_errors,

@@ -36,6 +36,8 @@ pub struct Stats {
     pub handed: u64,
     /// Whether new opens may be of the first sort.
     pub passthrough: Passthrough,
+    /// Why requests come from `/dev/fuse`; nothing when they come over io_uring.
+    pub without_rings: Option<String>,
     /// The kernel's read-ahead, when it let us set it.
     pub read_ahead: Option<ByteSize>,
     /// Errors answered since the mount, by kind, without those of absent names.

@@ -313,8 +313,10 @@ pub struct Memory {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Kernel {
-    /// How requests come in.
+    /// How requests come in: `io_uring` or `/dev/fuse`.
     pub transport: String,
+    /// Why they do not come over io_uring, if so.
+    pub without_rings: Option<String>,
     /// Whether the kernel may read complete cache files itself.
     pub passthrough: Passthrough,
     /// Files that are open now, by how they are served.

@@ -24,6 +24,11 @@ use crate::wait;
 /// How long a command of the binary may take, the wait for readers at `umount` included.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
+/// How requests come in wherever a test asks for nothing else: the gate runs each test on both ways.
+fn transport() -> String {
+    std::env::var("FOREBAY_TRANSPORT").unwrap_or_else(|_| "auto".to_owned())
+}
+
 /// An environment for the binary.
 #[derive(Debug)]
 pub struct Sandbox {
@@ -142,6 +147,7 @@ impl Sandbox {
             .env("FOREBAY_RUN_DIR", path("run"))
             .env("FOREBAY_LOG", self.log())
             .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("FOREBAY_TRANSPORT", transport())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command

@@ -180,6 +180,7 @@ fn table(status: &wire::Status) -> Table {
         ),
     );
     row("passthrough", passthrough(&status.kernel));
+    row("transport", transport(&status.kernel));
     if let Some(log) = &status.log {
         row("log", log.clone());
     }
@@ -304,9 +305,16 @@ fn hits(cache: &wire::Cache) -> String {
 
 fn passthrough(kernel: &wire::Kernel) -> String {
     match (&kernel.passthrough.available, &kernel.passthrough.reason) {
-        (true, _) => format!("on, over {}", kernel.transport),
-        (false, Some(reason)) => format!("off: {reason}; over {}", kernel.transport),
-        (false, None) => format!("off; over {}", kernel.transport),
+        (true, _) => "on".to_owned(),
+        (false, Some(reason)) => format!("off: {reason}"),
+        (false, None) => "off".to_owned(),
+    }
+}
+
+fn transport(kernel: &wire::Kernel) -> String {
+    match &kernel.without_rings {
+        Some(reason) => format!("over {}; not over io_uring: {reason}", kernel.transport),
+        None => format!("over {}", kernel.transport),
     }
 }
 

@@ -9,7 +9,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuse::Session;
+use fuse::{Session, Transport};
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use tempfile::TempDir;
@@ -104,6 +104,7 @@ impl Rig {
             mount_point,
             threads: 4,
             passthrough: true,
+            transport: transport(),
             allow_other: false,
             read_only: true,
             read_ahead: ByteSize(1 << 20),
@@ -255,6 +256,14 @@ fn local_storage(
     runtime
         .block_on(ufs::open(&settings, Arc::new(SystemClock)))
         .unwrap()
+}
+
+/// The gate runs these tests once for each way in which requests come.
+pub(crate) fn transport() -> Transport {
+    match std::env::var("FOREBAY_TRANSPORT").as_deref() {
+        Ok("uring") => Transport::Uring,
+        _ => Transport::Dev,
+    }
 }
 
 fn runtime() -> Runtime {

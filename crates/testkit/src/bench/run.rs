@@ -49,10 +49,10 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
     let mut rows = Vec::new();
     bench.cold(&mut rows, &mut say)?;
     bench.warm(&mut rows, &mut say)?;
-    let version = mount.status().0["version"]
-        .as_str()
-        .unwrap_or("unknown")
-        .to_owned();
+    let status = mount.status().0;
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or("unknown").to_owned();
+    let transport = text(&status["kernel"]["transport"]);
+    let version = format!("{} over {transport}", text(&status["version"]));
     let daemon_memory_bytes = mount.memory("VmHWM");
     mount.unmount();
     let machine = Machine::here(version);

@@ -96,6 +96,37 @@ fn status_counts_open_files_by_how_they_are_served() {
 }
 
 #[test]
+fn requests_come_the_way_that_was_asked_for() {
+    let storage = Storage::local();
+    let expected = storage.put("file", 1, 200_000);
+    let offer = fs::read_to_string("/sys/module/fuse/parameters/enable_uring");
+    let is_offered = offer.is_ok_and(|offer| offer.trim() == "Y");
+    for (way, over_uring) in [("dev", false), ("auto", is_offered), ("uring", true)] {
+        let sandbox = Sandbox::new(&storage);
+        let mounting = sandbox.mount(&storage).flag("--transport", way);
+        if way == "uring" && !is_offered {
+            let refusal = mounting.run().refusal();
+            for part in ["enable_uring", "--transport auto"] {
+                assert!(refusal.contains(part), "{refusal}");
+            }
+            sandbox.assert_nothing_left();
+            continue;
+        }
+        let mount = mounting.start();
+        let status = mount.status().0;
+        let shown = ["/dev/fuse", "io_uring"][usize::from(over_uring)];
+        assert_eq!(status["kernel"]["transport"], shown, "{way}");
+        assert_eq!(
+            status["kernel"]["without_rings"].is_null(),
+            over_uring,
+            "{status}"
+        );
+        assert!(mount.read("file") == expected);
+        mount.unmount();
+    }
+}
+
+#[test]
 fn serve_shows_several_storages_in_one_tree() {
     let (s3, local) = (Storage::s3(), Storage::local());
     s3.put("train/1", 1, 100_000);

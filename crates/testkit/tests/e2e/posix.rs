@@ -120,9 +120,21 @@ fn pjdfstest(storage: &Storage, kind: &str, passing_min: usize) {
         let named = failed.iter().filter(|case| rule.names(case)).count();
         println!("  {named} do not apply: {}", rule.reason);
     }
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(
+        faults.is_empty(),
+        "{}\nthe daemon says:\n{}",
+        faults.join("\n"),
+        complaints(&sandbox)
+    );
     assert!(passed.len() >= passing_min, "it did not run: {report}");
     mount.unmount();
+}
+
+/// Returns what the daemon warned of.
+fn complaints(sandbox: &Sandbox) -> String {
+    let log = fs::read_to_string(sandbox.log()).unwrap();
+    let is_one = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
+    log.lines().filter(is_one).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
