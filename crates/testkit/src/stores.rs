@@ -8,10 +8,14 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use reqsign_core::hash::base64_hmac_sha1;
+use reqsign_core::time::Timestamp;
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
-use crate::rigs::{Azurite, FakeGcs, Hdfs, NameNodes, WebServer};
+use crate::rigs::{Azurite, Ceph, CephFs, FakeGcs, Hdfs, Hub, NameNodes, WebServer};
 use crate::storage::Storage;
 
 /// What everything is put below: a bucket, a container, a directory.
@@ -44,11 +48,27 @@ enum Server {
     Web(WebServer),
     Azure(Azurite),
     Google(FakeGcs),
-    Hdfs(std::sync::Arc<Hdfs>),
+    Hdfs(Arc<Hdfs>),
+    Gateway(Arc<Cluster>),
+    // Unmounted before the cluster ends.
+    CephFiles(
+        CephFs,
+        #[allow(dead_code, reason = "kept running")] Arc<Cluster>,
+    ),
+    // Ends before what runs it.
+    Hub(Hub, #[allow(dead_code, reason = "kept running")] Runtime),
+}
+
+/// A Ceph and its files.
+#[derive(Debug)]
+struct Cluster {
+    ceph: Ceph,
+    // Last, so that the servers are gone before their directory.
+    _dir: TempDir,
 }
 
 impl Store {
-    /// Starts one of each kind, HDFS with both of its protocols.
+    /// Starts one of each kind that takes little to start, HDFS with both of its protocols.
     ///
     /// # Panics
     /// When one does not start.
@@ -163,15 +183,77 @@ impl Store {
     pub fn hdfs() -> [Store; 2] {
         let server = Hdfs::start(NameNodes::One, &[]).expect("HDFS starts");
         let (rpc, web) = (server.name_nodes[0].clone(), server.web[0].clone());
-        let server = std::sync::Arc::new(server);
+        let server = Arc::new(server);
         [("hdfs", rpc), ("webhdfs", web)].map(|(name, address)| Store {
             name,
             uri: format!("{name}://{address}/{PLACE}"),
             flags: Vec::new(),
             environment: Vec::new(),
-            server: Server::Hdfs(std::sync::Arc::clone(&server)),
+            server: Server::Hdfs(Arc::clone(&server)),
             _dir: None,
         })
+    }
+
+    /// One Ceph, by its object gateway and by its file system, which hold different files.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn ceph() -> [Store; 2] {
+        let dir = directory();
+        let ceph = Ceph::start(dir.path()).expect("Ceph starts");
+        let mounted = ceph.mount(&dir.path().join("mounted"));
+        let mounted = mounted.expect("ceph-fuse mounts");
+        fs::create_dir(mounted.mounted_at.join(PLACE)).expect("directory");
+        let at = mounted.mounted_at.display().to_string();
+        let cluster = Arc::new(Cluster { ceph, _dir: dir });
+        cluster.send("PUT", PLACE, b"");
+        let ceph = &cluster.ceph;
+        let gateway = Store {
+            name: "ceph",
+            uri: format!("ceph://{PLACE}"),
+            flags: options_of(&[("endpoint", &ceph.endpoint)]),
+            environment: vec![
+                ("AWS_ACCESS_KEY_ID", ceph.access_key.clone()),
+                ("AWS_SECRET_ACCESS_KEY", ceph.secret_key.clone()),
+            ],
+            server: Server::Gateway(Arc::clone(&cluster)),
+            _dir: None,
+        };
+        let files = Store {
+            name: "cephfs",
+            uri: format!("cephfs:///{PLACE}"),
+            flags: options_of(&[("mounted_at", &at)]),
+            environment: Vec::new(),
+            server: Server::CephFiles(mounted, cluster),
+            _dir: None,
+        };
+        [gateway, files]
+    }
+
+    /// A hub that speaks the endpoints of Hugging Face.
+    ///
+    /// # Panics
+    /// When there is no port for it.
+    pub fn hub() -> Store {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let hub = runtime.block_on(Hub::start());
+        Store {
+            name: "hf",
+            uri: "hf://datasets/owner/name".into(),
+            flags: options_of(&[("endpoint", &hub.door.endpoint().to_owned())]),
+            environment: vec![("HF_TOKEN", Hub::TOKEN.into())],
+            server: Server::Hub(hub, runtime),
+            _dir: None,
+        }
+    }
+
+    /// Returns whether it takes writes.
+    pub fn is_writable(&self) -> bool {
+        !matches!(self.server, Server::Web(_) | Server::Hub(..))
     }
 
     /// Puts a file; its name is plain.
@@ -181,12 +263,12 @@ impl Store {
     pub fn put(&self, name: &str, content: &[u8]) {
         match &self.server {
             Server::Files(storage) => storage.put_bytes(name, content),
-            Server::Web(server) => {
-                let path: PathBuf = server.data_dir.join(PLACE).join(name);
-                fs::create_dir_all(path.parent().expect("a file lies in a directory"))
-                    .and_then(|()| fs::write(path, content))
-                    .expect("file of the web server");
+            Server::Web(server) => write(server.data_dir.join(PLACE).join(name), content),
+            Server::CephFiles(mounted, _) => {
+                write(mounted.mounted_at.join(PLACE).join(name), content);
             }
+            Server::Gateway(cluster) => cluster.send("PUT", &format!("{PLACE}/{name}"), content),
+            Server::Hub(hub, _) => hub.put(name, content),
             Server::Azure(server) => {
                 let url = format!("{}/{PLACE}/{name}?{AZURITE_TOKEN}", server.endpoint);
                 send("PUT", &url, content);
@@ -223,6 +305,33 @@ impl Store {
     }
 }
 
+impl Cluster {
+    /// Sends one request to the gateway, with a signature of the second version, which is short.
+    fn send(&self, method: &str, place: &str, body: &[u8]) {
+        let Ceph {
+            endpoint,
+            access_key,
+            secret_key,
+            ..
+        } = &self.ceph;
+        let date = Timestamp::now().format_http_date();
+        let text = format!("{method}\n\n\n{date}\n/{place}");
+        let signature = base64_hmac_sha1(secret_key.as_bytes(), text.as_bytes());
+        let headers = [
+            ("Date", date),
+            ("Authorization", format!("AWS {access_key}:{signature}")),
+        ];
+        send_with(method, &format!("{endpoint}/{place}"), &headers, body);
+    }
+}
+
+/// Writes a file that a server keeps as a file.
+fn write(path: PathBuf, content: &[u8]) {
+    fs::create_dir_all(path.parent().expect("a file lies in a directory"))
+        .and_then(|()| fs::write(path, content))
+        .expect("file of the server");
+}
+
 fn directory() -> TempDir {
     TempDir::new().expect("temporary directory")
 }
@@ -234,14 +343,27 @@ fn options_of(options: &[(&str, &String)]) -> Vec<String> {
 
 /// Sends one request that has to succeed.
 fn send(method: &str, url: &str, body: &[u8]) {
+    let headers = [
+        ("x-ms-version", "2018-11-09".to_owned()),
+        ("x-ms-blob-type", "BlockBlob".to_owned()),
+    ];
+    send_with(method, url, &headers, body);
+}
+
+/// The same, with other headers.
+fn send_with(method: &str, url: &str, headers: &[(&str, String)], body: &[u8]) {
     let rest = url
         .strip_prefix("http://")
         .expect("servers of tests speak plain HTTP");
     let (host, target) = rest.split_once('/').expect("a URL has a path");
     let mut stream = TcpStream::connect(host).expect("the server listens");
+    let lines: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
     let head = format!(
         "{method} /{target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: \
-         {}\r\nx-ms-version: 2018-11-09\r\nx-ms-blob-type: BlockBlob\r\n\r\n",
+         {}\r\n{lines}\r\n",
         body.len()
     );
     let mut answer = String::new();

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use testkit::rigs::Hub;
 use types::{ByteRange, Clock, ErrorKind, SystemClock};
 use ufs::conformance::{self, Fixture, list, odd_names, read, stat};
 use ufs::{Settings, UnderStorage, open, probe};
-
-use crate::hub::{Hub, TOKEN};
 
 /// A hub, and a driver that follows its branch.
 struct Repository {
@@ -36,7 +35,7 @@ impl Repository {
 }
 
 async fn open_at(hub: &Hub, uri: &str, more: &[(&str, &str)]) -> Arc<dyn UnderStorage> {
-    open_as(hub, uri, &[("token", TOKEN)], more).await
+    open_as(hub, uri, &[("token", Hub::TOKEN)], more).await
 }
 
 async fn open_as(
@@ -168,7 +167,7 @@ async fn a_token_that_was_changed_is_found_without_a_new_mount() {
     hub.put("file", b"x");
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
-    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    std::fs::write(&file, format!("{}\n", Hub::TOKEN)).unwrap();
     let who = [("token_path", file.to_str().unwrap())];
     let storage = open_as(&hub, "hf://datasets/owner/name", &who, &[]).await;
     list(&*storage, b"").await.unwrap();

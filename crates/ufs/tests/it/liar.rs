@@ -1,77 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A server that answers what a test tells it to, right or wrong.
-//!
-//! It writes bytes as they are given, so that it can lie about lengths, break off and fall silent.
-//! Every request is recorded. One answer a connection. With a certificate it speaks TLS.
+//! A server that answers what a test tells it to, and how each driver is opened there.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use testkit::rigs::Scripted;
+pub(crate) use testkit::rigs::{Asked, End, Told, told};
 use tokio_rustls::TlsAcceptor;
 use types::{SystemClock, VersionTag};
 use ufs::{Settings, UnderStorage, open};
-
-/// A request as it came.
-#[derive(Debug, Clone)]
-pub(crate) struct Asked {
-    pub(crate) method: String,
-    pub(crate) target: String,
-    pub(crate) headers: BTreeMap<String, String>,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Asked {
-    pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", String::as_str)
-    }
-
-    /// Returns the first and the last byte asked for.
-    pub(crate) fn range(&self) -> (usize, usize) {
-        let range = self.header("range").strip_prefix("bytes=").unwrap();
-        let (first, last) = range.split_once('-').unwrap();
-        (first.parse().unwrap(), last.parse().unwrap())
-    }
-}
-
-/// What to answer, and how it ends.
-#[derive(Debug, Clone)]
-pub(crate) struct Told {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) end: End,
-}
-
-/// How an answer ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The connection is closed in order.
-    Close,
-    /// The connection is reset.
-    Reset,
-    /// Nothing more comes.
-    Silence,
-}
-
-/// Makes an answer with a head of these lines.
-pub(crate) fn told(status: &str, headers: &[(&str, &str)], body: &[u8]) -> Told {
-    let mut head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
-    for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    if !headers
-        .iter()
-        .any(|(name, _)| matches!(*name, "Content-Length" | "Transfer-Encoding"))
-    {
-        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
-    }
-    Told {
-        bytes: [head.as_bytes(), b"\r\n", body].concat(),
-        end: End::Close,
-    }
-}
 
 /// Makes an answer of S3 that refuses.
 pub(crate) fn refused(status: &str, code: &str, message: &str) -> Told {
@@ -88,13 +26,15 @@ pub(crate) fn honest(asked: &Asked, content: &[u8], etag: &str) -> Told {
     told("206 Partial Content", &headers, &content[first..=last])
 }
 
-type Script = dyn Fn(usize, &Asked) -> Told + Send + Sync;
-
 /// A running server.
-pub(crate) struct Liar {
-    endpoint: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
-    task: JoinHandle<()>,
+pub(crate) struct Liar(Scripted);
+
+impl Deref for Liar {
+    type Target = Scripted;
+
+    fn deref(&self) -> &Scripted {
+        &self.0
+    }
 }
 
 impl Liar {
@@ -102,45 +42,15 @@ impl Liar {
     pub(crate) async fn start(
         script: impl Fn(usize, &Asked) -> Told + Send + Sync + 'static,
     ) -> Self {
-        Liar::start_with(None, script).await
+        Liar(Scripted::start(script).await)
     }
 
-    /// Starts it, with TLS when there is an acceptor.
+    /// Starts it with TLS.
     pub(crate) async fn start_with(
-        tls: Option<TlsAcceptor>,
+        tls: TlsAcceptor,
         script: impl Fn(usize, &Asked) -> Told + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let endpoint = format!("{scheme}://{}", listener.local_addr().unwrap());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (script, record): (Arc<Script>, _) = (Arc::new(script), Arc::clone(&asked));
-        let runtime = tokio::runtime::Handle::current();
-        let task = runtime.clone().spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (script, record) = (Arc::clone(&script), Arc::clone(&record));
-                match tls.clone() {
-                    None => runtime.spawn(serve(stream, script, record)),
-                    Some(tls) => runtime.spawn(async move {
-                        if let Ok(mut stream) = tls.accept(stream).await {
-                            answer(&mut stream, script, record).await;
-                            // The other side may be gone already.
-                            let _closed = stream.shutdown().await;
-                        }
-                    }),
-                };
-            }
-        });
-        Liar {
-            endpoint,
-            asked,
-            task,
-        }
-    }
-
-    /// Returns what was asked so far.
-    pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+        Liar(Scripted::start_with(Some(tls), script).await)
     }
 
     /// Opens bucket `b` there; a request waits 300 ms for a sign of life.
@@ -154,7 +64,7 @@ impl Liar {
         more: &[(&str, &str)],
     ) -> types::Result<Arc<dyn UnderStorage>> {
         let options = [
-            ("endpoint", self.endpoint.as_str()),
+            ("endpoint", self.endpoint()),
             ("access_key_id", "id"),
             ("secret_access_key", "hunter2"),
             ("session_token", "tok3n"),
@@ -180,17 +90,6 @@ impl Liar {
         };
         open(&settings, Arc::new(SystemClock)).await
     }
-
-    /// Returns where it is, without a slash at its end.
-    pub(crate) fn endpoint(&self) -> &str {
-        &self.endpoint
-    }
-}
-
-impl Drop for Liar {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// Returns the version of an object of `size` bytes with ETag `v1`.
@@ -200,51 +99,4 @@ pub(crate) fn v1(size: usize) -> VersionTag {
         mtime_ns: 0,
         size: size as u64,
     }
-}
-
-async fn serve(mut stream: TcpStream, script: Arc<Script>, record: Arc<Mutex<Vec<Asked>>>) {
-    if answer(&mut stream, script, record).await == Some(End::Reset) {
-        // What was sent must arrive before the reset overtakes it.
-        let _more = tokio::time::timeout(Duration::from_millis(50), stream.read_u8()).await;
-        stream.set_zero_linger().unwrap();
-    }
-}
-
-/// Answers one request; tells how it should end.
-async fn answer(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    script: Arc<Script>,
-    record: Arc<Mutex<Vec<Asked>>>,
-) -> Option<End> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.ok()?);
-    }
-    let head = String::from_utf8(head).unwrap();
-    let mut lines = head.lines();
-    let mut first = lines.next().unwrap().split(' ');
-    let mut asked = Asked {
-        method: first.next().unwrap().into(),
-        target: first.next().unwrap().into(),
-        headers: lines
-            .filter_map(|line| line.split_once(": "))
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.into()))
-            .collect(),
-        body: Vec::new(),
-    };
-    let length = asked.header("content-length").parse().unwrap_or(0);
-    asked.body.resize(length, 0);
-    stream.read_exact(&mut asked.body).await.ok()?;
-    let told = {
-        let mut record = record.lock().unwrap();
-        record.push(asked.clone());
-        script(record.len() - 1, &asked)
-    };
-    stream.write_all(&told.bytes).await.ok()?;
-    stream.flush().await.ok()?;
-    if told.end == End::Silence {
-        // Ends when the other side gives up.
-        let _more = stream.read_u8().await;
-    }
-    Some(told.end)
 }

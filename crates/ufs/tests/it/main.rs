@@ -16,7 +16,6 @@ mod gcs_write;
 mod hdfs;
 mod hdfs_kerberos;
 mod hdfs_write;
-mod hub;
 mod huggingface;
 mod liar;
 mod local;

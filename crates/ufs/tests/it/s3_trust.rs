@@ -37,7 +37,7 @@ async fn a_storage_with_a_certificate_of_its_own_needs_the_ca_bundle() {
     std::fs::write(&bundle, pem).unwrap();
     let page = "<ListBucketResult><Contents><Key>a</Key><Size>1</Size></Contents>\
                 </ListBucketResult>";
-    let liar = Liar::start_with(Some(tls), |_, _| told("200 OK", &[], page.as_bytes())).await;
+    let liar = Liar::start_with(tls, |_, _| told("200 OK", &[], page.as_bytes())).await;
 
     let bundle = bundle.to_str().unwrap();
     let trusting = liar.open_with(&[("ca_bundle", bundle)]).await.unwrap();

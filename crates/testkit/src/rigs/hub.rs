@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::liar::{Asked, Liar, Told, told};
+use super::scripted::{Asked, Scripted, Told, told};
 
 /// Files by path.
 type Tree = BTreeMap<String, Arc<Vec<u8>>>;
@@ -16,9 +16,8 @@ type Tree = BTreeMap<String, Arc<Vec<u8>>>;
 const LARGE: usize = 1000;
 /// Entries of a page; the real one has 1,000.
 const PAGE: usize = 700;
-pub(crate) const TOKEN: &str = "hf_tok3n";
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     main: Tree,
     commits: BTreeMap<String, Tree>,
@@ -31,20 +30,30 @@ struct State {
 }
 
 /// A running hub with one data set, `owner/name`, private to those who show the token.
-pub(crate) struct Hub {
+#[derive(Debug)]
+pub struct Hub {
     state: Arc<Mutex<State>>,
-    pub(crate) door: Liar,
-    pub(crate) network: Liar,
+    /// The hub itself.
+    pub door: Scripted,
+    /// The network that holds the bytes of large files.
+    pub network: Scripted,
 }
 
 impl Hub {
-    pub(crate) async fn start() -> Self {
+    /// The token that is taken until another one is.
+    pub const TOKEN: &str = "hf_tok3n";
+
+    /// Starts both.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub async fn start() -> Self {
         let state: Arc<Mutex<State>> = Arc::default();
         let shared = Arc::clone(&state);
-        let network = Liar::start(move |_, asked| serve_bytes(&mut shared.lock().unwrap(), asked));
+        let network = Scripted::start(move |_, asked| serve_bytes(&mut held(&shared), asked));
         let network = network.await;
         let (shared, place) = (Arc::clone(&state), network.endpoint().to_string());
-        let door = Liar::start(move |_, asked| answer(&mut shared.lock().unwrap(), asked, &place));
+        let door = Scripted::start(move |_, asked| answer(&mut held(&shared), asked, &place));
         Hub {
             state,
             door: door.await,
@@ -53,28 +62,33 @@ impl Hub {
     }
 
     /// Puts a file on the branch `main`.
-    pub(crate) fn put(&self, path: &str, content: &[u8]) {
+    pub fn put(&self, path: &str, content: &[u8]) {
         let content = Arc::new(content.to_vec());
-        self.state.lock().unwrap().main.insert(path.into(), content);
+        held(&self.state).main.insert(path.into(), content);
     }
 
-    pub(crate) fn remove(&self, path: &str) {
-        self.state.lock().unwrap().main.remove(path);
+    /// Removes a file from the branch `main`.
+    pub fn remove(&self, path: &str) {
+        held(&self.state).main.remove(path);
     }
 
     /// Takes this token from now on, and the old one no more.
-    pub(crate) fn change_token(&self, token: &str) {
-        self.state.lock().unwrap().token = Some(token.into());
+    pub fn change_token(&self, token: &str) {
+        held(&self.state).token = Some(token.into());
     }
 
     /// Makes addresses of bytes end after so many reads.
-    pub(crate) fn limit_addresses(&self, reads: u32) {
-        self.state.lock().unwrap().reads_of_address = Some(reads);
+    pub fn limit_addresses(&self, reads: u32) {
+        held(&self.state).reads_of_address = Some(reads);
     }
 }
 
+fn held(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn answer(state: &mut State, asked: &Asked, network: &str) -> Told {
-    let token = state.token.as_deref().unwrap_or(TOKEN);
+    let token = state.token.as_deref().unwrap_or(Hub::TOKEN);
     if asked.header("authorization") != format!("Bearer {token}") {
         return refused("401 Unauthorized", "RepoNotFound");
     }
@@ -214,7 +228,7 @@ fn serve_bytes(state: &mut State, asked: &Asked) -> Told {
     if state.reads_of_address.is_some_and(|limit| *reads > limit) {
         return told("403 Forbidden", &[], b"the address is no longer good");
     }
-    let oid = asked.target.split('/').nth(1).unwrap();
+    let oid = asked.target.split('/').nth(1).unwrap_or_default();
     match state.commits.get("bytes").and_then(|bytes| bytes.get(oid)) {
         Some(content) => bytes(asked, content, "\"tag-of-the-network\""),
         None => told("404 Not Found", &[], b""),
@@ -264,20 +278,20 @@ fn hash(value: impl Hash) -> u64 {
 
 fn decode(text: &str) -> String {
     let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'%' => {
-                let digits = [rest.next().unwrap(), rest.next().unwrap()];
-                let digits = std::str::from_utf8(&digits).unwrap();
-                bytes.push(u8::from_str_radix(digits, 16).unwrap());
-            }
-            _ => bytes.push(byte),
-        }
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        let byte = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let (byte, after) = match (first, byte) {
+            (b'%', Some(byte)) => (byte, &tail[2..]),
+            _ => (*first, tail),
+        };
+        bytes.push(byte);
+        rest = after;
     }
-    String::from_utf8(bytes).unwrap()
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn json(text: &str) -> String {
-    serde_json::to_string(text).unwrap()
+    serde_json::Value::from(text).to_string()
 }
