@@ -22,7 +22,7 @@ use types::{ByteRange, Clock, Result, VersionTag};
 use self::config::{Config, Credentials};
 pub(crate) use self::location::AzureLocation;
 use crate::http::{
-    Ask, Bucket, Clients, Fault, Found, Got, KeyWriter, ObjectStore, Outcome, Page, Session,
+    Ask, Bucket, Clients, Fault, Found, Got, KeyWriter, ObjectStore, Outcome, Page, Session, Skew,
     Transport, check_version, clean_etag, header_text, http_time, if_match, percent_encode,
     percent_encode_path, range_header, signing_context, whole_length,
 };
@@ -65,7 +65,8 @@ impl Azure {
         let clients = Clients::new(config.ca_bundle.as_deref(), &config.endpoint, connections)?;
         let counters = Arc::new(Counters::default());
         let container = location.container.clone();
-        let context = signing_context(&clients, Arc::clone(&counters));
+        let skew = Skew::new(Arc::clone(&clock));
+        let context = signing_context(&clients, Arc::clone(&counters), Arc::clone(&skew));
         let source_token = match &config.credentials {
             Credentials::Sas(token) => Some(token.clone()),
             _ => None,
@@ -73,12 +74,18 @@ impl Azure {
         let transport = Transport {
             client: clients.storage,
             secrets: config.credentials.secrets(),
-            authorize: credentials::authorize(config.credentials, context, Arc::clone(&clock)),
+            authorize: credentials::authorize(
+                config.credentials,
+                context,
+                Arc::clone(&clock),
+                Arc::clone(&skew),
+            ),
             refusal: Box::new(move |status, headers, body| {
                 answer::read_refusal(status, headers, body, &container)
             }),
             counters,
             patience: settings.request_timeout,
+            skew,
         };
         let container_url = format!("{}/{}", config.endpoint, location.container);
         Ok(Azure {

@@ -22,7 +22,7 @@ use types::{ByteRange, Clock, Result, VersionTag};
 use self::answer::Told;
 use self::config::Config;
 use crate::http::{
-    Ask, Bucket, Clients, Fault, Found, Got, KeyWriter, ObjectStore, Outcome, Page, Session,
+    Ask, Bucket, Clients, Fault, Found, Got, KeyWriter, ObjectStore, Outcome, Page, Session, Skew,
     Transport, check_version, header_text, percent_encode, range_header, signing_context,
     whole_length,
 };
@@ -75,7 +75,8 @@ impl Gcs {
         let counters = Arc::new(Counters::default());
         let bucket = location.bucket.clone();
         let writes = Arc::new(AtomicBool::new(false));
-        let context = signing_context(&clients, Arc::clone(&counters));
+        let skew = Skew::new(Arc::clone(&clock));
+        let context = signing_context(&clients, Arc::clone(&counters), Arc::clone(&skew));
         let transport = Transport {
             client: clients.storage,
             secrets: config.credentials.secrets(),
@@ -83,11 +84,13 @@ impl Gcs {
                 &config.credentials,
                 &context,
                 &clock,
+                &skew,
                 Arc::clone(&writes),
             ),
             refusal: Box::new(move |status, _, body| answer::read_refusal(status, body, &bucket)),
             counters,
             patience: settings.request_timeout,
+            skew,
         };
         let upload_url = format!(
             "{}/upload/storage/v1/b/{}/o",

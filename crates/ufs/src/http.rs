@@ -2,7 +2,7 @@
 //! What storages that speak HTTP have in common.
 //!
 //! From the wire upwards: connections and whom they trust (`tls`), who asks (`credentials`),
-//! requests with their counts and a first look at each answer (`transport`, `range`), what goes
+//! requests with their counts and a first look at each answer (`transport`, `range`), at whose time (`skew`), what goes
 //! wrong and what to do about it (`fault`), limits, deadlines and retries (`session`), bodies that
 //! are checked and resumed (`body`), and object stores with keys and pages (`objects`, `listing`),
 //! which are written through `keys`, `kept`, `change`, `writing` and `upload`.
@@ -10,6 +10,7 @@
 
 mod body;
 mod change;
+mod command;
 mod credentials;
 mod endpoint;
 mod fault;
@@ -19,7 +20,10 @@ mod keys;
 mod listing;
 mod objects;
 mod range;
+#[cfg(test)]
+pub(crate) mod services;
 mod session;
+mod skew;
 mod text;
 mod tls;
 mod transport;
@@ -40,6 +44,7 @@ pub(crate) use listing::{Object, Page};
 pub(crate) use objects::{Bucket, Found, ObjectStore};
 pub(crate) use range::whole_length;
 pub(crate) use session::Session;
+pub(crate) use skew::Skew;
 pub(crate) use text::{
     clean_etag, header_text, http_time, if_match, iso_time, percent_decode, percent_encode,
     percent_encode_path, printable, range_header,

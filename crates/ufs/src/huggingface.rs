@@ -24,7 +24,7 @@ use types::{ByteRange, Clock, Deadline, Result, VersionTag};
 pub(crate) use self::location::HfLocation;
 use crate::http::{
     Arrived, Ask, Authorize, Bearer, Bucket, Clients, Fault, Found, Got, Leeway, ObjectStore,
-    Outcome, Page, Session, Transport, check_endpoint, check_version, clean_etag, first_set,
+    Outcome, Page, Session, Skew, Transport, check_endpoint, check_version, clean_etag, first_set,
     follow, header_text, next_place, percent_encode, percent_encode_path, range_header,
     whole_length,
 };
@@ -118,6 +118,7 @@ impl Hub {
             }),
             counters: Arc::new(Counters::default()),
             patience: settings.request_timeout,
+            skew: Skew::new(Arc::clone(&clock)),
         };
         Ok(Hub {
             follow: settings.flag("follow")?.unwrap_or(false),

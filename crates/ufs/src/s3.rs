@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The S3 driver: AWS and all storages that speak its protocol, Ceph's gateway among them.
 //!
-//! Here is what is S3's own: addresses (`config`), signatures (`credentials`, `profile`), pages
+//! Here is what is S3's own: addresses (`config`), signatures (`credentials`, `profile`,
+//! `signature`), pages
 //! (`answer`), changes (`write`, `change`), and what its codes mean (`refusal`). The rest is that of
 //! every object store (`http`). Reads carry `If-Match` with the ETag of the version.
 
@@ -11,6 +12,7 @@ mod config;
 mod credentials;
 mod profile;
 mod refusal;
+mod signature;
 mod write;
 
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use types::{ByteRange, Clock, Result, VersionTag};
 use self::answer::{parse_buckets, parse_page};
 use self::config::{Address, Config};
 use crate::http::{
-    Ask, Bucket, Clients, Fault, Found, Got, KeyWriter, ObjectStore, Outcome, Page, Session,
+    Ask, Bucket, Clients, Fault, Found, Got, KeyWriter, ObjectStore, Outcome, Page, Session, Skew,
     Transport, check_version, clean_etag, header_text, http_time, if_match, percent_encode,
     percent_encode_path, range_header, whole_length,
 };
@@ -73,6 +75,7 @@ impl S3 {
             connections,
         )?;
         let counters = Arc::new(Counters::default());
+        let skew = Skew::new(Arc::clone(&clock));
         let secrets = config.credentials.secrets();
         let (endpoint, bucket) = (config.address.endpoint.clone(), location.bucket.clone());
         let transport = Transport {
@@ -80,8 +83,9 @@ impl S3 {
             authorize: credentials::authorize(
                 config.credentials,
                 &config.region,
-                crate::http::signing_context(&clients, Arc::clone(&counters)),
+                crate::http::signing_context(&clients, Arc::clone(&counters), Arc::clone(&skew)),
                 Arc::clone(&clock),
+                Arc::clone(&skew),
             ),
             secrets,
             refusal: Box::new(move |status, headers, body| {
@@ -89,6 +93,7 @@ impl S3 {
             }),
             counters,
             patience: settings.request_timeout,
+            skew,
         };
         Ok(S3 {
             session: Arc::new(Session::new(

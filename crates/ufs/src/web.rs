@@ -32,8 +32,8 @@ pub(crate) use self::location::WebLocation;
 use self::manifest::Manifest;
 use crate::http::{
     Arrived, Ask, Authorize, Bearer, Bucket, Clients, Fault, Found, Got, Leeway, Object,
-    ObjectStore, Outcome, Page, Refusal, Session, Transport, check_version, clean_etag, follow,
-    header_text, http_time, if_match, next_place, percent_decode, percent_encode_path,
+    ObjectStore, Outcome, Page, Refusal, Session, Skew, Transport, check_version, clean_etag,
+    follow, header_text, http_time, if_match, next_place, percent_decode, percent_encode_path,
     range_header, whole_length,
 };
 use crate::retry::Retry;
@@ -90,6 +90,7 @@ impl Web {
             refusal: Box::new(|status, _, _| refusal(status)),
             counters: Arc::new(Counters::default()),
             patience: settings.request_timeout,
+            skew: Skew::new(Arc::clone(&clock)),
         };
         let manifest = match settings.text("manifest") {
             Some(place) => Some(Manifest::new(&location.root, place)?),

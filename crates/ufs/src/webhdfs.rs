@@ -31,7 +31,9 @@ use types::{
 use self::answer::Status;
 use self::place::Place;
 use crate::hdfs::{GRAIN, HadoopLocation, LOOKS, Owners, is_near};
-use crate::http::{Ask, Clients, Fault, Leeway, Outcome, Session, Transport, percent_encode_path};
+use crate::http::{
+    Ask, Clients, Fault, Leeway, Outcome, Session, Skew, Transport, percent_encode_path,
+};
 use crate::retry::Retry;
 use crate::temporary::hide;
 use crate::{ByteStream, Counters, ListStream, Settings, UnderStorage, UnderWriter};
@@ -85,6 +87,7 @@ impl Web {
             refusal: Box::new(|status, _, body| answer::read_refusal(status, body)),
             counters: Arc::default(),
             patience: settings.request_timeout,
+            skew: Skew::new(Arc::clone(&clock)),
         };
         let endpoints = place.endpoints.join(", ");
         Ok(Web {

@@ -12,6 +12,7 @@ mod checks;
 mod commands;
 mod crashes;
 mod faults;
+mod identities;
 mod limits;
 mod mounts;
 mod names;

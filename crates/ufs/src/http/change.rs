@@ -124,7 +124,7 @@ pub(super) async fn describe<S: ObjectStore>(
             mtime_ns: attributes
                 .mtime_ns
                 .or(stored.mtime_ns)
-                .unwrap_or_else(|| wall_ns(session)),
+                .unwrap_or_else(|| storage_ns(session)),
             size,
         },
     };
@@ -135,7 +135,9 @@ pub(super) async fn describe<S: ObjectStore>(
     })
 }
 
-pub(super) fn wall_ns(session: &Session) -> i64 {
-    let since = session.clock.wall().duration_since(std::time::UNIX_EPOCH);
+/// Returns what time it is at the storage, in nanoseconds since 1970.
+pub(super) fn storage_ns(session: &Session) -> i64 {
+    let now = session.transport.skew.now();
+    let since = now.duration_since(std::time::UNIX_EPOCH);
     i64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
 }

@@ -18,7 +18,9 @@ use reqsign_core::{Context, FileRead, HttpSend, OsEnv, Signer, SigningCredential
 use types::{Clock, Deadline};
 
 use super::Outcome;
+use super::command::Commands;
 use super::fault::Fault;
+use super::skew::Skew;
 use super::tls::Clients;
 use crate::Counters;
 use crate::counters::count;
@@ -42,6 +44,12 @@ pub(crate) trait Authorize: Send + Sync {
     fn renew(&self) -> bool {
         false
     }
+
+    /// Returns whether what is added holds the storage's time, so that it was refused for a time
+    /// that was taken wrong.
+    fn tells_time(&self) -> bool {
+        false
+    }
 }
 
 /// Signs with what a provider of reqsign finds.
@@ -51,6 +59,8 @@ pub(crate) struct Signature<C: SigningCredential> {
     signer: RwLock<Signer<C>>,
     renewal: Option<Renewal>,
     advice: &'static str,
+    skew: Arc<Skew>,
+    tells_time: bool,
 }
 
 /// When credentials may be looked for again.
@@ -66,6 +76,7 @@ impl<C: SigningCredential> Signature<C> {
         make: impl Fn() -> Signer<C> + Send + Sync + 'static,
         renewed_by: Option<Arc<dyn Clock>>,
         advice: &'static str,
+        skew: Arc<Skew>,
     ) -> Self {
         Signature {
             signer: RwLock::new(make()),
@@ -75,6 +86,16 @@ impl<C: SigningCredential> Signature<C> {
                 next: RwLock::new(None),
             }),
             advice,
+            skew,
+            tells_time: false,
+        }
+    }
+
+    /// Says that the signatures hold the storage's time.
+    pub(crate) fn telling_time(self) -> Self {
+        Signature {
+            tells_time: true,
+            ..self
         }
     }
 }
@@ -90,7 +111,10 @@ impl<C: SigningCredential> Authorize for Signature<C> {
         // The signer's own words may hold parts of what it read; they are not passed on.
         signer.sign(parts, None).await.map_err(|error| {
             tracing::debug!(kind = ?error.kind(), "no signature");
-            Fault::Credentials(self.advice.into())
+            Fault::Credentials(match self.skew.advice() {
+                Some(clock) => format!("{}; {clock}", self.advice),
+                None => self.advice.into(),
+            })
         })?;
         // The client sets it from the URL.
         parts.headers.remove(header::HOST);
@@ -109,6 +133,10 @@ impl<C: SigningCredential> Authorize for Signature<C> {
         *next = Some(renewal.clock.deadline(RENEWAL_PAUSE));
         *self.signer.write().unwrap_or_else(PoisonError::into_inner) = (self.make)();
         true
+    }
+
+    fn tells_time(&self) -> bool {
+        self.tells_time
     }
 }
 
@@ -165,14 +193,20 @@ impl Authorize for Bearer {
 }
 
 /// Returns the environment, files and network in which credentials are looked for.
-pub(crate) fn signing_context(clients: &Clients, counters: Arc<Counters>) -> Context {
+pub(crate) fn signing_context(
+    clients: &Clients,
+    counters: Arc<Counters>,
+    skew: Arc<Skew>,
+) -> Context {
     Context::new()
         .with_env(OsEnv)
         .with_file_read(Files)
         .with_http_send(CredentialHttp {
             clients: clients.clone(),
             counters,
+            skew,
         })
+        .with_command_execute(Commands)
 }
 
 /// Reads profile and token files.
@@ -190,6 +224,7 @@ impl FileRead for Files {
 struct CredentialHttp {
     clients: Clients,
     counters: Arc<Counters>,
+    skew: Arc<Skew>,
 }
 
 impl fmt::Debug for CredentialHttp {
@@ -208,7 +243,10 @@ impl HttpSend for CredentialHttp {
         let answer = tokio::time::timeout(patience, exchange(client, request)).await;
         let failed = |why: String| reqsign_core::Error::unexpected(why);
         match answer {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(answer)) => {
+                self.skew.learn(answer.headers());
+                Ok(answer)
+            }
             Ok(Err(error)) => Err(failed(error)),
             Err(_) => Err(failed(format!("no answer for {patience:?}"))),
         }

@@ -91,6 +91,13 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// Returns whether it may be about who asks, and when.
+    pub(crate) fn is_denial(&self) -> bool {
+        matches!(self.status, 400 | 401 | 403)
+    }
+}
+
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "the storage answered {}", self.status)?;
@@ -181,6 +188,10 @@ impl Fault {
             Fault::Refused(refusal) => refusal.advice.clone(),
             Fault::Unreachable(_) | Fault::Slow(_) => {
                 Some(format!("check that {endpoint} is right and up"))
+            }
+            // How rustls says that it is not the time of a certificate.
+            Fault::Untrusted(why) if why.contains("expired") || why.contains("not valid yet") => {
+                Some("check the clock of this machine, and renew the certificate".into())
             }
             Fault::Untrusted(_) => {
                 Some("give its certificate authority with the option 'ca_bundle'".into())

@@ -2,8 +2,8 @@
 //! Requests over the wire: signatures, counts, and a first look at each answer.
 //!
 //! Refusals become [`Fault`]s, and a ranged answer that is not exactly the asked range never
-//! reaches a reader. It retries nothing, with one exception: a refusal that newer credentials may
-//! mend is sent once more after they were looked for again. It follows no redirects: a signed
+//! reaches a reader. It retries nothing, with one exception: a refusal that newer credentials or the
+//! right time may mend is sent once more, with those. It follows no redirects: a signed
 //! request is good for one address only. A body goes out in pieces, so that a slow line that still
 //! takes some is told from a dead one.
 
@@ -23,6 +23,7 @@ use super::Outcome;
 use super::credentials::Authorize;
 use super::fault::{Fault, Refusal};
 use super::range::{check_range, range_asked};
+use super::skew::Skew;
 use super::text::retry_after;
 use crate::Counters;
 use crate::counters::count;
@@ -97,6 +98,8 @@ pub(crate) struct Transport {
     pub(crate) counters: Arc<Counters>,
     /// How long an answer, and then each piece of its body, may take to come.
     pub(crate) patience: Duration,
+    /// What answers tell of the storage's clock.
+    pub(crate) skew: Arc<Skew>,
 }
 
 impl Transport {
@@ -117,10 +120,14 @@ impl Transport {
         leeway: Leeway,
     ) -> Outcome<reqwest::Response> {
         let request = request.map(Into::into);
+        let ahead = self.skew.ahead();
         let answer = self.send_signed(ask, request.clone(), leeway).await;
         match (&answer, &self.authorize) {
             (Err(Fault::Refused(refusal)), Some(authorize))
-                if refusal.renewable && authorize.renew() =>
+                if (refusal.is_denial()
+                    && authorize.tells_time()
+                    && self.skew.differs_from(ahead))
+                    || (refusal.renewable && authorize.renew()) =>
             {
                 count(&self.counters.retries);
                 self.send_signed(ask, request, leeway).await
@@ -143,7 +150,9 @@ impl Transport {
                 .inspect_err(|_| count(&self.counters.errors))?;
         }
         let request = Request::from_parts(parts, payload);
-        self.send_unsigned(ask, request, leeway).await
+        let answer = self.send_unsigned(ask, request, leeway).await?;
+        self.skew.learn(answer.headers());
+        Ok(answer)
     }
 
     /// Sends a request as it is, without saying who asks: to a place that must not learn it.
@@ -292,8 +301,13 @@ impl Transport {
 
     /// Reads a refusal that came with a status, or inside of an answer that looked like a success.
     pub(crate) fn refused(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Refusal {
+        self.skew.learn(headers);
         let mut refusal = (self.refusal)(status, headers, body);
         refusal.wait = retry_after(headers);
+        if let Some(clock) = self.skew.advice().filter(|_| refusal.is_denial()) {
+            let more = refusal.advice.map(|advice| format!("; {advice}"));
+            refusal.advice = Some(clock + &more.unwrap_or_default());
+        }
         refusal.message = self.hide_secrets(refusal.message);
         refusal
     }

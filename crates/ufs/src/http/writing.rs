@@ -15,7 +15,7 @@ use types::{
 };
 
 use super::Outcome;
-use super::change::{Change, change, check_before, describe, keys, own, stored, wall_ns};
+use super::change::{Change, change, check_before, describe, keys, own, storage_ns, stored};
 use super::fault::Fault;
 use super::kept::Kept;
 use super::keys::{Copying, Draft, Parted, Seen, Step, Stored, Unfinished, holds};
@@ -168,12 +168,13 @@ impl<S: ObjectStore> UnderWriter for Bucket<S> {
         let what = self.name("clean up", &ObjectPath::root());
         let (session, keys) = (self.store.session(), keys(&*self.store));
         let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
-        let latest = wall_ns(session).saturating_sub(age);
         let (mut given_up, mut token) = (0, None);
         loop {
             let list = || keys.unfinished(&self.prefix, token.as_deref());
             let mut retry = Retry::new(deadline);
             let (uploads, next) = session.until_done(&what, &mut retry, list).await?;
+            // The answer told the storage's time, by which uploads began.
+            let latest = storage_ns(session).saturating_sub(age);
             let is_old = |upload: &&Unfinished| upload.begun_ns != 0 && upload.begun_ns < latest;
             for upload in uploads.iter().filter(is_old) {
                 let abort = || keys.abort(&upload.key, &upload.id);

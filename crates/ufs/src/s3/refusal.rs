@@ -89,7 +89,8 @@ fn advice(refusal: &Refusal, region: Option<&str>, endpoint: &str, bucket: &str)
         "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
             "the session token has expired or is wrong; get new credentials".into()
         }
-        "RequestTimeTooSkewed" => "the clock of this machine is wrong; set it".into(),
+        // How far it is off is said where the answer tells a time.
+        "RequestTimeTooSkewed" => "the clock of this machine or of the storage is wrong".into(),
         "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => region(),
         "InvalidObjectName" | "KeyTooLongError" | "XMinioInvalidObjectName" => {
             "the storage takes no such name".into()

@@ -12,12 +12,12 @@ use ufs::{UnderStorage, probe};
 
 use crate::liar::{Asked, End, Liar, Told, told};
 
-const CONTENT: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+pub(crate) const CONTENT: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
 /// A driver, and how to open it at a server that lies.
-struct Driver {
+pub(crate) struct Driver {
     /// With `ENDPOINT` for the place of the server, or `SERVER` for its host and port.
-    uri: &'static str,
+    pub(crate) uri: &'static str,
     options: &'static [(&'static str, &'static str)],
     /// How the condition on the version looks in a request; empty when there is none to send.
     condition: fn(&Asked) -> bool,
@@ -29,7 +29,7 @@ struct Driver {
     ignores_range: Option<ErrorKind>,
 }
 
-const DRIVERS: [Driver; 5] = [
+pub(crate) const DRIVERS: [Driver; 5] = [
     Driver {
         uri: "s3://b/",
         options: &[
@@ -123,12 +123,12 @@ const WEBHDFS: Driver = Driver {
 };
 
 /// Returns all drivers, for what they do alike but reading.
-fn all_drivers() -> impl Iterator<Item = &'static Driver> {
+pub(crate) fn all_drivers() -> impl Iterator<Item = &'static Driver> {
     DRIVERS.iter().chain([&WEBHDFS])
 }
 
 impl Driver {
-    async fn open(&self, liar: &Liar) -> std::sync::Arc<dyn UnderStorage> {
+    pub(crate) async fn open(&self, liar: &Liar) -> std::sync::Arc<dyn UnderStorage> {
         let (_, server) = liar.endpoint().split_once("://").unwrap();
         let fill = |text: &str| {
             let text = text.replace("ENDPOINT", liar.endpoint());
@@ -140,16 +140,16 @@ impl Driver {
     }
 }
 
-fn whole() -> ByteRange {
+pub(crate) fn whole() -> ByteRange {
     ByteRange::new(0, CONTENT.len() as u64)
 }
 
-fn v1() -> VersionTag {
+pub(crate) fn v1() -> VersionTag {
     crate::liar::v1(CONTENT.len())
 }
 
 /// Answers a ranged GET of the content with the version in the words of every driver.
-fn honest(asked: &Asked, version: &str) -> Told {
+pub(crate) fn honest(asked: &Asked, version: &str) -> Told {
     let (first, last) = asked.range();
     let range = format!("bytes {first}-{last}/{}", CONTENT.len());
     let etag = format!("\"{version}\"");
@@ -265,6 +265,37 @@ async fn a_body_that_stays_short_or_silent_is_an_error_in_time() {
             assert!(SystemClock.now() - started < Duration::from_secs(3));
         }
     }
+}
+
+#[tokio::test]
+async fn a_body_that_comes_slowly_is_read_or_ends_at_the_deadline() {
+    let reads = DRIVERS.iter().map(async |driver| {
+        let slow = |_, asked: &Asked| Told {
+            end: End::Trickle,
+            ..honest(asked, "v1")
+        };
+        let liar = Liar::start(slow).await;
+        let storage = driver.open(&liar).await;
+        let bytes = read(&*storage, b"k", &v1(), whole()).await.unwrap();
+        assert_eq!(bytes, CONTENT, "{}", driver.uri);
+        assert_eq!(
+            liar.asked().len(),
+            1,
+            "{}: it moved all the time",
+            driver.uri
+        );
+        let started = SystemClock.now();
+        let (bytes, end) = read_briefly(&*storage, whole()).await;
+        let error = end.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{}: {error}", driver.uri);
+        assert!(
+            bytes.len() < 36 && CONTENT.starts_with(&bytes),
+            "{}",
+            driver.uri
+        );
+        assert!(SystemClock.now() - started < Duration::from_secs(2));
+    });
+    futures::future::join_all(reads).await;
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 
 mod azure;
 mod ceph;
+mod clock;
 mod docs;
 mod faults;
 mod gcs;

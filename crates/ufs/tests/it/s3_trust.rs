@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::TlsAcceptor;
@@ -16,8 +16,16 @@ use crate::liar::{Liar, told};
 
 /// Returns a server's TLS and its certificate as PEM.
 fn self_signed() -> (TlsAcceptor, String) {
-    let CertifiedKey { cert, signing_key } =
-        generate_simple_self_signed(["127.0.0.1".to_string()]).unwrap();
+    valid_from_to(1975, 4096)
+}
+
+/// The same, with a certificate for the time between two years.
+fn valid_from_to(first: i32, last: i32) -> (TlsAcceptor, String) {
+    let mut certificate = CertificateParams::new(["127.0.0.1".to_string()]).unwrap();
+    certificate.not_before = date_time_ymd(first, 1, 1);
+    certificate.not_after = date_time_ymd(last, 1, 1);
+    let signing_key = KeyPair::generate().unwrap();
+    let cert = certificate.self_signed(&signing_key).unwrap();
     let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
@@ -59,6 +67,24 @@ async fn a_storage_with_a_certificate_of_its_own_needs_the_ca_bundle() {
         1,
         "not sent again"
     );
+}
+
+#[tokio::test]
+async fn a_certificate_out_of_its_time_is_said_with_the_clock() {
+    for (first, last) in [(1975, 1999), (3000, 4096)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (tls, pem) = valid_from_to(first, last);
+        let bundle = dir.path().join("ca.pem");
+        std::fs::write(&bundle, pem).unwrap();
+        let liar = Liar::start_with(tls, |_, _| told("200 OK", &[], b"")).await;
+        let bundle = ("ca_bundle", bundle.to_str().unwrap());
+        let storage = liar.open_with(&[bundle]).await.unwrap();
+        let deadline = SystemClock.deadline(Duration::from_secs(20));
+        let error = probe(&*storage, deadline).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("check the clock of this machine"), "{text}");
+    }
 }
 
 #[tokio::test]

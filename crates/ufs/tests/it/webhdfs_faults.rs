@@ -131,6 +131,22 @@ async fn a_body_that_stays_short_or_silent_is_an_error_in_time() {
 }
 
 #[tokio::test]
+async fn a_body_that_comes_slowly_is_read_or_ends_at_the_deadline() {
+    let slow = |_, range| Told {
+        end: End::Trickle,
+        ..honest(range)
+    };
+    let (liar, storage) = bytes_by(slow).await;
+    let bytes = read(&*storage, b"k", &v1(), whole()).await.unwrap();
+    assert_eq!((bytes.as_slice(), liar.asked().len()), (CONTENT, 2));
+    let started = SystemClock.now();
+    let (bytes, end) = read_briefly(&*storage, whole()).await;
+    let kind = end.unwrap_err().kind();
+    assert_eq!((bytes.len(), kind), (0, ErrorKind::Timeout));
+    assert!(SystemClock.now() - started < Duration::from_secs(2));
+}
+
+#[tokio::test]
 async fn a_connection_that_is_half_open_is_given_up_and_another_one_used() {
     let silent = || Told {
         bytes: Vec::new(),

@@ -3,15 +3,45 @@
 //! back, and to compare what a driver counts with what went over the wire.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use testkit::rigs::Relay;
-use types::{ByteRange, SystemClock};
+use types::{ByteRange, Clock, SystemClock};
 use ufs::conformance::{Fixture, list, read, stat};
 use ufs::{Settings, UnderStorage, open};
 
+/// A clock that shows the wrong time of day, and goes as fast as others.
+#[derive(Debug)]
+pub(crate) struct WrongClock {
+    /// How many seconds it is ahead.
+    pub(crate) ahead: i64,
+}
+
+impl Clock for WrongClock {
+    fn now(&self) -> Instant {
+        SystemClock.now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        let by = Duration::from_secs(self.ahead.unsigned_abs());
+        match self.ahead < 0 {
+            true => SystemClock.wall() - by,
+            false => SystemClock.wall() + by,
+        }
+    }
+}
+
 /// Opens a storage with these options; a request waits ten seconds for a sign of life.
 pub(crate) async fn open_at(
+    uri: &str,
+    options: &[(&str, &str)],
+) -> types::Result<Arc<dyn UnderStorage>> {
+    open_by(Arc::new(SystemClock), uri, options).await
+}
+
+/// The same, by another clock.
+pub(crate) async fn open_by(
+    clock: Arc<dyn Clock>,
     uri: &str,
     options: &[(&str, &str)],
 ) -> types::Result<Arc<dyn UnderStorage>> {
@@ -22,7 +52,7 @@ pub(crate) async fn open_at(
         request_timeout: Duration::from_secs(10),
         max_connections: 8,
     };
-    open(&settings, Arc::new(SystemClock)).await
+    open(&settings, clock).await
 }
 
 /// Compares the counts of a driver of flat names with the requests that its relay saw.
