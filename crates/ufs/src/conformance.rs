@@ -47,6 +47,12 @@ pub trait Fixture: Send + Sync {
         10_000
     }
 
+    /// Returns how many bytes the path of a file may have: what the least of object stores takes,
+    /// less what is before all names.
+    fn longest(&self) -> usize {
+        1024
+    }
+
     /// Returns what names may be because they are flat, and the server of the tests keeps and lists.
     fn flat_names(&self) -> &[Flat] {
         &[]
@@ -67,11 +73,18 @@ pub enum Flat {
     ObjectAndPrefix,
     /// It has two slashes in a row.
     DoubleSlash,
+    /// It has no slash for as long as it may be.
+    LongName,
 }
 
 impl Flat {
     /// All of them.
-    pub const ALL: &[Flat] = &[Flat::Mark, Flat::ObjectAndPrefix, Flat::DoubleSlash];
+    pub const ALL: &[Flat] = &[
+        Flat::Mark,
+        Flat::ObjectAndPrefix,
+        Flat::DoubleSlash,
+        Flat::LongName,
+    ];
 }
 
 /// Returns names that are legal and likely to be mistaken.
@@ -121,6 +134,7 @@ pub async fn run(fixture: &dyn Fixture) {
     lists_more_than_a_page(fixture).await;
     reads_exactly_what_is_asked(fixture).await;
     keeps_odd_names(fixture).await;
+    keeps_the_longest_path(fixture).await;
     shows_flat_names(fixture).await;
     never_reads_another_version(fixture).await;
     never_mixes_versions_in_a_stream(fixture).await;
@@ -249,6 +263,7 @@ async fn shows_flat_names(fixture: &dyn Fixture) {
             Flat::Mark => shows_marked_directories(fixture).await,
             Flat::ObjectAndPrefix => shows_the_directory_of_two(fixture).await,
             Flat::DoubleSlash => leaves_out_names_between_slashes(fixture).await,
+            Flat::LongName => keeps_a_file(fixture, "flat", fixture.longest()).await,
         }
     }
 }
@@ -387,6 +402,28 @@ async fn keeps_odd_names(fixture: &dyn Fixture) {
         matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid),
         "{error}"
     );
+}
+
+async fn keeps_the_longest_path(fixture: &dyn Fixture) {
+    // Names in themselves are as long as file systems take.
+    let name = "n".repeat(200);
+    let dir = ["long", &name, &name, &name, &name].join("/");
+    keeps_a_file(fixture, &dir, fixture.longest()).await;
+}
+
+/// Puts a file whose path has so many bytes, and finds it again in every way.
+async fn keeps_a_file(fixture: &dyn Fixture, dir: &str, len: usize) {
+    let storage = fixture.storage();
+    let name = "x".repeat(len - dir.len() - 1);
+    let path = format!("{dir}/{name}");
+    fixture.put(path.as_bytes(), b"content").await;
+    let (entries, unshowable) = list(&*storage, dir.as_bytes()).await.expect("a listing");
+    let found: Vec<_> = entries.iter().map(|entry| entry.name.as_bytes()).collect();
+    assert_eq!((found, unshowable), (vec![name.as_bytes()], 0));
+    let tag = stat(&*storage, path.as_bytes()).await.expect("a file").tag;
+    let range = ByteRange::new(2, 3);
+    let bytes = read(&*storage, path.as_bytes(), &tag, range).await;
+    assert_eq!(bytes.expect("bytes"), b"nte");
 }
 
 async fn never_reads_another_version(fixture: &dyn Fixture) {

@@ -131,6 +131,13 @@ impl Fixture for Container {
         }
     }
 
+    fn longest(&self) -> usize {
+        match self.prefix.len() {
+            0 => 1024,
+            len => 1024 - len - 1,
+        }
+    }
+
     fn flat_names(&self) -> &[Flat] {
         Flat::ALL
     }

@@ -21,11 +21,13 @@ async fn a_cluster_keeps_every_promise_through_its_gateway_and_as_files() {
     let keeps = Keeps {
         odd_names: conformance::odd_names(),
         flat_names: Flat::ALL,
+        many: 10_000,
     };
     let gateway = Bucket::new((&ceph).into(), "ceph://bucket/a prefix/of +it/", keeps).await;
     conformance::run(&gateway).await;
     conformance::write::run(&gateway).await;
     s3_bucket::gives_up_old_uploads(&gateway).await;
+    s3_bucket::is_used_by_a_machine_whose_clock_is_wrong(&gateway).await;
     wrong_keys_are_denied(&ceph).await;
 
     let mounted = ceph.mount(&dir.path().join("mounted")).unwrap();

@@ -94,8 +94,19 @@ impl Fixture for Bucket {
     }
 
     fn many(&self) -> usize {
-        // It takes a time for each object that grows with their number; a page has 1,000.
-        2_500
+        // It takes a time for each object that grows with their number: ten thousand are enough once.
+        if self.prefix.is_empty() {
+            10_000
+        } else {
+            2_500
+        }
+    }
+
+    fn longest(&self) -> usize {
+        match self.prefix.len() {
+            0 => 1024,
+            len => 1024 - len - 1,
+        }
     }
 
     fn flat_names(&self) -> &[Flat] {

@@ -13,6 +13,7 @@ async fn bucket(prefix: &str) -> Bucket {
         // It refuses two slashes in a row, and of an object and a prefix of one name it lists the
         // object alone.
         flat_names: &[Flat::Mark],
+        many: Keeps::many_at(prefix),
     };
     Bucket::start(Minio::start, &format!("bucket/{prefix}"), keeps).await
 }
@@ -51,6 +52,11 @@ async fn a_storage_that_is_off_or_silent_fails_in_time_and_is_used_again_after()
 #[tokio::test]
 async fn an_answer_that_is_cut_is_resumed_where_it_broke() {
     s3_bucket::resumes_where_an_answer_was_cut(&bucket("").await).await;
+}
+
+#[tokio::test]
+async fn a_machine_whose_clock_is_wrong_uses_it_all_the_same() {
+    s3_bucket::is_used_by_a_machine_whose_clock_is_wrong(&bucket("").await).await;
 }
 
 #[tokio::test]

@@ -16,9 +16,9 @@ use tempfile::TempDir;
 use testkit::rigs::{Ceph, Minio, Relay, VersityGw};
 use types::{ByteRange, Clock, ErrorKind, ObjectPath, SystemClock};
 use ufs::conformance::{Fixture, Flat, list, read, stat};
-use ufs::{FileAttributes, UnderStorage, probe};
+use ufs::{Expect, FileAttributes, UnderStorage, probe};
 
-use crate::wire::{encode_path, open_at, plain_client};
+use crate::wire::{WrongClock, encode_path, open_by, plain_client};
 
 /// Where a server is, and its root account.
 #[derive(Debug, Clone)]
@@ -63,6 +63,16 @@ impl Account {
         uri: &str,
         changes: &[(&str, &str)],
     ) -> types::Result<Arc<dyn UnderStorage>> {
+        self.open_by(Arc::new(SystemClock), uri, changes).await
+    }
+
+    /// The same, by another clock.
+    async fn open_by(
+        &self,
+        clock: Arc<dyn Clock>,
+        uri: &str,
+        changes: &[(&str, &str)],
+    ) -> types::Result<Arc<dyn UnderStorage>> {
         let mut options = BTreeMap::from([
             ("endpoint", self.endpoint.as_str()),
             ("region", &self.region),
@@ -71,7 +81,7 @@ impl Account {
         ]);
         options.extend(changes.iter().copied());
         let options: Vec<_> = options.into_iter().collect();
-        open_at(uri, &options).await
+        open_by(clock, uri, &options).await
     }
 }
 
@@ -79,6 +89,15 @@ impl Account {
 pub(crate) struct Keeps {
     pub(crate) odd_names: Vec<Vec<u8>>,
     pub(crate) flat_names: &'static [Flat],
+    /// Ten thousand are enough once for each server.
+    pub(crate) many: usize,
+}
+
+impl Keeps {
+    /// Returns how many names a place has: at the root of a bucket as many as the suite wants.
+    pub(crate) fn many_at(prefix: &str) -> usize {
+        if prefix.is_empty() { 10_000 } else { 2_500 }
+    }
 }
 
 /// A bucket, a relay before its server, and the driver behind that.
@@ -183,12 +202,12 @@ impl Fixture for Bucket {
     }
 
     fn many(&self) -> usize {
-        // Ten thousand are enough once for each server.
-        if self.place.ends_with("bucket/") {
-            10_000
-        } else {
-            2_500
-        }
+        self.keeps.many
+    }
+
+    fn longest(&self) -> usize {
+        let (_, prefix) = self.place.split_once('/').unwrap();
+        1024 - prefix.len()
     }
 
     fn flat_names(&self) -> &[Flat] {
@@ -222,6 +241,46 @@ pub(crate) async fn gives_up_old_uploads(bucket: &Bucket) {
     tokio::time::timeout(patience, all).await.unwrap();
     let again = writer.clean(Duration::ZERO, deadline()).await.unwrap();
     assert_eq!(again, 0);
+}
+
+/// A clock that is days off: requests are signed at the storage's time, and uploads that others have
+/// just begun are not taken for old ones.
+pub(crate) async fn is_used_by_a_machine_whose_clock_is_wrong(bucket: &Bucket) {
+    let content = b"0123456789";
+    let day = 86_400;
+    for ahead in [3 * day, -3 * day, 7200] {
+        bucket.put(b"dir/object", content).await;
+        let uri = bucket.storage.uri().to_owned();
+        let clock = Arc::new(WrongClock { ahead });
+        let storage = bucket.account.open_by(clock, &uri, &[]).await.unwrap();
+        let tag = stat(&*storage, b"dir/object").await.unwrap().tag;
+        let whole = ByteRange::new(0, tag.size);
+        let bytes = read(&*storage, b"dir/object", &tag, whole).await.unwrap();
+        assert_eq!(bytes, content, "{ahead}");
+        assert_eq!(list(&*storage, b"dir").await.unwrap().0.len(), 1);
+        let counts = storage.counters().snapshot();
+        assert_eq!((counts.errors, counts.retries), (1, 1), "{ahead}");
+
+        let writer = storage.writer().unwrap();
+        let deadline = || SystemClock.deadline(Duration::from_secs(30));
+        let path = ObjectPath::parse(b"dir/written").unwrap();
+        let (size, nothing) = (writer.abilities().part_min, FileAttributes::default());
+        let upload = writer.begin(&path, size, &nothing, deadline()).await;
+        let upload = upload.unwrap();
+        let part = Bytes::from_static(content);
+        upload.part(1, part, deadline()).await.unwrap();
+        let other = Arc::new(WrongClock { ahead });
+        let other = bucket.account.open_by(other, &uri, &[]).await.unwrap();
+        let day = Duration::from_secs(day.unsigned_abs());
+        let given_up = other.writer().unwrap().clean(day, deadline()).await;
+        assert_eq!(given_up.unwrap(), 0, "{ahead}");
+        upload
+            .complete(&Expect::Anything, deadline())
+            .await
+            .unwrap();
+        assert_eq!(stat(&*storage, b"dir/written").await.unwrap().tag.size, 10);
+        bucket.remove(b"dir/written").await;
+    }
 }
 
 pub(crate) async fn says_what_is_wrong_with_a_mount(bucket: &Bucket) {
