@@ -45,13 +45,13 @@ pub(crate) use self::files::{
 pub(crate) use self::location::HadoopLocation;
 pub(crate) use self::owners::{Named, Owners};
 pub(crate) use self::site::Site;
-pub(crate) use self::steps::sweep;
-pub(crate) use self::version::{GRAIN, LOOKS, is_near, nanoseconds};
+pub(crate) use self::steps::{Left, sweep};
+pub(crate) use self::version::{GRAIN, LOOKS, Latest, nanoseconds};
 
 use self::fault::Fault;
 use self::place::Place;
 use self::rpc::HASTE_MIN;
-use self::version::{is_young, meta_of, named, same, tag_of, unsettled};
+use self::version::{meta_of, named, same, tag_of, unsettled};
 use self::wire::Wire;
 use crate::counters::count;
 use crate::retry::Retry;
@@ -81,6 +81,7 @@ pub(crate) fn open(
         block_size: AtomicU64::new(0),
         haste_ms: AtomicU64::new(u64::try_from(HASTE_MIN.as_millis()).unwrap_or(u64::MAX)),
         writes: AtomicBool::new(false),
+        latest: Latest::default(),
     }))))
 }
 
@@ -102,6 +103,7 @@ struct Inner {
     haste_ms: AtomicU64,
     /// Whether a mount writes, so that what a dead writer left is removed.
     writes: AtomicBool,
+    latest: Latest,
 }
 
 impl Inner {
@@ -165,6 +167,14 @@ impl Inner {
             }
         }
         done
+    }
+
+    /// Returns whether a change after this status was told could still share its time.
+    fn is_young(&self, status: &FileStatus) -> bool {
+        self.latest.learn(status.modification_time);
+        let now = self.clock.wall();
+        // A directory has no bytes.
+        !status.isdir && self.latest.may_come_again(status.modification_time, now)
     }
 
     async fn pause(&self, what: &str, retry: &mut Retry, fault: Fault) -> Result<()> {
@@ -238,8 +248,7 @@ impl UnderStorage for Hdfs {
         let _connection = inner.connection(&what, deadline).await?;
         let counter = &inner.counters.head;
         let status = inner.status(&what, &full, counter, deadline).await?;
-        let young = is_young(&status, inner.clock.wall());
-        let settled = match young {
+        let settled = match inner.is_young(&status) {
             false => Some((tag_of(&status), status)),
             true => {
                 tokio::time::sleep(GRAIN).await;

@@ -8,15 +8,16 @@
 //! just now is looked at again before its version is trusted.
 
 mod answer;
+mod gateway;
 mod list;
 mod place;
+mod token;
 mod write;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,7 +31,9 @@ use types::{
 
 use self::answer::Status;
 use self::place::Place;
-use crate::hdfs::{GRAIN, HadoopLocation, LOOKS, Owners, is_near};
+use self::write::Renaming;
+use crate::counters::count;
+use crate::hdfs::{GRAIN, HadoopLocation, LOOKS, Latest, Owners};
 use crate::http::{
     Ask, Clients, Fault, Leeway, Outcome, Session, Skew, Transport, percent_encode_path,
 };
@@ -64,10 +67,11 @@ struct Web {
     place: Place,
     session: Session,
     owners: Owners,
-    /// Whether the server was seen to keep to what a rename may replace.
-    renames_safely: AtomicBool,
+    /// How the server renames, once that is known.
+    renaming: OnceLock<Renaming>,
     /// Whether a mount writes, so that what a dead writer left is removed.
     writes: AtomicBool,
+    latest: Latest,
 }
 
 impl Web {
@@ -95,8 +99,9 @@ impl Web {
             identity: place.identity(),
             place,
             owners: Owners::new(settings, Arc::clone(&clock))?,
-            renames_safely: AtomicBool::new(false),
+            renaming: OnceLock::new(),
             writes: AtomicBool::new(false),
+            latest: Latest::default(),
             session: Session::new(endpoints, transport, settings, clock),
         })
     }
@@ -111,8 +116,26 @@ impl Web {
         Ok(percent_encode_path(&self.place.location.full(path)?))
     }
 
-    /// Asks a name node; turns to the next one when this one cannot help.
+    /// Asks a name node, again if there is another token than the one that was refused.
     async fn ask(
+        &self,
+        ask: Ask,
+        method: Method,
+        path: &str,
+        operation: &str,
+    ) -> Outcome<reqwest::Response> {
+        let answer = self.ask_once(ask, method.clone(), path, operation).await;
+        match &answer {
+            Err(Fault::Refused(refusal)) if refusal.is_denial() && self.place.renew() => {
+                count(&self.session.counters().retries);
+                self.ask_once(ask, method, path, operation).await
+            }
+            _ => answer,
+        }
+    }
+
+    /// Asks a name node; turns to the next one when this one cannot help.
+    async fn ask_once(
         &self,
         ask: Ask,
         method: Method,
@@ -150,8 +173,12 @@ impl Web {
         answer::read_status(&self.session.transport.body(answer, STATUS_MAX).await?)
     }
 
-    fn is_young(&self, status: &Status, now: SystemTime) -> bool {
-        status.kind() == Some(NodeKind::File) && is_near(status.modification_time, now)
+    /// Returns whether a change after this status was told could still share its time.
+    fn is_young(&self, status: &Status) -> bool {
+        self.latest.learn(status.modification_time);
+        let now = self.session.clock.wall();
+        let may_come_again = || self.latest.may_come_again(status.modification_time, now);
+        status.kind() == Some(NodeKind::File) && may_come_again()
     }
 
     /// Looks at a young file again, a grain after its status was told, until it stays the same.
@@ -251,7 +278,7 @@ impl UnderStorage for WebHdfs {
         let look = || web.status(Ask::Head, &full);
         let status = web.session.until_done(&what, &mut retry, look).await?;
         let absent = || Error::new(ErrorKind::NotFound, "no such file or directory").context(&what);
-        let (tag, status) = match web.is_young(&status, web.session.clock.wall()) {
+        let (tag, status) = match web.is_young(&status) {
             false => (status.tag(), status),
             true => {
                 let settled = web.settle(&full, status, deadline).await;

@@ -14,11 +14,11 @@ use types::{Deadline, Error, ErrorKind, Name, ObjectPath, Result};
 
 use super::Inner;
 use super::fault::Fault;
-use super::steps::sweep;
-use super::version::{self, is_young, meta_of, named, nanoseconds, tag_of};
+use super::steps::{Left, sweep};
+use super::version::{self, meta_of, named, nanoseconds, tag_of};
 use crate::counters::count;
 use crate::retry::Retry;
-use crate::temporary::{is_left_behind, is_temporary};
+use crate::temporary::{is_left_behind, is_temporary, set_aside_of};
 use crate::{ListEntry, ListPage, ListStream};
 
 /// What a name node tells at once, unless it is set to tell less.
@@ -54,8 +54,8 @@ struct Listing {
     /// The last name handed out.
     last: Option<String>,
     iterator: Option<Arc<ListStatusIterator>>,
-    /// Paths of files that writers that died have left.
-    left: Vec<String>,
+    /// Files that writers that died have left.
+    left: Vec<Left>,
 }
 
 impl Listing {
@@ -105,16 +105,17 @@ impl Listing {
     ) -> Result<ListPage> {
         let inner = Arc::clone(&self.inner);
         let inner = &inner;
-        let now = inner.clock.wall();
+        for status in &statuses {
+            inner.latest.learn(status.modification_time);
+        }
         let statuses = self.without_temporary(statuses, full);
-        let young = statuses.iter().any(|status| is_young(status, now));
-        if young {
+        if statuses.iter().any(|status| inner.is_young(status)) {
             tokio::time::sleep(version::GRAIN).await;
         }
         // In order, so that a page stays as the name node sorted it.
         let settled: Vec<_> = stream::iter(statuses)
             .map(|status| async move {
-                match is_young(&status, now) {
+                match inner.is_young(&status) {
                     true => inner.settle(status, deadline).await,
                     false => Ok(Some((tag_of(&status), status))),
                 }
@@ -146,8 +147,14 @@ impl Listing {
         let is_ours = |status: &FileStatus| is_temporary(name_in(full, status).as_bytes());
         let (ours, shown): (Vec<_>, Vec<_>) = statuses.into_iter().partition(is_ours);
         let now = self.inner.clock.wall();
-        let old = |status: &FileStatus| is_left_behind(nanoseconds(status.modification_time), now);
-        let left = ours.into_iter().filter(old).map(|status| status.path);
+        let old = |status: &FileStatus| {
+            set_aside_of(name_in(full, status).as_bytes()).is_some()
+                || is_left_behind(nanoseconds(status.modification_time), now)
+        };
+        let left = ours.into_iter().filter(old).map(|status| Left {
+            mtime_ns: nanoseconds(status.modification_time),
+            path: status.path,
+        });
         self.left.extend(left);
         shown
     }
@@ -157,7 +164,7 @@ impl Listing {
         let left = std::mem::take(&mut self.left);
         if self.inner.writes.load(Ordering::Relaxed) && !left.is_empty() {
             let what = self.inner.name("sweep", &self.dir);
-            sweep(&*self.inner, &what, &left).await;
+            sweep(&self.inner, &what, &left).await;
         }
     }
 }

@@ -6,14 +6,14 @@
 //! both names tells them apart.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use types::{Deadline, Error, ErrorKind, NodeKind, ObjectMeta, ObjectPath, Result};
 
-use super::files::{Change, HadoopFiles, Seen, Sink, Step, Taken};
+use super::files::{Change, Failure, HadoopFiles, Seen, Sink, Step, Taken};
 use super::version::{GRAIN, milliseconds};
 use crate::retry::Retry;
-use crate::temporary::{check_name, temporary_name};
+use crate::temporary::{check_name, is_left_behind, set_aside_of, temporary_name};
 use crate::{Expect, FileAttributes};
 
 /// How long a writer that failed takes to tidy up behind itself.
@@ -122,18 +122,88 @@ pub(super) async fn tidy_up(files: &impl HadoopFiles, goal: &Goal, temporary: &s
     }
 }
 
-/// Removes what writers that died have left. Nobody waits for it, so it is tried once.
-pub(crate) async fn sweep(files: &impl HadoopFiles, what: &str, left: &[String]) {
+/// A file on its way that nobody has changed for long, by our clock, or one that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// Its full path.
+    pub(crate) path: String,
+    pub(crate) mtime_ns: i64,
+}
+
+/// Removes what writers that died have left, and gives what they set aside its name back. Nobody waits
+/// for it, so it is tried once. A clock that is a day ahead must not take files from writers that live:
+/// a new file tells the name node's time. A writer that lives sets aside again what came back.
+pub(crate) async fn sweep(files: &Arc<impl HadoopFiles>, what: &str, left: &[Left]) {
     let step = Step {
         what: what.into(),
         deadline: files.clock().deadline(TIDY_UP),
     };
-    for path in left.iter().take(SWEPT_AT_ONCE) {
+    let own_path = |left: &Left| {
+        let (dir, name) = left.path.rsplit_once('/')?;
+        let own = set_aside_of(name.as_bytes())?;
+        Some(format!("{dir}/{}", std::str::from_utf8(own).ok()?))
+    };
+    let (aside, drafts): (Vec<_>, Vec<_>) = left
+        .iter()
+        .take(SWEPT_AT_ONCE)
+        .partition(|left| own_path(left).is_some());
+    for left in aside {
+        bring_back(
+            &**files,
+            &step,
+            &left.path,
+            &own_path(left).unwrap_or_default(),
+        )
+        .await;
+    }
+    let Some(first) = drafts.first() else {
+        return;
+    };
+    let now = match time_of_storage(files, &step, &first.path).await {
+        Ok(now) => now,
+        Err(error) => {
+            tracing::debug!(%error, "left for a mount that may write there");
+            return;
+        }
+    };
+    let old = |left: &&&Left| is_left_behind(left.mtime_ns, now);
+    for Left { path, .. } in drafts.iter().filter(old) {
         match files.delete(&step, path).await {
             Ok(()) => tracing::info!(path, "removed what a writer that died has left"),
             Err(error) => tracing::debug!(%error, path, "left for the next listing"),
         }
     }
+}
+
+/// Gives a file that was set aside its name back, or removes it when another has taken its place.
+async fn bring_back(files: &impl HadoopFiles, step: &Step, aside: &str, own: &str) {
+    let back = match files.rename(step, aside, own, Taken::Refuse).await {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => files.delete(step, aside).await,
+        back => back,
+    };
+    match back {
+        Ok(()) => tracing::info!(aside, "ended what a writer that died began"),
+        Err(error) => tracing::debug!(%error, aside, "left for the next listing"),
+    }
+}
+
+/// Makes a file beside another, for its time.
+async fn time_of_storage(
+    files: &Arc<impl HadoopFiles>,
+    step: &Step,
+    beside: &str,
+) -> Result<SystemTime> {
+    let dir = beside.rsplit_once('/').map_or("", |(dir, _)| dir);
+    let path = format!("{dir}/{}", temporary_name());
+    let made = async {
+        let mut sink = Arc::clone(files).create(step, &path, None).await?;
+        sink.finish(step, Failure::Final).await?;
+        files.seen(step, &path).await
+    };
+    let made = made.await;
+    files.delete(step, &path).await?;
+    let since = u64::try_from(made?.tag.mtime_ns).unwrap_or(0);
+    Ok(UNIX_EPOCH + Duration::from_nanos(since))
 }
 
 /// Makes a temporary file for a goal.
@@ -348,7 +418,6 @@ mod tests {
     use bytes::Bytes;
     use types::{ByteRange, Clock, SystemClock, VersionTag};
 
-    use super::super::files::Failure;
     use super::super::location::HadoopLocation;
     use super::super::owners::{Named, Owners};
     use super::*;

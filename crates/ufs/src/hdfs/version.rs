@@ -5,7 +5,10 @@
 //! length. Two changes within one millisecond share a time. A status whose time is near our clock's
 //! is therefore looked at again, when the name node's clock has surely moved on: if it is still the
 //! same, no later change can share its time. If it never settles, it gets a tag that no read finds.
+//! Should the clocks differ, the latest change that the name node told of is looked at again too: its
+//! clock is past all others.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hdfs_native::client::FileStatus;
@@ -17,18 +20,27 @@ use super::owners::{Named, Owners};
 pub(crate) const GRAIN: Duration = Duration::from_millis(3);
 /// How near a change must be to be looked at again. Clocks of a cluster differ by less.
 const NEAR: Duration = Duration::from_secs(2);
+/// How near where no later change is known. A clock that differs by more is found wrong by everybody.
+const NEAR_AND_LATEST: Duration = Duration::from_secs(86_400);
 /// How often a file that changes all the time is looked at.
 pub(crate) const LOOKS: u32 = 3;
 
-/// Returns whether a change after this status was told could still share its time.
-pub(super) fn is_young(status: &FileStatus, now: SystemTime) -> bool {
-    !status.isdir && is_near(status.modification_time, now)
-}
+/// The latest change that a name node told of, in milliseconds since 1970.
+#[derive(Debug, Default)]
+pub(crate) struct Latest(AtomicU64);
 
-/// Returns whether a name node's clock may still tell this time, in milliseconds.
-pub(crate) fn is_near(changed: u64, now: SystemTime) -> bool {
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.abs_diff(Duration::from_millis(changed)) < NEAR
+impl Latest {
+    /// Takes the time of a change that was told.
+    pub(crate) fn learn(&self, changed: u64) {
+        self.0.fetch_max(changed, Ordering::Relaxed);
+    }
+
+    /// Returns whether the name node's clock may still tell this time, which has been learnt.
+    pub(crate) fn may_come_again(&self, changed: u64, now: SystemTime) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let away = now.abs_diff(Duration::from_millis(changed));
+        away < NEAR || (away < NEAR_AND_LATEST && changed >= self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// Returns milliseconds in nanoseconds.
@@ -110,6 +122,8 @@ mod tests {
     #[test]
     fn a_change_near_the_clock_is_young_on_either_side() {
         let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+        let latest = Latest::default();
+        latest.learn(10_001);
         for (now, young) in [
             (10_000, true),
             (11_999, true),
@@ -117,12 +131,28 @@ mod tests {
             (12_000, false),
             (8_000, false),
         ] {
-            assert_eq!(is_young(&status(10_000, false), at(now)), young, "{now}");
+            assert_eq!(latest.may_come_again(10_000, at(now)), young, "{now}");
         }
-        assert!(
-            !is_young(&status(10_000, true), at(10_000)),
-            "a directory has no bytes"
-        );
+    }
+
+    #[test]
+    fn the_latest_change_is_young_also_where_clocks_differ() {
+        let day = 86_400_000;
+        let (latest, changed) = (Latest::default(), 3 * day);
+        latest.learn(changed);
+        for (now, young) in [
+            (changed - day, false),
+            (changed - day + 1, true),
+            (changed + day - 1, true),
+            (changed + day, false),
+        ] {
+            let now = UNIX_EPOCH + Duration::from_millis(now);
+            assert_eq!(latest.may_come_again(changed, now), young, "{now:?}");
+        }
+        latest.learn(changed + 1);
+        latest.learn(5);
+        let hour_later = UNIX_EPOCH + Duration::from_millis(changed + 3_600_000);
+        assert!(!latest.may_come_again(changed, hour_later));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use types::{Error, Name, ObjectPath, Result};
 use super::version::{self, is_young, meta_of};
 use super::{Inner, io_error};
 use crate::counters::count;
-use crate::temporary::{LEFT_BEHIND, is_temporary};
+use crate::temporary::{LEFT_BEHIND, is_draft, is_temporary};
 use crate::{ListEntry, ListPage};
 
 /// Names of one page.
@@ -92,7 +92,7 @@ fn stat_names(
     let (mut page, mut young) = (ListPage::default(), false);
     for bytes in names {
         if is_temporary(bytes) {
-            if inner.is_written.load(Ordering::Relaxed) {
+            if is_draft(bytes) && inner.is_written.load(Ordering::Relaxed) {
                 remove_left_behind(fd, bytes, now);
             }
             continue;

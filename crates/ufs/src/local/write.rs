@@ -26,7 +26,7 @@ use super::upload::LocalUpload;
 use super::version::{meta_of_own, tag_of};
 use super::{Inner, Local, check_version, io_error, open_version};
 use crate::counters::count;
-use crate::temporary::{check_name, is_temporary};
+use crate::temporary::{check_name, is_draft};
 use crate::{Abilities, Expect, FileAttributes, UnderWriter, Upload};
 
 /// As much as a kernel copies with one call.
@@ -295,7 +295,7 @@ fn remove_unfinished(inner: &Inner, path: &ObjectPath) -> Result<()> {
         let entry = entry.map_err(|errno| io_error("list", errno))?;
         match entry.file_name().to_bytes() {
             b"." | b".." => {}
-            name if is_temporary(name) => unfinished.push(entry.file_name().to_owned()),
+            name if is_draft(name) => unfinished.push(entry.file_name().to_owned()),
             _ => return Err(write_error("remove", Errno::NOTEMPTY)),
         }
     }

@@ -189,7 +189,7 @@ pub(super) fn read_refusal(status: u16, body: &[u8]) -> Refusal {
         };
         let advice = match status {
             401 => Some(
-                "the cluster asks for Kerberos: give a delegation token with the option 'token'",
+                "the cluster asks for Kerberos: give a delegation token with the option 'token' or 'token_path'",
             ),
             404 => {
                 Some("nothing there speaks WebHDFS; check host and port, and dfs.webhdfs.enabled")

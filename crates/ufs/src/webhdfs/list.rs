@@ -14,10 +14,10 @@ use types::{Deadline, Error, ErrorKind, Name, ObjectPath, Result, VersionTag};
 
 use super::Web;
 use super::answer::{self, Status, Statuses};
-use crate::hdfs::{GRAIN, nanoseconds, sweep};
+use crate::hdfs::{GRAIN, Left, nanoseconds, sweep};
 use crate::http::{Ask, Fault, Outcome, percent_encode};
 use crate::retry::Retry;
-use crate::temporary::{is_left_behind, is_temporary};
+use crate::temporary::{is_left_behind, is_temporary, set_aside_of};
 use crate::{ListEntry, ListPage, ListStream};
 
 /// A page of 1,000 names of a kilobyte each, all escaped; a whole listing of HttpFS of old.
@@ -68,8 +68,8 @@ struct Listing {
     dir: ObjectPath,
     /// The last name that came.
     after: String,
-    /// Paths of files that writers that died have left.
-    left: Vec<String>,
+    /// Files that writers that died have left.
+    left: Vec<Left>,
 }
 
 impl Listing {
@@ -107,25 +107,31 @@ impl Listing {
         Ok((page, more))
     }
 
-    /// Leaves out files on their way, and tells the paths of those that were left behind.
-    fn without_temporary(&self, statuses: Vec<Status>) -> Result<(Vec<Status>, Vec<String>)> {
+    /// Leaves out files on their way, and tells those that were left behind.
+    fn without_temporary(&self, statuses: Vec<Status>) -> Result<(Vec<Status>, Vec<Left>)> {
         let directory = self.web.place.location.full(&self.dir)?;
         let is_ours = |status: &Status| is_temporary(status.path_suffix.as_bytes());
         let (ours, shown): (Vec<_>, Vec<_>) = statuses.into_iter().partition(is_ours);
         let now = self.web.session.clock.wall();
-        let old = |status: &&Status| is_left_behind(nanoseconds(status.modification_time), now);
-        let path = |status: &Status| {
-            let name = &status.path_suffix;
-            format!("{}/{name}", directory.trim_end_matches('/'))
+        let old = |status: &&Status| {
+            set_aside_of(status.path_suffix.as_bytes()).is_some()
+                || is_left_behind(nanoseconds(status.modification_time), now)
         };
-        Ok((shown, ours.iter().filter(old).map(path).collect()))
+        let left = |status: &Status| {
+            let name = &status.path_suffix;
+            Left {
+                path: format!("{}/{name}", directory.trim_end_matches('/')),
+                mtime_ns: nanoseconds(status.modification_time),
+            }
+        };
+        Ok((shown, ours.iter().filter(old).map(left).collect()))
     }
 
     /// Removes what was left behind, on mounts that write.
     async fn sweep(&mut self) {
         let left = std::mem::take(&mut self.left);
         if self.web.writes.load(Ordering::Relaxed) && !left.is_empty() {
-            sweep(&*self.web, &self.web.name("sweep", &self.dir), &left).await;
+            sweep(&self.web, &self.web.name("sweep", &self.dir), &left).await;
         }
     }
 
@@ -139,8 +145,10 @@ impl Listing {
         deadline: Deadline,
     ) -> Result<Vec<(VersionTag, Status)>> {
         let web = &self.web;
-        let now = web.session.clock.wall();
-        let is_young = |status: &Status| web.is_young(status, now);
+        for status in &statuses {
+            web.latest.learn(status.modification_time);
+        }
+        let is_young = |status: &Status| web.is_young(status);
         let mut seen_again = HashMap::new();
         if statuses.iter().filter(|status| is_young(status)).count() > LOOKS_AT_ONCE {
             tokio::time::sleep(GRAIN).await;

@@ -7,14 +7,16 @@ use nix::unistd::{User, getuid};
 use types::Result;
 
 use super::ROOT;
+use super::token::TokenFile;
 use crate::Settings;
 use crate::hdfs::{HadoopLocation, Site};
 use crate::http::percent_encode;
 
-pub(super) const OPTIONS: [&str; 6] = [
+pub(super) const OPTIONS: [&str; 7] = [
     "name_node",
     "user",
     "token",
+    "token_path",
     "hadoop_conf_dir",
     "ca_bundle",
     "idmap",
@@ -28,8 +30,15 @@ pub(super) struct Place {
     pub(super) endpoints: Vec<String>,
     /// The one that answered last.
     current: AtomicUsize,
-    /// Part of each query; may hold a secret.
-    who: String,
+    who: Who,
+}
+
+/// Who asks: part of each query, which may hold a secret.
+#[derive(Debug)]
+enum Who {
+    Named(String),
+    Token(String),
+    TokenFile(TokenFile),
 }
 
 impl Place {
@@ -60,24 +69,35 @@ impl Place {
             true => format!("{scheme}://{address}"),
             false => format!("{scheme}://{address}:{port}"),
         };
-        let who = match settings.text("token") {
-            Some(token) => format!("&delegation={}", percent_encode(token)),
-            None => format!("&user.name={}", percent_encode(&user(settings))),
-        };
+        let endpoints: Vec<_> = addresses.into_iter().map(endpoint).collect();
         Ok(Place {
-            endpoints: addresses.into_iter().map(endpoint).collect(),
+            who: who(settings, &location, &endpoints)?,
+            endpoints,
             location,
             current: AtomicUsize::new(0),
-            who,
         })
     }
 
     /// Returns the URL of an operation on a full path, and which of the endpoints it asks.
     pub(super) fn url(&self, encoded_path: &str, operation: &str) -> (String, usize) {
         let index = self.current.load(Ordering::Relaxed) % self.endpoints.len();
-        let (endpoint, who) = (&self.endpoints[index], &self.who);
+        let endpoint = &self.endpoints[index];
+        let token = |token: &str| format!("&delegation={}", percent_encode(token));
+        let who = match &self.who {
+            Who::Named(user) => format!("&user.name={}", percent_encode(user)),
+            Who::Token(given) => token(given),
+            Who::TokenFile(file) => token(&file.current()),
+        };
         let url = format!("{endpoint}{ROOT}{encoded_path}?op={operation}{who}");
         (url, index)
+    }
+
+    /// Looks for another token after one was refused; returns whether there is one.
+    pub(super) fn renew(&self) -> bool {
+        match &self.who {
+            Who::TokenFile(file) => file.renew(),
+            Who::Named(_) | Who::Token(_) => false,
+        }
     }
 
     /// Turns from an endpoint that cannot help to the next one, unless somebody did so already.
@@ -109,6 +129,29 @@ fn of_service(location: &HadoopLocation, site: &Site, secure: bool) -> Option<Ve
     };
     let addresses: Vec<_> = ids.split(',').filter_map(address).collect();
     (!addresses.is_empty()).then_some(addresses)
+}
+
+/// Returns who asks: a token that is given, or that is where Hadoop's tools look for one, or a name.
+fn who(settings: &Settings, location: &HadoopLocation, endpoints: &[String]) -> Result<Who> {
+    if let Some(token) = settings.text("token") {
+        return Ok(Who::Token(token.into()));
+    }
+    let environment = || match settings.text("user") {
+        Some(_) => None,
+        None => std::env::var("HADOOP_TOKEN_FILE_LOCATION").ok(),
+    };
+    let path = settings.text("token_path").map(String::from);
+    let path = path.or_else(environment).filter(|path| !path.is_empty());
+    let Some(path) = path else {
+        return Ok(Who::Named(user(settings)));
+    };
+    let host = |endpoint: &String| {
+        let (_, host) = endpoint.split_once("://")?;
+        Some(host.to_owned())
+    };
+    let mut services: Vec<_> = endpoints.iter().filter_map(host).collect();
+    services.push(format!("ha-hdfs:{}", location.authority));
+    TokenFile::read(path.into(), services).map(Who::TokenFile)
 }
 
 /// Returns as whom to ask, as Hadoop's tools find it.

@@ -3,12 +3,11 @@
 //!
 //! Bytes go to a data node in two steps: the name node says to which one, and nothing was sent
 //! before it did. The first piece of a file creates it, and its blocks are forced to disks; further
-//! pieces are appended. An append whose answer was lost is told by the length of the file. HttpFS is
-//! not written to: it renames without saying what may be replaced.
+//! pieces are appended. An append whose answer was lost is told by the length of the file. HttpFS
+//! renames without asking what may be replaced: see `gateway`.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,7 +18,7 @@ use types::{
 };
 
 use super::answer::read_boolean;
-use super::{STATUS_MAX, Web, data_node, read};
+use super::{STATUS_MAX, Web, data_node, gateway, read};
 use crate::hdfs::{
     Change, Failure, HadoopFiles, HadoopLocation, HadoopSink, HadoopStep, Owners, Seen, Taken,
 };
@@ -28,9 +27,18 @@ use crate::retry::Retry;
 use crate::temporary::temporary_name;
 use crate::{ByteStream, Counters};
 
+/// How a server renames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Renaming {
+    /// It keeps to what may be replaced.
+    InOneStep,
+    /// It replaces nothing.
+    InSteps,
+}
+
 impl Web {
     /// Sends an order that has no bytes; returns what was answered.
-    async fn order(
+    pub(super) async fn order(
         &self,
         ask: Ask,
         method: Method,
@@ -80,7 +88,7 @@ impl Web {
     }
 
     /// Makes one attempt of a step, and words its failure.
-    async fn attempt<T>(
+    pub(super) async fn attempt<T>(
         &self,
         step: &HadoopStep,
         request: impl Future<Output = Outcome<T>> + Send,
@@ -91,11 +99,11 @@ impl Web {
         done.map_err(|fault| fault.into_error(&step.what, &self.session.endpoint))
     }
 
-    /// Checks, once, that the server keeps to what a rename may replace: one that does not says
+    /// Finds out, once, whether the server keeps to what a rename may replace: one that does not says
     /// "false" of a name that is not there.
-    async fn check_renames(&self, step: &HadoopStep) -> Result<()> {
-        if self.renames_safely.load(Ordering::Relaxed) {
-            return Ok(());
+    async fn renaming(&self, step: &HadoopStep) -> Result<Renaming> {
+        if let Some(known) = self.renaming.get() {
+            return Ok(*known);
         }
         let directory = &self.place.location.path;
         let [from, to] = [(); 2].map(|()| format!("{directory}/{}", temporary_name()));
@@ -104,19 +112,12 @@ impl Web {
             percent_encode_path(&to)
         );
         let asked = self.order(Ask::Other, Method::PUT, &from, &operation);
-        match self.attempt(step, asked).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.renames_safely.store(true, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(error) => Err(error),
-            Ok(_) => Err(Error::new(
-                ErrorKind::Unsupported,
-                "HttpFS cannot replace a file in one step; write through the name node's own web \
-                 service, or hdfs://",
-            )
-            .context(step.what.to_string())),
-        }
+        let renaming = match self.attempt(step, asked).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Renaming::InOneStep,
+            Err(error) => return Err(error),
+            Ok(_) => Renaming::InSteps,
+        };
+        Ok(*self.renaming.get_or_init(|| renaming))
     }
 }
 
@@ -156,11 +157,10 @@ impl HadoopFiles for Web {
 
     async fn create(
         self: Arc<Self>,
-        step: &HadoopStep,
+        _step: &HadoopStep,
         path: &str,
         mode: Option<u32>,
     ) -> Result<Box<dyn HadoopSink>> {
-        self.check_renames(step).await?;
         Ok(Box::new(WebSink {
             web: self,
             path: path.into(),
@@ -170,7 +170,9 @@ impl HadoopFiles for Web {
     }
 
     async fn rename(&self, step: &HadoopStep, from: &str, to: &str, taken: Taken) -> Result<()> {
-        self.check_renames(step).await?;
+        if self.renaming(step).await? == Renaming::InSteps {
+            return gateway::rename(self, step, from, to, taken).await;
+        }
         let option = match taken {
             Taken::Replace => "OVERWRITE",
             Taken::Refuse => "NONE",

@@ -26,7 +26,7 @@ pub(crate) static SERVER: LazyLock<RwLock<Arc<Hdfs>>> =
 pub(crate) struct Directory {
     pub(crate) server: Arc<Hdfs>,
     /// With a slash at its start and none at its end.
-    dir: String,
+    pub(crate) dir: String,
     pub(crate) storage: Arc<dyn UnderStorage>,
 }
 

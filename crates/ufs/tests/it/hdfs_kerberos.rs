@@ -72,6 +72,7 @@ async fn web_takes_a_token(server: &Hdfs) {
     let middle = forged.len() / 2;
     forged[middle] = if forged[middle] == b'A' { b'B' } else { b'A' };
     let forged = String::from_utf8(forged).unwrap();
+    web_takes_another_token_when_one_is_refused(&uri, &forged, &token).await;
     for option in [("user", "alice"), ("token", forged.as_str())] {
         let storage = open_at(&uri, &[option]).await.unwrap();
         let deadline = SystemClock.deadline(Duration::from_secs(20));
@@ -82,6 +83,37 @@ async fn web_takes_a_token(server: &Hdfs) {
             text.contains("'token'") && !text.contains(&forged),
             "{text}"
         );
+    }
+}
+
+/// A token file is read again, without a new mount, whichever way it is written.
+async fn web_takes_another_token_when_one_is_refused(uri: &str, refused: &str, good: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tokens");
+    let of_tools = |token: &str| {
+        let token = token.replace('-', "+").replace('_', "/");
+        let padding = "=".repeat((4 - token.len() % 4) % 4);
+        let token = reqsign_core::hash::base64_decode(&(token + &padding)).unwrap();
+        // One token, its alias before it, and no other secrets.
+        [b"HDTS\0\x01\x01a", &token[..], b"\0"].concat()
+    };
+    let as_text = |token: &str| token.as_bytes().to_vec();
+    for is_text in [true, false] {
+        let way = |token| match is_text {
+            true => as_text(token),
+            false => of_tools(token),
+        };
+        std::fs::write(&file, way(refused)).unwrap();
+        let storage = open_at(uri, &[("token_path", file.to_str().unwrap())]).await;
+        let storage = storage.unwrap();
+        let error = stat(&*storage, b"file").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        std::fs::write(&file, way(good)).unwrap();
+        let tag = stat(&*storage, b"file").await.unwrap().tag;
+        let some = ByteRange::new(0, 1000);
+        let read = read(&*storage, b"file", &tag, some).await.unwrap();
+        assert!(read == bytes(1000));
+        assert_eq!(list(&*storage, b"").await.unwrap().0.len(), 1);
     }
 }
 

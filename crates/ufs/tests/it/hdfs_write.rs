@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use testkit::rigs::Hdfs;
 use types::meta::Owner;
@@ -12,6 +13,7 @@ use ufs::conformance::{self, Fixture, list, read, stat};
 use ufs::{Expect, FileAttributes, UnderStorage};
 
 use crate::hdfs::{Directory, SERVER, bytes, open_at};
+use crate::wire::{WrongClock, open_by};
 
 const KEPT: FileAttributes = FileAttributes {
     owner: None,
@@ -349,6 +351,27 @@ async fn what_a_dead_writer_left_is_hidden_and_removed_when_it_is_a_day_old() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_days_ahead_takes_no_file_from_a_writer_that_lives() {
+    let server = SERVER.read().await;
+    for dir in both(&server, "/days ahead").await {
+        let ahead = Arc::new(WrongClock { ahead: 3 * 86_400 });
+        let storage = open_by(ahead, dir.storage.uri(), &[]).await.unwrap();
+        let dir = Directory { storage, ..dir };
+        let [dead, living] = [
+            b".forebay-0123456789abcdef0123456789abcdef.part",
+            b".forebay-123456789abcdef0123456789abcdef0.part",
+        ];
+        dir.put(dead, b"x").await;
+        dir.put(living, b"x").await;
+        dir.tell("touch", dead, &[b"1234567890123"]).await;
+        let _writer = dir.storage.writer().unwrap();
+        assert!(list(&*dir.storage, b"").await.unwrap().0.is_empty());
+        let left = all_names(&dir).await;
+        assert_eq!(left, [std::str::from_utf8(living).unwrap()]);
+    }
+}
+
+#[tokio::test]
 async fn who_may_not_write_and_what_is_full_is_said() {
     let server = SERVER.read().await;
     for dir in both(&server, "/refused").await {
@@ -412,17 +435,97 @@ async fn an_hdfs_keeps_every_promise_of_writing() {
     }
 }
 
-#[tokio::test]
-async fn a_gateway_that_cannot_replace_a_file_in_one_step_is_not_written_to() {
-    let server = SERVER.read().await;
+/// A directory behind HttpFS.
+async fn behind_a_gateway(server: &Arc<Hdfs>, dir: &str) -> Directory {
     let gateway = server.start_gateway().unwrap();
-    let storage = open_at(&format!("webhdfs://{gateway}/gateway"), &[]).await;
-    let dir = Directory::with(&server, "/gateway", storage.unwrap());
+    let storage = open_at(&format!("webhdfs://{gateway}{dir}"), &[]).await;
+    Directory::with(server, dir, storage.unwrap())
+}
+
+/// HttpFS takes no new name that ends with a space or a control character.
+struct Gateway(Directory);
+
+#[async_trait]
+impl Fixture for Gateway {
+    fn storage(&self) -> Arc<dyn UnderStorage> {
+        self.0.storage()
+    }
+
+    async fn put(&self, path: &[u8], content: &[u8]) {
+        self.0.put(path, content).await;
+    }
+
+    async fn remove(&self, path: &[u8]) {
+        self.0.remove(path).await;
+    }
+
+    fn odd_names(&self) -> Vec<Vec<u8>> {
+        let mut names = self.0.odd_names();
+        names.retain(|name| name.last().is_some_and(|last| *last > b' '));
+        names
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_keeps_every_promise_of_writing() {
+    let server = SERVER.read().await;
+    let dir = behind_a_gateway(&server, "/gateway/of its +own").await;
+    conformance::write::run(&Gateway(dir)).await;
+}
+
+#[tokio::test]
+async fn what_was_set_aside_behind_a_gateway_comes_back_or_makes_way() {
+    let server = SERVER.read().await;
+    let gateway = behind_a_gateway(&server, "/set aside").await;
+    let others = both(&server, "/set aside").await;
+    for dir in [&gateway, &others[0], &others[1]] {
+        let aside = |digit: char, name: &str| {
+            let digits = digit.to_string().repeat(32);
+            format!(".forebay-{digits}.of-{name}").into_bytes()
+        };
+        dir.put(&aside('1', "lost"), b"the only one").await;
+        dir.put(&aside('2', "replaced"), b"old").await;
+        dir.put(b"replaced", b"new").await;
+        let (shown, _) = list(&*dir.storage, b"").await.unwrap();
+        assert!(shown.iter().all(|entry| entry.name.as_bytes() != b"lost"));
+        let _writer = dir.storage.writer().unwrap();
+        list(&*dir.storage, b"").await.unwrap();
+        assert_eq!(content(&*dir.storage, b"lost").await, b"the only one");
+        assert_eq!(content(&*dir.storage, b"replaced").await, b"new");
+        let mut names = all_names(dir).await;
+        names.retain(|name| name != "rpc" && name != "web");
+        assert_eq!(names, ["lost", "replaced"]);
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_replaced_behind_a_gateway_and_a_directory_in_its_way_is_not() {
+    let server = SERVER.read().await;
+    let dir = behind_a_gateway(&server, "/replaced behind a gateway").await;
     dir.put(b"f", b"old").await;
-    let (at, writer) = (path(b"f"), dir.storage.writer().unwrap());
-    let put = writer.put(&at, Bytes::new(), &Expect::Anything, &KEPT, soon());
-    let error = put.await.unwrap_err();
+    dir.tell("mkdirs", b"d", &[]).await;
+    let writer = dir.storage.writer().unwrap();
+    let put = async |name: &[u8], bytes: &'static [u8], expect: &Expect| {
+        let bytes = Bytes::from_static(bytes);
+        writer.put(&path(name), bytes, expect, &KEPT, soon()).await
+    };
+    let tag = stat(&*dir.storage, b"f").await.unwrap().tag;
+    let version = Expect::Version(tag);
+    let meta = put(b"f", b"new", &version).await.unwrap();
+    assert_eq!(stat(&*dir.storage, b"f").await.unwrap(), meta);
+    assert_eq!(content(&*dir.storage, b"f").await, b"new");
+    let error = put(b"f", b"late", &version).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stale, "{error}");
+    let error = put(b"f", b"late", &Expect::Absent).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    let error = put(b"d", b"x", &Expect::Anything).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::IsADirectory, "{error}");
+    let error = put(b"a ", b"x", &Expect::Anything).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-    assert!(error.to_string().contains("HttpFS"), "{error}");
-    assert_eq!(all_names(&dir).await, ["f"]);
+    let long = "x".repeat(255).into_bytes();
+    put(&long, b"first", &Expect::Anything).await.unwrap();
+    let error = put(&long, b"second", &Expect::Anything).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert_eq!(content(&*dir.storage, &long).await, b"first");
+    assert_eq!(all_names(&dir).await.len(), 3, "nothing is left behind");
 }
