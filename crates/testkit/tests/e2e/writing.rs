@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
 
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -160,6 +161,53 @@ fn a_rename_replaces_and_readers_keep_what_they_opened() {
 }
 
 #[test]
+fn a_rename_across_mounts_is_one_across_file_systems_and_mv_copies() {
+    for base in Storage::each() {
+        let other = Storage::local();
+        base.put_bytes("dir/file", b"of the base");
+        base.put_bytes("taken", b"taken here");
+        other.put_bytes("taken", b"taken there");
+        let state = tempfile::tempdir().unwrap();
+        let sandbox =
+            Sandbox::new(&base).with_variable("FOREBAY_STATE_DIR", state.path().to_str().unwrap());
+        let mount = sandbox.mount(&base).start();
+        let add = ["mounts", "add", "/other", &other.uri()];
+        sandbox.run(&add).success();
+        let again = ["mounts", "add", "/again", &other.uri()];
+        sandbox.run(&again).success();
+        for (from, to) in [
+            ("taken", "other/new"),
+            ("taken", "other/taken"),
+            ("dir", "other/dir"),
+            ("other/taken", "dir/new"),
+            // The same storage, but another mount.
+            ("other/taken", "again/new"),
+        ] {
+            let error = fs::rename(mount.path(from), mount.path(to)).unwrap_err();
+            let wanted = Some(Errno::XDEV.raw_os_error());
+            assert_eq!(error.raw_os_error(), wanted, "{from} {to}");
+        }
+        assert_eq!(names(base.root()), ["dir", "taken"]);
+        assert_eq!(names(other.root()), ["taken"]);
+        assert_eq!(mount.read("other/taken"), b"taken there");
+
+        let mv = |from: &str, to: &str| {
+            let paths = [mount.path(from), mount.path(to)];
+            let moved = Command::new("mv").args(paths).status().unwrap();
+            assert!(moved.success(), "mv {from} {to}");
+        };
+        mv("dir", "other/moved");
+        mv("taken", "other/taken");
+        mv("other/taken", "back");
+        assert_eq!(mount.read("other/moved/file"), b"of the base");
+        assert_eq!(stored(&other, "moved/file"), b"of the base");
+        assert_eq!(stored(&base, "back"), b"taken here");
+        assert_eq!(names(base.root()), ["back"]);
+        assert_eq!(names(other.root()), ["moved"]);
+    }
+}
+
+#[test]
 fn a_removed_file_lives_on_for_who_has_it_open() {
     for storage in Storage::each() {
         let content = storage.put("gone", 8, 6 << 20);
@@ -284,7 +332,7 @@ fn what_is_written_in_a_shared_mapping_is_stored() {
             \x20 m=mmap.mmap(f.fileno(),0)\n\
             \x20 m[4096:4101]=b'hello'\n\
             \x20 m.flush(); m.close()\n";
-        let done = std::process::Command::new("python3")
+        let done = Command::new("python3")
             .args(["-c", script])
             .arg(mount.path("mapped"))
             .output()
