@@ -10,9 +10,10 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use testkit::rigs::{FakeGcs, Relay};
 use types::{Clock, ErrorKind, SystemClock};
-use ufs::conformance::{self, Fixture, Flat, odd_names};
+use ufs::conformance::{self, Fixture, Flat, list, odd_names};
 use ufs::{Settings, UnderStorage, open, probe};
 
+use crate::liar::{Liar, told};
 use crate::wire::{counts_every_request, encode_whole, plain_client};
 
 /// A server with a bucket, a relay before it, and the driver behind that.
@@ -94,12 +95,9 @@ impl Fixture for Bucket {
     }
 
     fn many(&self) -> usize {
-        // It takes a time for each object that grows with their number: ten thousand are enough once.
-        if self.prefix.is_empty() {
-            10_000
-        } else {
-            2_500
-        }
+        // It takes a time for each object that grows with their number; a page has 1,000. Ten thousand
+        // come from a server of ours below.
+        2_500
     }
 
     fn longest(&self) -> usize {
@@ -132,6 +130,35 @@ async fn a_bucket_keeps_every_promise() {
 #[tokio::test]
 async fn a_prefix_of_a_bucket_keeps_every_promise() {
     conformance::run(&Bucket::new("a prefix/of +it").await).await;
+}
+
+#[tokio::test]
+async fn ten_thousand_names_come_in_pages_of_a_thousand() {
+    let liar = Liar::start(|_, asked| {
+        let token = asked
+            .target
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("pageToken="));
+        let from: usize = token.map_or(0, |token| token.parse().unwrap());
+        let to = from + 1000;
+        let items = (from..to).map(|index| {
+            format!("{{\"name\":\"many/n{index:05}\",\"size\":\"0\",\"generation\":\"{index}\"}}")
+        });
+        let items = items.collect::<Vec<_>>().join(",");
+        let next = match to {
+            10_000 => String::new(),
+            to => format!(",\"nextPageToken\":\"{to}\""),
+        };
+        let page = format!("{{\"kind\":\"storage#objects\"{next},\"items\":[{items}]}}");
+        told("200 OK", &[], page.as_bytes())
+    });
+    let liar = liar.await;
+    let storage = open_bucket(liar.endpoint(), "bucket").await;
+    let (entries, _) = list(&*storage, b"many").await.unwrap();
+    let names = entries.iter().map(|entry| entry.name.to_string());
+    let wanted = (0..10_000).map(|index| format!("n{index:05}"));
+    assert!(names.eq(wanted));
+    assert_eq!(liar.asked().len(), 10);
 }
 
 #[tokio::test]
