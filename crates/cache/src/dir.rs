@@ -10,12 +10,17 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use types::{Error, ErrorKind, Result};
 
 const FORMAT: &str = "forebay cache 1\n";
 const FORMAT_WORD: &str = "forebay cache ";
+
+/// A killed process was seen to hold its files for some tens of milliseconds.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A directory that this process holds.
 #[derive(Debug)]
@@ -149,7 +154,7 @@ pub(crate) fn lock(dir: &Path) -> Result<File> {
             )
             .context(context())
         })?;
-    if let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    if let Err(error) = lock_soon(&file) {
         if error != rustix::io::Errno::WOULDBLOCK {
             return Err(Error::io("cannot be locked", error.into()).context(context()));
         }
@@ -166,6 +171,23 @@ pub(crate) fn lock(dir: &Path) -> Result<File> {
         .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
     written.map_err(|e| Error::io("write LOCK", e).context(context()))?;
     Ok(file)
+}
+
+/// Takes the lock as soon as a holder that is just dying lets go of it: its files are closed a moment
+/// after it was killed.
+fn lock_soon(file: &File) -> rustix::io::Result<()> {
+    let mut tries = 0;
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if tries < LOCK_TRIES => tries += 1,
+            other => return other,
+        }
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "the kernel tells nobody when a lock is free, but to who waits for ever"
+        )]
+        std::thread::sleep(LOCK_PAUSE);
+    }
 }
 
 fn write_synced(path: &Path, text: &str) -> std::io::Result<()> {

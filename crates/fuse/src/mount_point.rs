@@ -24,6 +24,10 @@ pub(crate) const DEVICE: &str = "/dev/fuse";
 /// A living daemon answers `statfs` from memory; one that takes longer is not dead, but stuck.
 const PROBE_MAX: Duration = Duration::from_secs(5);
 
+/// A killed process was seen to be dying for some tens of milliseconds.
+const DYING_TRIES: u32 = 50;
+const DYING_PAUSE: Duration = Duration::from_millis(20);
+
 /// Checks that something can be mounted at `mount_point`: an empty directory on which nothing is
 /// mounted yet. The error says what is wrong and what to do.
 pub fn check_mount_point(mount_point: &Path) -> Result<()> {
@@ -154,7 +158,13 @@ pub(crate) fn resolve(mount_point: &Path) -> Result<PathBuf> {
     let shown = mount_point.display();
     match std::fs::canonicalize(mount_point) {
         Ok(path) => Ok(path),
-        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let message =
+                format!("mount point {shown} is missing; make it with 'mkdir -p {shown}'");
+            Err(Error::new(ErrorKind::NotFound, message))
+        }
+        // Perhaps of a dead daemon; which error that is depends on how far it has died.
+        Err(e) => {
             let absolute = std::path::absolute(mount_point);
             let name = mount_point.file_name();
             match (absolute.as_deref().ok().and_then(Path::parent), name) {
@@ -164,12 +174,6 @@ pub(crate) fn resolve(mount_point: &Path) -> Result<PathBuf> {
                 _ => Err(Error::io(format!("find mount point {shown}"), e)),
             }
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let message =
-                format!("mount point {shown} is missing; make it with 'mkdir -p {shown}'");
-            Err(Error::new(ErrorKind::NotFound, message))
-        }
-        Err(e) => Err(Error::io(format!("find mount point {shown}"), e)),
     }
 }
 
@@ -194,6 +198,24 @@ fn taken(path: &Path, mounted: &Mounted) -> Error {
     Error::new(ErrorKind::Busy, message)
 }
 
+/// Asks a mount of ours whether its daemon is gone. A live one answers this question without error,
+/// and a dead one with ENOTCONN: any other error is of one that is just dying.
+fn is_gone(path: &Path) -> bool {
+    for _ in 0..DYING_TRIES {
+        match rustix::fs::statfs(path) {
+            Ok(_) => return false,
+            Err(rustix::io::Errno::NOTCONN) => return true,
+            Err(_) => {}
+        }
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "nobody tells when a process has died for good"
+        )]
+        thread::sleep(DYING_PAUSE);
+    }
+    false
+}
+
 /// Returns whether no daemon answers for this mount any more.
 fn is_dead(path: &Path) -> bool {
     let (answer, answered) = mpsc::sync_channel(1);
@@ -202,9 +224,7 @@ fn is_dead(path: &Path) -> bool {
     let probe = thread::Builder::new()
         .name("mount-probe".into())
         .spawn(move || {
-            // The second is what a question gets that was asked while the daemon died.
-            let gone = [rustix::io::Errno::NOTCONN, rustix::io::Errno::CONNABORTED];
-            let dead = rustix::fs::statfs(&path).is_err_and(|fault| gone.contains(&fault));
+            let dead = is_gone(&path);
             // Nobody listens any more when the time was up.
             answer.send(dead).ok();
         });
