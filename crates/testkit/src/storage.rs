@@ -178,12 +178,28 @@ impl Storage {
     /// # Panics
     /// When the file system keeps no extended attributes.
     pub fn let_everybody_read(&self) {
-        let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": [{
-            "Effect": "Allow",
-            "Principal": "*",
-            "Action": "s3:GetObject",
-            "Resource": format!("arn:aws:s3:::{BUCKET}/*"),
-        }]});
+        self.let_everybody(&[("s3:GetObject", "/*")]);
+    }
+
+    /// Lets clients without credentials read and list the bucket, but not change it.
+    ///
+    /// # Panics
+    /// When the file system keeps no extended attributes.
+    pub fn let_everybody_read_and_list(&self) {
+        self.let_everybody(&[("s3:GetObject", "/*"), ("s3:ListBucket", "")]);
+    }
+
+    fn let_everybody(&self, actions: &[(&str, &str)]) {
+        let allow = |(action, below): &(&str, &str)| {
+            serde_json::json!({
+                "Effect": "Allow",
+                "Principal": "*",
+                "Action": action,
+                "Resource": format!("arn:aws:s3:::{BUCKET}{below}"),
+            })
+        };
+        let statement: Vec<_> = actions.iter().map(allow).collect();
+        let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": statement });
         set_attribute(&self.root, "user.policy", &policy.to_string());
     }
 

@@ -79,7 +79,7 @@ impl Drop for FailingDisk {
     }
 }
 
-fn run(command: &mut Command) -> Result<()> {
+pub(super) fn run(command: &mut Command) -> Result<()> {
     let output = command
         .output()
         .with_context(|| format!("run {command:?}"))?;

@@ -2,15 +2,15 @@
 //! A TCP relay in front of an HTTP/1.1 server, to be slow, broken or silent on demand.
 //!
 //! It adds latency once to each request, caps the bytes of all answers together, counts requests,
-//! cuts answers, refuses connections, or takes them and stays silent. It looks at the heads of
-//! requests only, and expects no pipelining. Two threads a connection, blocking I/O: exact to a
+//! cuts answers, refuses connections, or takes them and stays silent; single requests can fail by
+//! rules. It looks at the heads of requests only, and expects no pipelining. Two threads a connection, blocking I/O: exact to a
 //! fraction of a millisecond, and cheap enough to stand beside a benchmark.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, park_timeout};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use types::{Clock, SystemClock};
 
+use super::faults::{self, Fault, Rule};
 use super::requests::RequestHeads;
 
 /// A piece at 200 MB/s takes a millisecond: small enough for an even flow, large enough for few
@@ -56,13 +57,26 @@ struct Shared {
     flow: Mutex<Flow>,
     cut_after: AtomicU64,
     requests: AtomicU64,
+    failed: AtomicU64,
 }
 
 struct State {
     mode: Mode,
+    rules: Vec<Rule>,
+    /// Counts how often all rules were taken back.
+    healed: u64,
     listening: bool,
     next_id: u64,
     connections: HashMap<u64, [TcpStream; 2]>,
+}
+
+/// The answers of one connection.
+#[derive(Debug, Default)]
+struct Answers {
+    /// How much went out since the last request began.
+    sent: AtomicU64,
+    /// The next one is cut off.
+    lost: AtomicBool,
 }
 
 /// The answers of all connections, as one queue that drains at a rate.
@@ -87,6 +101,8 @@ impl Relay {
             upstream,
             mode: Mutex::new(State {
                 mode: Mode::Pass,
+                rules: Vec::new(),
+                healed: 0,
                 listening: true,
                 next_id: 0,
                 connections: HashMap::new(),
@@ -99,6 +115,7 @@ impl Relay {
             }),
             cut_after: AtomicU64::new(NEVER),
             requests: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
         });
         let of_thread = Arc::clone(&shared);
         let acceptor = thread::Builder::new()
@@ -141,6 +158,29 @@ impl Relay {
         self.shared
             .cut_after
             .store(bytes.unwrap_or(NEVER), Ordering::Relaxed);
+    }
+
+    /// Has the next `times` requests fail that `is_meant` knows by their heads, in lower case.
+    pub fn fail(&self, times: u64, fault: Fault, is_meant: impl Fn(&str) -> bool + Send + 'static) {
+        let rule = Rule {
+            is_meant: Box::new(is_meant),
+            fault,
+            left: times,
+        };
+        lock(&self.shared.mode).rules.push(rule);
+    }
+
+    /// Returns how many requests failed by rules.
+    pub fn failed(&self) -> u64 {
+        self.shared.failed.load(Ordering::Relaxed)
+    }
+
+    /// Takes all rules back. Connections that they kept waiting are cut.
+    pub fn heal(&self) {
+        let mut state = lock(&self.shared.mode);
+        state.rules.clear();
+        state.healed += 1;
+        self.shared.changed.notify_all();
     }
 
     /// Cuts all connections and refuses new ones.
@@ -259,24 +299,24 @@ impl Shared {
             .connections
             .insert(id, [client.try_clone()?, server.try_clone()?]);
         drop(state);
-        let answered = Arc::new(AtomicU64::new(0));
+        let answers = Arc::new(Answers::default());
         let (up, down) = (Arc::clone(self), Arc::clone(self));
-        let (from, to, count) = (
+        let (from, to, of_requests) = (
             client.try_clone()?,
             server.try_clone()?,
-            Arc::clone(&answered),
+            Arc::clone(&answers),
         );
         thread::Builder::new()
             .name("relay-up".into())
             .spawn(move || {
                 // Either side's end ends both; which error it was does not matter.
-                let _end = up.pass_requests(&from, &to, &count);
+                let _end = up.pass_requests(&from, &to, &of_requests);
                 up.forget(id, &from, &to);
             })?;
         thread::Builder::new()
             .name("relay-down".into())
             .spawn(move || {
-                let _end = down.pass_answers(&server, &client, &answered);
+                let _end = down.pass_answers(&server, &client, &answers);
                 down.forget(id, &client, &server);
             })?;
         Ok(())
@@ -286,9 +326,11 @@ impl Shared {
         &self,
         mut from: &TcpStream,
         mut to: &TcpStream,
-        answered: &AtomicU64,
+        answers: &Answers,
     ) -> io::Result<()> {
         let (mut heads, mut piece) = (RequestHeads::default(), vec![0; 64 << 10]);
+        // What came of a head that has not ended: whether it passes is not known yet.
+        let mut held = Vec::new();
         loop {
             let len = from.read(&mut piece)?;
             let came = SystemClock.now();
@@ -297,14 +339,61 @@ impl Shared {
             }
             let seen = heads.feed(&piece[..len]);
             if seen.started {
-                answered.store(0, Ordering::Relaxed);
+                answers.sent.store(0, Ordering::Relaxed);
                 sleep_until(came + Duration::from_nanos(self.latency_ns.load(Ordering::Relaxed)));
             }
             self.requests.fetch_add(seen.ended, Ordering::Relaxed);
             if !self.passes() {
                 return Ok(());
             }
-            to.write_all(&piece[..len])?;
+            held.extend_from_slice(&piece[..len]);
+            if heads.is_in_head() {
+                continue;
+            }
+            let fault = match seen.ended {
+                0 => None,
+                _ => self.meet(heads.last()),
+            };
+            match fault {
+                None => to.write_all(&held)?,
+                Some(Fault::LoseAnswer) => {
+                    answers.lost.store(true, Ordering::Relaxed);
+                    to.write_all(&held)?;
+                }
+                Some(Fault::Refuse(status, code)) => {
+                    while heads.body_left() > 0 {
+                        let len = from.read(&mut piece)?;
+                        if len == 0 {
+                            return Ok(());
+                        }
+                        heads.feed(&piece[..len]);
+                    }
+                    let mut client = from;
+                    client.write_all(&faults::refusal(status, code))?;
+                }
+                Some(Fault::Cut) => return Ok(()),
+                Some(Fault::Silence) => {
+                    self.wait_for_healing();
+                    return Ok(());
+                }
+            }
+            held.clear();
+        }
+    }
+
+    /// Returns what becomes of the request with this head.
+    fn meet(&self, head: &str) -> Option<Fault> {
+        let fault = faults::meet(&mut lock(&self.mode).rules, head)?;
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        Some(fault)
+    }
+
+    fn wait_for_healing(&self) {
+        let mut state = lock(&self.mode);
+        let before = state.healed;
+        while state.healed == before && state.mode == Mode::Pass {
+            let waited = self.changed.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -312,15 +401,15 @@ impl Shared {
         &self,
         mut from: &TcpStream,
         mut to: &TcpStream,
-        answered: &AtomicU64,
+        answers: &Answers,
     ) -> io::Result<()> {
         let mut piece = vec![0; PIECE];
         loop {
             let len = from.read(&mut piece)?;
-            if len == 0 || !self.passes() {
+            if len == 0 || answers.lost.load(Ordering::Relaxed) || !self.passes() {
                 return Ok(());
             }
-            let total = answered.fetch_add(len as u64, Ordering::Relaxed) + len as u64;
+            let total = answers.sent.fetch_add(len as u64, Ordering::Relaxed) + len as u64;
             let beyond = total.saturating_sub(self.cut_after.load(Ordering::Relaxed));
             let kept = len - usize::try_from(beyond).unwrap_or(len).min(len);
             sleep_until(self.slot(kept));

@@ -11,6 +11,8 @@ const HEAD_MAX: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub(super) struct RequestHeads {
     head: Vec<u8>,
+    /// The head that ended last, in lower case.
+    last: String,
     body_left: u64,
     lost: bool,
 }
@@ -61,6 +63,21 @@ impl RequestHeads {
         seen
     }
 
+    /// Returns the head that ended last, in lower case.
+    pub(super) fn last(&self) -> &str {
+        &self.last
+    }
+
+    /// Returns whether a head has begun and not ended.
+    pub(super) fn is_in_head(&self) -> bool {
+        !self.head.is_empty() && !self.lost
+    }
+
+    /// Returns how much is to come of the body of the request whose head ended last.
+    pub(super) fn body_left(&self) -> u64 {
+        self.body_left
+    }
+
     fn begin_body(&mut self, end: usize) {
         let head = String::from_utf8_lossy(&self.head[..end]).to_ascii_lowercase();
         let value = |name: &str| {
@@ -73,6 +90,7 @@ impl RequestHeads {
             .unwrap_or(0);
         self.lost = value("transfer-encoding").is_some();
         self.head.clear();
+        self.last = head;
     }
 }
 
@@ -98,6 +116,8 @@ mod tests {
                 "pieces of {size}"
             );
             assert!(seen[0].started);
+            assert_eq!(heads.last(), "get /b http/1.1\r\n\r\n");
+            assert_eq!((heads.is_in_head(), heads.body_left()), (false, 0));
         }
     }
 }
