@@ -74,6 +74,7 @@ impl Refusal {
             404 => ErrorKind::NotFound,
             401 | 403 | 407 => ErrorKind::PermissionDenied,
             412 | 416 => ErrorKind::Stale,
+            507 => ErrorKind::OutOfSpace,
             408 | 425 | 429 | 500.. => ErrorKind::Unavailable,
             _ => ErrorKind::Invalid,
         };

@@ -58,7 +58,10 @@ fn judge(refusal: &mut Refusal) {
         "ConditionalRequestConflict" | "OperationAborted" => ErrorKind::Unavailable,
         // What was sent is gone: begin again.
         "NoSuchUpload" | "InvalidPart" => ErrorKind::Busy,
-        "QuotaExceeded" | "EntityTooLarge" | "XMinioStorageFull" => ErrorKind::OutOfSpace,
+        "QuotaExceeded"
+        | "EntityTooLarge"
+        | "XMinioStorageFull"
+        | "XMinioAdminBucketQuotaExceeded" => ErrorKind::OutOfSpace,
         _ if refusal.status == 404 && !refusal.absent => ErrorKind::Invalid,
         _ => refusal.kind,
     };
@@ -92,6 +95,9 @@ fn advice(refusal: &Refusal, region: Option<&str>, endpoint: &str, bucket: &str)
         // How far it is off is said where the answer tells a time.
         "RequestTimeTooSkewed" => "the clock of this machine or of the storage is wrong".into(),
         "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => region(),
+        "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded" => {
+            "its quota is used up: free some room, or raise it".into()
+        }
         "InvalidObjectName" | "KeyTooLongError" | "XMinioInvalidObjectName" => {
             "the storage takes no such name".into()
         }
@@ -154,6 +160,15 @@ mod tests {
             (500, "InternalError", ErrorKind::Unavailable, true),
             (502, "", ErrorKind::Unavailable, true),
             (400, "RequestTimeout", ErrorKind::Unavailable, true),
+            (403, "QuotaExceeded", ErrorKind::OutOfSpace, false),
+            (
+                400,
+                "XMinioAdminBucketQuotaExceeded",
+                ErrorKind::OutOfSpace,
+                false,
+            ),
+            (507, "XMinioStorageFull", ErrorKind::OutOfSpace, false),
+            (507, "", ErrorKind::OutOfSpace, false),
         ];
         for (status, code, kind, retryable) in cases {
             let error = error(status, code);
