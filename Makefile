@@ -1,6 +1,6 @@
 # Every command of the project. `make help` lists them; what is longer than three lines is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-storages test-training bench lint fmt
+.PHONY: help build demo test test-storages test-model test-training bench lint fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ test: ## The whole gate: format, lints, unit, end-to-end and training tests
 
 test-storages: ## Every storage driver against a real server; ends with a line for each
 	@scripts/test-storages
+
+test-model: ## Random steps on a mount beside a model of a file system, for about an hour
+	@scripts/test-model
 
 test-training: ## Training jobs (PyTorch and TensorFlow) from a mount, two epochs each
 	@scripts/test-training pytorch tensorflow

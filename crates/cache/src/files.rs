@@ -7,12 +7,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use types::VersionId;
+use types::{ByteRange, VersionId};
 
 /// What `fstat` said of a file, folded: inode, size, mtime and ctime. Any change makes another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,6 +230,23 @@ pub(crate) fn read_at(file: &File, offset: u64, len: usize, buf: &mut Vec<u8>) -
         buf.set_len(start + len);
     }
     Ok(true)
+}
+
+/// Fails if the disk could not take bytes that were written to the file since it was opened: the
+/// system forgets them then, and reads give what the disk has. Waits for what the disk is taking of
+/// this range at the moment, and starts nothing. Told once.
+pub(crate) fn written_back(file: &File, range: ByteRange) -> io::Result<()> {
+    let (Ok(offset), Ok(len)) = (range.offset.try_into(), range.len.try_into()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE;
+    #[allow(unsafe_code, reason = "only the C library has this call")]
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is handed over.
+    let code = unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) };
+    match code {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Returns whether an error means that the disk or the directory is gone, so that the next

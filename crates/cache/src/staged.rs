@@ -6,10 +6,11 @@
 //! durable when [`Staging::note`] returns. A note keeps the file, as it was when it was last synced;
 //! without one a file goes with its last holder, or at the next open.
 //!
-//! `file.rs`, `write.rs` and `read.rs` are a staged file, `shape.rs` and `ranges.rs` what must be
+//! `file.rs`, `write.rs`, `read.rs` and `copy.rs` are a staged file, `shape.rs` and `ranges.rs` what must be
 //! known of one, `home.rs` is the directory and its room, `notes.rs` the notes in force, `disk.rs`
 //! and `frame.rs` the file that they lie in.
 
+mod copy;
 mod disk;
 mod file;
 mod frame;
@@ -121,6 +122,15 @@ impl Staging {
     /// over.
     pub fn create(self: &Arc<Self>, base: u64) -> Result<Arc<StagedFile>> {
         StagedFile::create(&self.home, self.next_id(), base)
+    }
+
+    /// Makes a file with the bytes that another has here, sharing blocks where the file system can do
+    /// that; where an older version shows through, it has a hole. Nobody may change the other file
+    /// meanwhile.
+    pub fn copy(self: &Arc<Self>, file: &StagedFile) -> Result<Arc<StagedFile>> {
+        let copy = self.create(0)?;
+        copy.take_over(file)?;
+        Ok(copy)
     }
 
     /// Returns an id for a note without a file.

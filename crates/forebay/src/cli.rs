@@ -93,6 +93,9 @@ pub(crate) enum Command {
     Mounts(MountsCommand),
     /// Look at a storage anew: a change that was made in it before is seen afterwards
     Sync(SyncArgs),
+    /// Show and give up what was written and the storages do not have yet
+    #[command(subcommand)]
+    Staged(StagedCommand),
     /// Try a storage before it is mounted, as `mounts check` does
     Doctor(Box<CheckArgs>),
     /// Run a daemon with several mounts in one tree, from a configuration file
@@ -446,6 +449,50 @@ pub(crate) struct RemoveArgs {
     pub(crate) at: String,
     #[command(flatten)]
     pub(crate) daemon: DaemonChoice,
+    /// Wait first until the storage has all that was written
+    #[arg(long, env = "FOREBAY_WAIT", conflicts_with = "force")]
+    pub(crate) wait: bool,
+    /// How long to wait for that
+    #[arg(
+        long,
+        env = "FOREBAY_TIMEOUT",
+        value_name = "TIME",
+        default_value = "1h"
+    )]
+    #[arg(value_parser = values::duration, requires = "wait")]
+    pub(crate) timeout: Duration,
+    /// Remove it also when the storage does not have all that was written: the rest stays on the
+    /// local disk and is stored when it is mounted again
+    #[arg(long, env = "FOREBAY_FORCE")]
+    pub(crate) force: bool,
+}
+
+/// What to do with what the storages do not have yet.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StagedCommand {
+    /// Show the files that wait, for how long, and why
+    #[command(visible_alias = "ls")]
+    List(StagedListArgs),
+    /// Give up what the storage does not have of a file; what it has shows again
+    Drop(StagedDropArgs),
+}
+
+/// Flags of `forebay staged list`.
+#[derive(Debug, Args)]
+pub(crate) struct StagedListArgs {
+    #[command(flatten)]
+    pub(crate) daemon: DaemonChoice,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay staged drop`.
+#[derive(Debug, Args)]
+pub(crate) struct StagedDropArgs {
+    /// A file that `forebay staged list` shows
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
 }
 
 /// Flags of `forebay mounts check`.

@@ -7,6 +7,7 @@ pub(crate) mod daemon;
 pub(crate) mod mount;
 pub(crate) mod mounts;
 pub(crate) mod serve;
+pub(crate) mod staged;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod umount;

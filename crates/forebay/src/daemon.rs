@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cache::kv::Kv;
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -359,19 +359,17 @@ impl Start<'_> {
             tracing::error!("left over from a former run, and kept: {error}");
         }
         // Before anybody sees the tree: it has the old names or the new ones.
-        let finish = try_join_all(
-            left.moves
-                .iter()
-                .map(|(id, work)| worker.carry_on(*id, work)),
-        );
+        let moves = left.moves.iter();
+        let finish = join_all(moves.map(|(id, work)| worker.carry_on(*id, work)));
         match self.runtime.block_on(within(RENAMES_MAX, finish)) {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => tracing::error!("finish a rename of a former run: {error}"),
+            Some(finished) => {
+                for error in finished.into_iter().filter_map(types::Result::err) {
+                    tracing::error!("finish a rename of a former run: {error}");
+                }
+            }
             None => tracing::error!("finish renames of a former run: not done in {RENAMES_MAX:?}"),
         }
-        for error in vfs.recover(left.files) {
-            tracing::error!("left over from a former run, and kept: {error}");
-        }
+        vfs.recover(left.files);
         self.runtime.spawn(Arc::clone(vfs).store_queued());
         self.clean_uploads(worker, beginning);
         Ok(Vec::new())

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         Command::Status(args) => commands::status::run(args, run_dir),
         Command::Mounts(command) => commands::mounts::run(command, run_dir),
         Command::Sync(args) => commands::sync::run(args, run_dir),
+        Command::Staged(command) => commands::staged::run(command, run_dir),
         Command::Doctor(args) => commands::check::run(args),
         Command::Serve(args) => commands::serve::run(args, run_dir),
         Command::Config(command) => commands::config::run(command),

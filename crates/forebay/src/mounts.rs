@@ -30,6 +30,9 @@ use crate::values;
 /// Longest wait for the first answer of a storage: a user sits before it.
 const CHECK_MAX: Duration = Duration::from_secs(10);
 
+/// How often is looked whether a storage has all that was written.
+const STORED_PAUSE: Duration = Duration::from_millis(50);
+
 /// One storage in the tree.
 #[derive(Debug, Clone)]
 pub(crate) struct Live {
@@ -269,6 +272,7 @@ impl Mounts {
         let spec = spec(&live, &self.doors.worker)?;
         let id = spec.id;
         let outdated = self.doors.vfs.add_mount(spec)?;
+        self.doors.vfs.recover_mounted();
         let mount = describe(&live);
         tracing::info!("mounted '{}' at '{}'", mount.uri, mount.at);
         self.live.lock().push((id, live));
@@ -323,6 +327,8 @@ impl Mounts {
         let _one_at_a_time = self.changing.lock().await;
         let (index, (id, live)) = self.find(&request.at)?;
         let at = ObjectPath::parse(live.plan.at.as_bytes())?;
+        self.check_stored(&at, &request).await?;
+        self.doors.vfs.put_aside(&at).await;
         let outdated = self.doors.vfs.remove_mount(&at)?;
         let is_elsewhere = {
             let mut all = self.live.lock();
@@ -336,6 +342,28 @@ impl Mounts {
         tracing::info!("removed the mount of '{}' at '{}'", mount.uri, mount.at);
         let notices = self.settle(outdated, live.is_live).await;
         Ok(wire::MountChanged { mount, notices })
+    }
+
+    /// Refuses to remove a mount whose storage does not have all that was written.
+    async fn check_stored(&self, at: &ObjectPath, request: &wire::RemoveMount) -> Result<()> {
+        let deadline = self
+            .clock
+            .deadline(Duration::from_secs(request.wait_seconds.unwrap_or(0)));
+        loop {
+            let count = self.doors.vfs.unstored_of(at);
+            if count == 0 || request.force {
+                return Ok(());
+            }
+            if deadline.left(self.clock.now()).is_zero() {
+                let message = format!(
+                    "{count} files of '/{at}' are not stored yet: --wait waits for that, --force \
+                     keeps them on the local disk until it is mounted again; 'forebay staged list' \
+                     shows them"
+                );
+                return Err(Error::new(ErrorKind::Busy, message));
+            }
+            tokio::time::sleep(STORED_PAUSE).await;
+        }
     }
 
     fn find(&self, at: &str) -> Result<(usize, (MountId, Live))> {

@@ -150,7 +150,7 @@ impl DaemonNode {
         trees.collect()
     }
 
-    fn staged(&self) -> wire::Staged {
+    fn staged_sum(&self) -> wire::Staged {
         let waiting = self.rooms.vfs.waiting();
         let oldest = waiting.iter().map(|file| file.age.as_secs()).max();
         let failing = waiting.iter().find_map(|file| {
@@ -262,7 +262,7 @@ impl Node for DaemonNode {
                 .map(|file| file.display().to_string()),
             mounts: self.rooms.mounts.list(),
             names: self.names(),
-            staged: self.staged(),
+            staged: self.staged_sum(),
             trees_ahead: self.trees_ahead(),
             cache: self.cache(),
             memory: wire::Memory {
@@ -295,6 +295,25 @@ impl Node for DaemonNode {
 
     fn sync(&self, request: wire::Sync) -> NodeFuture<wire::Synced> {
         Box::pin(Arc::clone(&self.syncs).sync(request))
+    }
+
+    fn staged(&self) -> wire::StagedList {
+        let waiting = self.rooms.vfs.waiting().into_iter();
+        wire::StagedList {
+            mount_point: self.plan.mount_point.display().to_string(),
+            files: waiting
+                .map(|file| wire::StagedFile {
+                    path: file.path,
+                    bytes: file.bytes,
+                    age_seconds: file.age.as_secs(),
+                    error: file.error,
+                })
+                .collect(),
+        }
+    }
+
+    fn drop_staged(&self, request: wire::DropStaged) -> NodeFuture<wire::DroppedStaged> {
+        Box::pin(Arc::clone(&self.syncs).drop_staged(request))
     }
 
     fn unmount(&self, request: wire::Unmount) -> NodeFuture<wire::Unmounted> {

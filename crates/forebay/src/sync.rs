@@ -63,6 +63,33 @@ impl Syncs {
 }
 
 impl Syncs {
+    /// Gives up what a storage does not have of a file, and shows what it has.
+    pub(crate) async fn drop_staged(
+        self: Arc<Self>,
+        request: wire::DropStaged,
+    ) -> Result<wire::DroppedStaged> {
+        let path = config::place(&request.path);
+        let path = path.map_err(|why| Error::new(ErrorKind::Invalid, why))?;
+        let bytes = self
+            .vfs
+            .drop_waiting(&ObjectPath::parse(path.as_bytes())?)
+            .await?;
+        let path = format!("/{path}");
+        let mut notices = Vec::new();
+        let anew = wire::Sync {
+            path: path.clone(),
+            wait_seconds: None,
+        };
+        if let Err(error) = Arc::clone(&self).sync(anew).await {
+            notices.push(format!("programs may see it for a moment: {error}"));
+        }
+        Ok(wire::DroppedStaged {
+            path,
+            bytes,
+            notices,
+        })
+    }
+
     async fn wait_until_stored(&self, patience: Duration) -> Result<()> {
         if tokio::time::timeout(patience, self.vfs.all_stored())
             .await

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The admin API over a Unix socket: `GET /v1/status`, `POST /v1/unmount`, `GET` and `POST
-//! /v1/mounts`, `POST /v1/mounts/update` and `/v1/mounts/remove`, `POST /v1/sync`.
+//! /v1/mounts`, `POST /v1/mounts/update` and `/v1/mounts/remove`, `POST /v1/sync`, `GET /v1/staged`,
+//! `POST /v1/staged/drop`.
 //!
 //! The socket has mode 0600, and on top each request is answered only to the daemon's own user or
 //! root, by what the kernel says of the peer (SO_PEERCRED). Every answer is JSON, failures too.
@@ -51,6 +52,10 @@ pub trait Node: Send + Sync + 'static {
     fn remove_mount(&self, request: wire::RemoveMount) -> NodeFuture<wire::MountChanged>;
     /// Looks at a path of the tree anew.
     fn sync(&self, request: wire::Sync) -> NodeFuture<wire::Synced>;
+    /// Returns what waits to be stored; does no I/O that can wait.
+    fn staged(&self) -> wire::StagedList;
+    /// Gives up what a storage does not have of a file.
+    fn drop_staged(&self, request: wire::DropStaged) -> NodeFuture<wire::DroppedStaged>;
 }
 
 /// Binds the socket, with mode 0600. A socket file that a dead daemon left is replaced.
@@ -96,6 +101,8 @@ fn router(node: Arc<dyn Node>) -> Router {
         .route("/v1/mounts/update", post(update_mount))
         .route("/v1/mounts/remove", post(remove_mount))
         .route("/v1/sync", post(sync))
+        .route("/v1/staged", get(staged))
+        .route("/v1/staged/drop", post(drop_staged))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
@@ -157,6 +164,14 @@ async fn remove_mount(State(node): State<Arc<dyn Node>>, body: Body) -> Response
 
 async fn sync(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
     act(body, |request| node.sync(request)).await
+}
+
+async fn staged(State(node): State<Arc<dyn Node>>) -> Response {
+    Json(node.staged()).into_response()
+}
+
+async fn drop_staged(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.drop_staged(request)).await
 }
 
 /// Reads a request, has it carried out and answers with the outcome.

@@ -89,6 +89,21 @@ impl Client {
         self.send("/v1/sync", request, patience).await
     }
 
+    /// Asks what waits to be stored.
+    pub async fn staged(&self, patience: Duration) -> Result<wire::StagedList> {
+        self.call(Method::GET, "/v1/staged", Bytes::new(), patience)
+            .await
+    }
+
+    /// Asks the daemon to give up what a storage does not have of a file.
+    pub async fn drop_staged(
+        &self,
+        request: &wire::DropStaged,
+        patience: Duration,
+    ) -> Result<wire::DroppedStaged> {
+        self.send("/v1/staged/drop", request, patience).await
+    }
+
     async fn send<T: DeserializeOwned>(
         &self,
         path: &str,

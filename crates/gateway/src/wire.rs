@@ -55,6 +55,50 @@ pub struct Staged {
     pub failing: Option<String>,
 }
 
+/// The answer to `GET /v1/staged`: what waits to be stored, file by file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StagedList {
+    /// Where the tree hangs.
+    pub mount_point: String,
+    /// The files.
+    pub files: Vec<StagedFile>,
+}
+
+/// A file that a storage does not have yet.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StagedFile {
+    /// Path in the tree; that in the storage where that is not mounted.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// How long ago it was last written.
+    pub age_seconds: u64,
+    /// Why the last attempt to store it failed.
+    pub error: Option<String>,
+}
+
+/// The body of `POST /v1/staged/drop`: give up what a storage does not have of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DropStaged {
+    /// Path in the tree.
+    pub path: String,
+}
+
+/// The answer: what was given up.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DroppedStaged {
+    /// Path in the tree.
+    pub path: String,
+    /// The length of the file.
+    pub bytes: u64,
+    /// Things to know that are no faults.
+    pub notices: Vec<String>,
+}
+
 /// What does not show in the tree, or is old there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -159,6 +203,13 @@ pub struct MountChange {
 pub struct RemoveMount {
     /// Path in the tree.
     pub at: String,
+    /// For how long to wait first until the storage has all that was written.
+    #[serde(default)]
+    pub wait_seconds: Option<u64>,
+    /// Removes it also when the storage does not have all that was written: the rest waits on the
+    /// local disk until it is mounted again.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// The answer to `GET /v1/mounts`.

@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use testkit::programs::{self, environment};
 use testkit::sandbox::{Sandbox, drop_kernel_caches};
 use testkit::storage::Storage;
 use testkit::stores::Store;
@@ -20,23 +21,7 @@ use testkit::wait;
 const DEBIAN: &str = "/usr/bin/python3";
 
 fn job(name: &str) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .unwrap();
-    root.join("tests/training").join(format!("{name}.py"))
-}
-
-/// The interpreter of a virtual environment that `scripts/setup` made.
-fn environment(name: &str) -> PathBuf {
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache");
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
-    let python = cache.join("forebay").join(name).join("bin/python");
-    assert!(
-        python.try_exists().unwrap(),
-        "run scripts/setup {name} first"
-    );
-    python
+    programs::folder("training").join(format!("{name}.py"))
 }
 
 /// Moves what a job has prepared into the storage; returns how many bytes that is.
@@ -120,6 +105,7 @@ fn pytorch_numpy_memory_mapping() {
 fn tensorflow_records_through_tf_data() {
     two_epochs(&environment("tensorflow"), "tfrecord");
 }
+
 
 #[test]
 fn tensorflow_reads_the_same_records_from_every_storage_of_one_tree() {

@@ -32,8 +32,12 @@ const POINTS: &[&str] = &[
     "persist.begin",
     "persist.parts",
     "persist.stored",
+    "names.made",
+    "names.removed",
+    "rename.done",
     "rename.noted",
     "rename.copied",
+    "rename.removed",
     "rename.moved",
 ];
 

@@ -2,11 +2,12 @@
 //! The namespace as one thing: what its parts share, its settings, and the questions that need
 //! no storage.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use types::{ByteSize, Clock, Deadline, Error, ErrorKind, Freshness, ObjectRef, Result};
 use worker::Worker;
 
@@ -59,6 +60,10 @@ pub struct Vfs {
     pub(crate) bindings: Bindings,
     /// Staged files that wait to be stored.
     pub(crate) queue: Queue,
+    /// Numbers that stand in for others, which the kernel reads by itself.
+    pub(crate) renumbered: Mutex<HashMap<Ino, Ino>>,
+    /// Files that are to be stored once their storage is mounted.
+    pub(crate) aside: Mutex<Vec<worker::Staged>>,
     /// Numbers given to files that were made here.
     pub(crate) numbers: AtomicU64,
     pub(crate) worker: Arc<Worker>,
@@ -94,6 +99,8 @@ impl Vfs {
             promises: Promises::default(),
             bindings: Bindings::default(),
             queue: Queue::default(),
+            renumbered: Mutex::default(),
+            aside: Mutex::default(),
             numbers: AtomicU64::new(0),
             worker,
             clock,

@@ -17,7 +17,8 @@
 //! is stored under another name, and the writer gets `Stale`.
 //!
 //! Reading order: `open` (creating, opening, the last release), `io` (bytes), `store` (from the staged
-//! file to the storage, and the queue behind `back`), `names`, `renames`, `attributes`.
+//! file to the storage, and the queue behind `back`), `waiting` (what is in it), `names`, `renames`,
+//! `attributes`.
 
 mod attributes;
 mod io;
@@ -25,6 +26,7 @@ mod names;
 mod open;
 mod renames;
 mod store;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -39,7 +41,7 @@ use crate::vfs::Vfs;
 pub use attributes::Change;
 pub(crate) use open::same_bytes;
 pub(crate) use store::Queue;
-pub use store::Waiting;
+pub use waiting::Waiting;
 
 /// When what is written reaches the storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -5,17 +5,19 @@
 //! all of it. All handles of the inode read and write the same staged file meanwhile, also those
 //! that were open before.
 //!
-//! Locks: `gate` is shared by who changes bytes and taken alone by who stores them, so that an
-//! object is never a mixture; it may be held across I/O. `state` is a leaf, held for assignments.
+//! Locks, in this order: `storing` is held by who stores the file, or takes it from its name, over all
+//! requests of that. `gate` is shared by who changes bytes and taken alone for a look at all of them,
+//! so that an object is never a mixture; nobody waits for a network with it. `sealing` is held while
+//! the note on the local disk changes. `state` is a leaf, held for assignments.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use tokio::sync::RwLock;
+use tokio::sync::{MutexGuard, RwLock};
 use types::meta::Owner;
 use types::{NodeKind, ObjectRef};
-use worker::{Expect, FileAttributes, LocalFile, StagedFile};
+use worker::{Attempts, Expect, FileAttributes, LocalFile, StagedFile};
 
 use crate::attributes::Attributes;
 use crate::ino::Ino;
@@ -105,6 +107,8 @@ pub(crate) struct Written {
     /// The version whose bytes show through.
     pub(crate) base: Option<ObjectRef>,
     pub(crate) gate: Arc<RwLock<()>>,
+    pub(crate) storing: tokio::sync::Mutex<()>,
+    pub(crate) attempts: Arc<Attempts>,
     /// Held while the note on the local disk is changed, so that it says what is.
     pub(crate) sealing: tokio::sync::Mutex<()>,
     state: Mutex<State>,
@@ -159,6 +163,8 @@ impl Written {
             file,
             base,
             gate: Arc::default(),
+            storing: tokio::sync::Mutex::default(),
+            attempts: Arc::default(),
             sealing: tokio::sync::Mutex::default(),
             state: Mutex::new(State {
                 owner,
@@ -171,6 +177,13 @@ impl Written {
                 is_lost: false,
             }),
         }
+    }
+
+    /// Waits until nobody stores the file, and keeps others from beginning. An upload that is under
+    /// way ends early where it can.
+    pub(crate) async fn alone(&self) -> MutexGuard<'_, ()> {
+        let _halt = self.attempts.halt();
+        self.storing.lock().await
     }
 
     /// Looks at the state.

@@ -347,7 +347,9 @@ impl Knowledge {
         let Some(ledger) = &self.ledger else { return };
         let key = records::entry_key(dir.0, &dir.1, &name);
         // The rows of a directory are counted, so that a lost one is missed.
-        let was_there = ledger.get(&key).is_some_and(|value| value.is_some());
+        let was_there = ledger
+            .get(&key)
+            .is_some_and(|value| records::is_counted(value.as_deref()));
         if let Some(mut record) = record.filter(|_| was_there != meta.is_some()) {
             record.entries = match was_there {
                 true => record.entries.saturating_sub(1),
@@ -366,6 +368,25 @@ impl Knowledge {
             records::read_entry(&ledger.get(&records::entry_key(dir.0, &dir.1, name))??)
         });
         own.is_some_and(|own| own.learnt > learnt)
+    }
+
+    /// Puts a name in doubt on the disk: it is about to be changed, and a process that dies before it
+    /// takes note of the outcome must not leave what was. Waits a moment for that.
+    pub(crate) fn foresee(&self, place: &Place) {
+        let (Some(ledger), Some((dir, name))) = (&self.ledger, place.1.split()) else {
+            return;
+        };
+        let key = records::entry_key(place.0, &dir, &name);
+        {
+            let _in_order = self.under_way.lock();
+            let before = ledger.get(&key).flatten();
+            let row = match records::is_counted(before.as_deref()) {
+                true => records::in_doubt(),
+                false => records::in_doubt_uncounted(),
+            };
+            ledger.put([(key, Some(row))]);
+        }
+        ledger.arrived(QUEUE_PATIENCE);
     }
 
     /// Puts a name in doubt: what is known of it proved wrong.

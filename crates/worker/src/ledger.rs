@@ -130,8 +130,8 @@ impl Ledger {
         self.shared.write(part)
     }
 
-    /// Waits until all that was put so far is written.
-    fn arrived(&self, patience: Duration) -> bool {
+    /// Waits until all that was put so far is written; says whether it was in time.
+    pub(crate) fn arrived(&self, patience: Duration) -> bool {
         let mut queue = self.shared.queue.lock();
         let put = queue.put;
         let is_behind = |queue: &mut Queue| queue.done < put;

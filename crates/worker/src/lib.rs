@@ -15,12 +15,13 @@
 //! - `meta`: what a name is, from fresh knowledge or from the storage, which `ask` asks.
 //! - `sync`: asks for a place anew and forgets what was known below it (`synced`).
 //! - `knowledge`: keeps what was learnt, in memory (`recent`) and on disk (`ledger`, `records`).
-//! - `write`: changes on their way to the storage; `moves`: renames; `staging`: what waits on the
-//!   local disk, with its `notes`.
+//! - `write`: changes on their way to the storage, and their outcomes (`attempts`); `moves`: renames, and what shows meanwhile
+//!   (`veils`); `staging`: what waits on the local disk, with its `notes`.
 //!
 //! A worker knows object paths below a mount, never the paths a user types, and knows no kernel.
 
 mod ask;
+mod attempts;
 mod fetch;
 mod fill;
 mod flights;
@@ -41,10 +42,12 @@ mod staging;
 mod stats;
 mod sync;
 mod synced;
+mod veils;
 mod whole;
 mod worker;
 mod write;
 
+pub use attempts::{Attempts, Halt};
 pub use cache::LocalFile;
 pub use cache::staged::{Room, Segment, Source, StagedFile, StagedId};
 pub use meta::{Learnt, Listing};
@@ -57,4 +60,4 @@ pub use stats::Stats;
 pub use sync::{Found, Synced};
 pub use ufs::{Abilities, Expect, FileAttributes, ListEntry};
 pub use worker::Worker;
-pub use write::Persist;
+pub use write::{Persist, is_gone};

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use types::{Deadline, Error, ErrorKind, Freshness, MountId, ObjectMeta, ObjectPath, Result};
+use types::{Deadline, Error, ErrorKind, Freshness, MountId, Name, ObjectMeta, ObjectPath, Result};
 use ufs::ListEntry;
 
 use crate::knowledge::{Place, SMALL_DIRECTORY};
@@ -74,6 +74,9 @@ impl Worker {
                 age: Duration::ZERO,
             }));
         };
+        if self.veils.hides(mount, path) {
+            return Some(Err(absent(path)));
+        }
         if freshness == Freshness::Always {
             return None;
         }
@@ -111,35 +114,56 @@ impl Worker {
             return futures::future::ready(Err(Error::internal("a root is always known"))).boxed();
         };
         let worker = Arc::clone(self);
-        if freshness == Freshness::Always {
-            return async move { worker.ask_now(mount, &path, deadline).await }.boxed();
-        }
         async move {
-            let large = worker
-                .knowledge
-                .directory(mount, &dir)
-                .is_some_and(|record| record.entries > SMALL_DIRECTORY);
-            let old = worker.knowledge.entry(mount, &dir, &name, |_| false);
-            let limit = worker.confirm_deadline(freshness, old.is_some(), deadline);
-            let asked = if large {
-                worker.ask_entry(mount, &path, limit).await
-            } else {
-                worker
-                    .ask_directory_or_entry(mount, &dir, &path, freshness, limit)
-                    .await
-            };
-            match (asked, old) {
-                (Err(error), Some((learnt, meta)))
-                    if worker.may_serve_old(mount, freshness, &error) =>
-                {
-                    // That there was none then does not mean that there is none now.
-                    let age = learnt.age(worker.moment());
-                    meta.map(|value| Learnt { value, age }).ok_or(error)
+            loop {
+                let turn = worker.veils.turn();
+                let asked = match freshness {
+                    Freshness::Always => worker.ask_now(mount, &path, deadline).await,
+                    _ => {
+                        let place = (&dir, &name, &path);
+                        worker.ask_about(mount, place, freshness, deadline).await
+                    }
+                };
+                // A rename that began or turned since would make it a mixture of before and after.
+                if worker.veils.turn() == turn {
+                    return match worker.veils.hides(mount, &path) {
+                        true => Err(absent(&path)),
+                        false => asked,
+                    };
                 }
-                (asked, _) => asked,
             }
         }
         .boxed()
+    }
+
+    async fn ask_about(
+        self: &Arc<Self>,
+        mount: MountId,
+        (dir, name, path): (&ObjectPath, &Name, &ObjectPath),
+        freshness: Freshness,
+        deadline: Deadline,
+    ) -> Result<Learnt<ObjectMeta>> {
+        let large = self
+            .knowledge
+            .directory(mount, dir)
+            .is_some_and(|record| record.entries > SMALL_DIRECTORY);
+        let old = self.knowledge.entry(mount, dir, name, |_| false);
+        let limit = self.confirm_deadline(freshness, old.is_some(), deadline);
+        let asked = match large {
+            true => self.ask_entry(mount, path, limit).await,
+            false => {
+                let asked = self.ask_directory_or_entry(mount, dir, path, freshness, limit);
+                asked.await
+            }
+        };
+        match (asked, old) {
+            (Err(error), Some((learnt, meta))) if self.may_serve_old(mount, freshness, &error) => {
+                // That there was none then does not mean that there is none now.
+                let age = learnt.age(self.moment());
+                meta.map(|value| Learnt { value, age }).ok_or(error)
+            }
+            (asked, _) => asked,
+        }
     }
 
     /// Returns a directory's names when they are known, fresh and quickly at hand; makes no request.
@@ -149,11 +173,12 @@ impl Worker {
         dir: &ObjectPath,
         freshness: Freshness,
     ) -> Option<Learnt<Listing>> {
-        if freshness == Freshness::Always {
+        if freshness == Freshness::Always || self.veils.hides(mount, dir) {
             return None;
         }
         let (learnt, value) = self.knowledge.small_listing(mount, dir)?;
         let age = self.usable(mount, freshness, learnt)?;
+        let value = self.veils.thin(mount, dir, value);
         Some(Learnt { value, age })
     }
 
@@ -174,35 +199,58 @@ impl Worker {
             return futures::future::ready(Ok(known)).boxed();
         }
         let worker = Arc::clone(self);
-        if freshness == Freshness::Always {
-            return async move { worker.list_now(mount, &dir).await }.boxed();
-        }
         async move {
-            let old = worker.recall((mount, dir.clone()), deadline).await;
-            if let Some((learnt, value)) = &old
-                && let Some(age) = worker.usable(mount, freshness, *learnt)
-            {
-                let value = Listing::clone(value);
-                return Ok(Learnt { value, age });
-            }
-            let asked = match worker.confirm_deadline(freshness, old.is_some(), deadline) {
-                // A listing has no deadline as a whole, unless old knowledge can stand in for it.
-                limit if limit < deadline => timed(limit, worker.ask_listing(mount, dir)).await,
-                _ => worker.ask_listing(mount, dir).await,
-            };
-            match (asked, old) {
-                (Err(error), Some((learnt, value)))
-                    if worker.may_serve_old(mount, freshness, &error) =>
-                {
-                    Ok(Learnt {
-                        value,
-                        age: learnt.age(worker.moment()),
-                    })
+            loop {
+                let turn = worker.veils.turn();
+                let listed = match freshness {
+                    Freshness::Always => worker.list_now(mount, &dir).await,
+                    _ => worker.list_about(mount, &dir, freshness, deadline).await,
+                };
+                // As for a name.
+                if worker.veils.turn() != turn {
+                    continue;
                 }
-                (asked, _) => asked,
+                if worker.veils.hides(mount, &dir) {
+                    return Err(absent(&dir));
+                }
+                return listed.map(|learnt| Learnt {
+                    value: worker.veils.thin(mount, &dir, learnt.value),
+                    age: learnt.age,
+                });
             }
         }
         .boxed()
+    }
+
+    async fn list_about(
+        self: &Arc<Self>,
+        mount: MountId,
+        dir: &ObjectPath,
+        freshness: Freshness,
+        deadline: Deadline,
+    ) -> Result<Learnt<Listing>> {
+        let old = self.recall((mount, dir.clone()), deadline).await;
+        if let Some((learnt, value)) = &old
+            && let Some(age) = self.usable(mount, freshness, *learnt)
+        {
+            let value = Listing::clone(value);
+            return Ok(Learnt { value, age });
+        }
+        let listing = self.ask_listing(mount, dir.clone());
+        let asked = match self.confirm_deadline(freshness, old.is_some(), deadline) {
+            // A listing has no deadline as a whole, unless old knowledge can stand in for it.
+            limit if limit < deadline => timed(limit, listing).await,
+            _ => listing.await,
+        };
+        match (asked, old) {
+            (Err(error), Some((learnt, value))) if self.may_serve_old(mount, freshness, &error) => {
+                Ok(Learnt {
+                    value,
+                    age: learnt.age(self.moment()),
+                })
+            }
+            (asked, _) => asked,
+        }
     }
 
     /// Returns where a symbolic link points to.

@@ -70,6 +70,9 @@ enum Body {
         kind: Kind,
         tag: Tag,
         owner: Option<(u32, u32, u32)>,
+        /// What makes way at the new path.
+        #[serde(default)]
+        replaces: Option<(Kind, Tag)>,
     },
 }
 
@@ -130,17 +133,25 @@ pub(crate) fn of_move(work: &Move) -> Vec<u8> {
         mount: work.mount.0,
         from: work.from.as_bytes().to_vec(),
         to: work.to.as_bytes().to_vec(),
-        kind: match work.meta.kind {
-            NodeKind::Directory => Kind::Directory,
-            NodeKind::File => Kind::File,
-            NodeKind::Symlink => Kind::Symlink,
-        },
+        kind: kind_of(work.meta.kind),
         tag: tag_of(&work.meta.tag),
         owner: work
             .meta
             .owner
             .map(|owner| (owner.mode, owner.uid, owner.gid)),
+        replaces: work
+            .replaces
+            .as_ref()
+            .map(|meta| (kind_of(meta.kind), tag_of(&meta.tag))),
     })
+}
+
+fn kind_of(kind: NodeKind) -> Kind {
+    match kind {
+        NodeKind::Directory => Kind::Directory,
+        NodeKind::File => Kind::File,
+        NodeKind::Symlink => Kind::Symlink,
+    }
 }
 
 /// Reads a note.
@@ -190,19 +201,21 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Noted> {
             kind,
             tag,
             owner,
+            replaces,
         } => Ok(Noted::Move(Move {
             mount: MountId(mount),
             from: parse(&from)?,
             to: parse(&to)?,
             meta: ObjectMeta {
-                kind: match kind {
-                    Kind::Directory => NodeKind::Directory,
-                    Kind::File => NodeKind::File,
-                    Kind::Symlink => NodeKind::Symlink,
-                },
+                kind: kind.into(),
                 tag: tag.into(),
                 owner: owner.map(|(mode, uid, gid)| Owner { mode, uid, gid }),
             },
+            replaces: replaces.map(|(kind, tag)| ObjectMeta {
+                kind: kind.into(),
+                tag: tag.into(),
+                owner: None,
+            }),
         })),
     }
 }
@@ -222,6 +235,16 @@ fn tag_of(tag: &VersionTag) -> Tag {
         etag: tag.etag.clone(),
         mtime_ns: tag.mtime_ns,
         size: tag.size,
+    }
+}
+
+impl From<Kind> for NodeKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Directory => NodeKind::Directory,
+            Kind::File => NodeKind::File,
+            Kind::Symlink => NodeKind::Symlink,
+        }
     }
 }
 
@@ -286,6 +309,11 @@ mod tests {
                 tag: tag(),
                 owner: None,
             },
+            replaces: Some(ObjectMeta {
+                kind: NodeKind::File,
+                tag: tag(),
+                owner: None,
+            }),
         };
         let Noted::Move(read) = read(&of_move(&work)).unwrap() else {
             panic!("a rename became a file");

@@ -11,7 +11,8 @@
 //! ```
 //! Numbers are little endian but for the mount, times are nanoseconds since 1970. Neither paths
 //! nor names hold a NUL. A name whose record does not parse, is of another format, or is empty, is one
-//! in doubt: it is there, but what it is must be asked for.
+//! in doubt: it is there, but what it is must be asked for. A record of the one byte 0xff is of a name
+//! that is just being made: it may be there.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -165,6 +166,20 @@ pub(crate) fn in_doubt() -> Vec<u8> {
     Vec::new()
 }
 
+/// What no format is: a name that is in doubt because it is just being changed, and that its
+/// directory did not have before.
+const UNCOUNTED: u8 = 0xff;
+
+/// Returns the value of a name that is in doubt and is not one of those that its directory counts.
+pub(crate) fn in_doubt_uncounted() -> Vec<u8> {
+    vec![UNCOUNTED]
+}
+
+/// Returns whether the directory of a name counts it among its own.
+pub(crate) fn is_counted(value: Option<&[u8]>) -> bool {
+    value.is_some_and(|value| value != [UNCOUNTED])
+}
+
 pub(crate) fn read_entry(bytes: &[u8]) -> Option<EntryRecord> {
     let mut input = Input(bytes);
     (input.u8()? == FORMAT).then_some(())?;
@@ -265,7 +280,10 @@ mod tests {
 
     #[test]
     fn a_name_in_doubt_has_no_record() {
-        assert_eq!(read_entry(&in_doubt()), None);
+        for value in [in_doubt(), in_doubt_uncounted()] {
+            assert_eq!(read_entry(&value), None);
+        }
+        assert!(is_counted(Some(&in_doubt())) && !is_counted(Some(&in_doubt_uncounted())));
     }
 
     #[test]

@@ -72,6 +72,22 @@ impl Worker {
         self.staging_or_refuse()?.create(base)
     }
 
+    /// Makes a copy of a staged file, with a hole where an older version shows through. Nobody may
+    /// change the file meanwhile.
+    pub fn copy_staged(
+        self: &Arc<Self>,
+        file: Arc<StagedFile>,
+    ) -> BoxFuture<'static, Result<Arc<StagedFile>>> {
+        let worker = Arc::clone(self);
+        let work = move || worker.staging_or_refuse()?.copy(&file);
+        let done = self.runtime.spawn_blocking(work);
+        async move {
+            done.await
+                .map_err(|_| Error::internal("a staged file could not be copied"))?
+        }
+        .boxed()
+    }
+
     /// Makes a staged file and its note durable on the local disk. The note of `displaced` goes in
     /// the same moment.
     pub fn seal(

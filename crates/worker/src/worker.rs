@@ -19,6 +19,7 @@ use crate::neighbours::Neighbours;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 use crate::stats::{Counters, Stats};
+use crate::veils::Veils;
 
 /// Listings kept in memory may hold one name for each so many bytes of the memory for data: at about
 /// 170 bytes a name they then take a third as much.
@@ -33,6 +34,7 @@ pub struct Worker {
     pub(crate) flights: Arc<Flights>,
     pub(crate) fill: Option<Fill>,
     pub(crate) knowledge: Knowledge,
+    pub(crate) veils: Veils,
     pub(crate) neighbours: Mutex<Neighbours>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) runtime: Handle,
@@ -88,6 +90,7 @@ impl Worker {
             flights,
             fill,
             knowledge: Knowledge::new(metadata, names_max)?,
+            veils: Veils::default(),
             neighbours: Mutex::default(),
             counters,
             runtime,

@@ -16,10 +16,11 @@ use cache::staged::{Source, StagedFile};
 use futures::{StreamExt, TryStreamExt};
 use types::{
     ByteRange, Deadline, Error, ErrorKind, MountId, NodeKind, ObjectMeta, ObjectPath, ObjectRef,
-    Result,
+    PAGE_SIZE, Result,
 };
 use ufs::{Abilities, Expect, FileAttributes, UnderWriter, Upload};
 
+use crate::attempts::{Attempt, Attempts, Sum};
 use crate::settings::WHOLE_MAX;
 use crate::worker::{Mount, Worker};
 
@@ -39,10 +40,12 @@ pub struct Persist {
     pub mount: MountId,
     /// Where in it.
     pub path: ObjectPath,
-    /// The bytes.
+    /// The bytes; no older version shows through.
     pub file: Arc<StagedFile>,
-    /// The version whose bytes show through where the file has none.
-    pub base: Option<ObjectRef>,
+    /// Which of its states; one that it is not in any more is not stored.
+    pub version: u64,
+    /// The uploads of the file.
+    pub attempts: Arc<Attempts>,
     /// What must be true of the path.
     pub expect: Expect,
     /// What is kept beside the bytes.
@@ -59,66 +62,108 @@ impl Worker {
         Ok(writer(&mount)?.abilities())
     }
 
-    /// Stores a staged file and returns what the storage has then. The file must not change
-    /// meanwhile.
+    /// Stores a staged file and returns what the storage has then. The file may be written meanwhile:
+    /// then either what it was is stored, or nothing.
     ///
     /// # Errors
-    /// `Stale` or `AlreadyExists` when the path is not as expected, and when the base is gone; else
-    /// what the storage said. Nothing is lost: the file is as it was.
+    /// `Busy` when the file changed before all of it was sent, or when somebody asks for a halt;
+    /// `Stale` or `AlreadyExists` when the path is not as expected; else what the storage said.
+    /// Nothing is lost: the file is as it was.
     pub async fn persist(self: &Arc<Self>, work: &Persist) -> Result<ObjectMeta> {
-        self.fill_from_base(&work.file, work.base.as_ref()).await?;
         let mount = self.mount(work.mount)?;
         let writer = writer(&mount)?;
         let len = work.file.len();
         types::crash::point("persist.begin");
+        self.foresee(work.mount, &work.path);
         let stored = if len <= PUT_MAX.min(writer.abilities().put_max) {
             let _share = self.budget.take(len, self.request_deadline()).await?;
-            let bytes = staged_bytes(&work.file, ByteRange::new(0, len))?;
+            let bytes = bytes_of(work, ByteRange::new(0, len))?;
             let deadline = self.request_deadline();
+            work.attempts.begin(Attempt::whole(&bytes));
             let (path, expect) = (&work.path, &work.expect);
-            writer
-                .put(path, bytes, expect, &work.attributes, deadline)
-                .await?
+            let put = writer.put(path, bytes, expect, &work.attributes, deadline);
+            let stored = put.await;
+            work.attempts.end(&stored);
+            stored
         } else {
-            self.send_parts(writer, work, len).await?
+            self.send_parts(writer, work, len).await
         };
         types::crash::point("persist.stored");
-        Ok(self.learn_own(&mount, work.mount, &work.path, stored, &work.attributes))
+        Ok(self.learn_own(&mount, work.mount, &work.path, stored?, &work.attributes))
     }
 
-    /// Returns what the storage has at the path of a staged file, if its bytes are those of the file:
-    /// it was stored before, and nobody could take note of that.
+    /// Returns what the storage has at the path of a staged file, if that is something that was sent
+    /// for it and nobody could take note of; and whether it is the state that is to be stored. Where
+    /// no upload is known, as after a crash, the bytes of now are what may have been sent.
     ///
     /// # Errors
     /// What the storage said.
-    pub async fn find_stored(self: &Arc<Self>, work: &Persist) -> Result<Option<ObjectMeta>> {
+    pub async fn find_own(self: &Arc<Self>, work: &Persist) -> Result<Option<(ObjectMeta, bool)>> {
         let mount = self.mount(work.mount)?;
         let there = mount.storage.stat(&work.path, self.request_deadline());
         let found = match there.await {
-            Ok(found) => found,
+            Ok(found) if found.kind == NodeKind::File => found,
+            Ok(_) => return Ok(None),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         let (file, len) = (&work.file, work.file.len());
-        if found.kind != NodeKind::File || found.tag.size != len || !file.is_whole() {
-            return Ok(None);
-        }
         let object = ObjectRef::new(work.mount, work.path.clone(), found.tag.clone());
-        for range in cut(ByteRange::new(0, len), PART) {
-            let window = range.pages().bytes(len);
-            let stored = self.read(object.clone(), range, window, self.request_deadline());
-            if stored.await? != staged_bytes(file, range)? {
-                return Ok(None);
+        let is_now = file.is_whole() && found.tag.size == len && {
+            let pieces = cut(ByteRange::new(0, len), PART);
+            let sums = pieces.map(|range| {
+                let bytes = staged_bytes(file, range)?;
+                Ok((range, Sum::of(&bytes)))
+            });
+            let sums = sums.collect::<Result<Vec<_>>>()?;
+            self.has_sums(&object, sums).await? && file.version() == work.version
+        };
+        let mut is_own = is_now;
+        for attempt in work.attempts.open() {
+            if !is_own && attempt.len == found.tag.size {
+                is_own = self.has_sums(&object, attempt.pieces().collect()).await?;
             }
         }
+        if !is_own {
+            return Ok(None);
+        }
         let (id, path) = (work.mount, &work.path);
-        Ok(Some(self.learn_own(
-            &mount,
-            id,
-            path,
-            found,
-            &work.attributes,
-        )))
+        let meta = self.learn_own(&mount, id, path, found, &work.attributes);
+        Ok(Some((meta, is_now)))
+    }
+
+    async fn has_sums(
+        self: &Arc<Self>,
+        object: &ObjectRef,
+        pieces: Vec<(ByteRange, Sum)>,
+    ) -> Result<bool> {
+        for (range, sum) in pieces {
+            let window = range.pages().bytes(object.size());
+            let stored = self.read(object.clone(), range, window, self.request_deadline());
+            if Sum::of(&stored.await?) != sum {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Returns whether two versions of one length have the same bytes.
+    pub(crate) async fn has_same_bytes(
+        self: &Arc<Self>,
+        one: &ObjectRef,
+        other: &ObjectRef,
+    ) -> Result<bool> {
+        for range in cut(ByteRange::new(0, one.size()), PART) {
+            let window = range.pages().bytes(one.size());
+            let bytes_of = |object: &ObjectRef| {
+                self.read(object.clone(), range, window, self.request_deadline())
+            };
+            let (first, second) = futures::future::try_join(bytes_of(one), bytes_of(other)).await?;
+            if first != second {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Fetches what still shows through of the base.
@@ -145,6 +190,29 @@ impl Worker {
         Ok(())
     }
 
+    /// Takes what is left of a base that is gone from the storage: what the cache has. Returns how
+    /// many bytes are missing.
+    ///
+    /// # Errors
+    /// `OutOfSpace`.
+    pub fn fill_what_is_left(&self, file: &StagedFile, base: &ObjectRef) -> Result<u64> {
+        let mut missing = 0;
+        for segment in file.segments(ByteRange::new(0, file.len())) {
+            let mut at = segment.range.offset;
+            while at < segment.range.end() && matches!(segment.source, Source::Base) {
+                let end = (at / PAGE_SIZE + 1) * PAGE_SIZE;
+                let range = ByteRange::new(at, end.min(segment.range.end()) - at);
+                let mut bytes = Vec::new();
+                match self.read_cached(base, range, &mut bytes) {
+                    true => file.fill_base(range.offset, &bytes)?,
+                    false => missing += range.len,
+                }
+                at = range.end();
+            }
+        }
+        Ok(missing)
+    }
+
     async fn send_parts(
         &self,
         writer: &dyn UnderWriter,
@@ -155,10 +223,19 @@ impl Worker {
         let size = part_size(&abilities, len)?;
         let begun = writer.begin(&work.path, size, &work.attributes, self.request_deadline());
         let upload = begun.await?;
-        let sent = self.send_all(&*upload, &abilities, &work.file, size).await;
+        let sent = tokio::select! {
+            sent = self.send_all(&*upload, &abilities, work, size) => sent,
+            () = work.attempts.halted() => Err(Error::new(ErrorKind::Busy, "somebody else needs the file")),
+        };
         types::crash::point("persist.parts");
         let stored = match sent {
-            Ok(()) => upload.complete(&work.expect, self.request_deadline()).await,
+            Ok(sums) => {
+                let piece = size;
+                work.attempts.begin(Attempt { len, piece, sums });
+                let stored = upload.complete(&work.expect, self.request_deadline()).await;
+                work.attempts.end(&stored);
+                stored
+            }
             Err(error) => Err(error),
         };
         if stored.is_err()
@@ -169,25 +246,30 @@ impl Worker {
         stored
     }
 
+    /// Sends all parts, and returns their checksums in order.
     async fn send_all(
         &self,
         upload: &dyn Upload,
         abilities: &Abilities,
-        file: &StagedFile,
+        work: &Persist,
         size: u64,
-    ) -> Result<()> {
+    ) -> Result<Vec<Sum>> {
         let width = match abilities.parallel_parts {
             true => PARTS_WIDTH,
             false => 1,
         };
-        let parts = cut(ByteRange::new(0, file.len()), size).zip(1_u32..);
+        let parts = cut(ByteRange::new(0, work.file.len()), size).zip(1_u32..);
         let sent = futures::stream::iter(parts).map(|(range, number)| async move {
             let deadline = self.request_deadline();
             let _share = self.budget.take(range.len, deadline).await?;
-            let bytes = staged_bytes(file, range)?;
-            upload.part(number, bytes, self.request_deadline()).await
+            let bytes = bytes_of(work, range)?;
+            let sum = Sum::of(&bytes);
+            let sent = upload.part(number, bytes, self.request_deadline());
+            sent.await.map(|()| (number, sum))
         });
-        sent.buffer_unordered(width).try_collect().await
+        let mut sums: Vec<_> = sent.buffer_unordered(width).try_collect().await?;
+        sums.sort_unstable_by_key(|(number, _)| *number);
+        Ok(sums.into_iter().map(|(_, sum)| sum).collect())
     }
 
     /// Puts an empty object where there must be none, so that only one of all nodes succeeds.
@@ -201,6 +283,7 @@ impl Worker {
         attributes: &FileAttributes,
     ) -> Result<ObjectMeta> {
         let mount = self.mount(id)?;
+        self.foresee(id, path);
         let deadline = self.request_deadline();
         let put = writer(&mount)?.put(path, Bytes::new(), &Expect::Absent, attributes, deadline);
         let stored = put.await?;
@@ -210,13 +293,19 @@ impl Worker {
     /// Removes a file or a symbolic link.
     ///
     /// # Errors
-    /// What the storage said.
-    pub async fn delete(self: &Arc<Self>, id: MountId, path: &ObjectPath) -> Result<()> {
+    /// `Stale` when it is not as expected; else what the storage said.
+    pub async fn delete(
+        self: &Arc<Self>,
+        id: MountId,
+        path: &ObjectPath,
+        expect: &Expect,
+    ) -> Result<()> {
         let mount = self.mount(id)?;
         let writer = writer(&mount)?;
-        writer
-            .delete(path, &Expect::Anything, self.request_deadline())
-            .await?;
+        self.foresee(id, path);
+        let deadline = self.request_deadline();
+        writer.delete(path, expect, deadline).await?;
+        types::crash::point("names.removed");
         self.learn_gone(id, path);
         self.keep_directory(writer, id, path).await
     }
@@ -232,10 +321,12 @@ impl Worker {
         attributes: &FileAttributes,
     ) -> Result<ObjectMeta> {
         let mount = self.mount(id)?;
+        self.foresee(id, path);
         let deadline = self.request_deadline();
         let made = writer(&mount)?
             .create_dir(path, attributes, deadline)
             .await?;
+        types::crash::point("names.made");
         self.knowledge
             .learn_empty(&(id, path.clone()), self.moment());
         Ok(self.learn_own(&mount, id, path, made, attributes))
@@ -248,7 +339,9 @@ impl Worker {
     pub async fn remove_dir(self: &Arc<Self>, id: MountId, path: &ObjectPath) -> Result<()> {
         let mount = self.mount(id)?;
         let writer = writer(&mount)?;
+        self.foresee(id, path);
         writer.remove_dir(path, self.request_deadline()).await?;
+        types::crash::point("names.removed");
         self.learn_gone(id, path);
         self.keep_directory(writer, id, path).await
     }
@@ -265,6 +358,7 @@ impl Worker {
         attributes: &FileAttributes,
     ) -> Result<ObjectMeta> {
         let mount = self.mount(id)?;
+        self.foresee(id, path);
         let deadline = self.request_deadline();
         let changed = writer(&mount)?.set_attributes(path, &meta.tag, attributes, deadline);
         let changed = changed.await?;
@@ -294,6 +388,7 @@ impl Worker {
         attributes: &FileAttributes,
     ) -> Result<ObjectMeta> {
         let mount = self.mount(id)?;
+        self.foresee(id, path);
         let deadline = self.request_deadline();
         let made = writer(&mount)?.symlink(path, target, attributes, deadline);
         let made = made.await?;
@@ -350,6 +445,11 @@ impl Worker {
         self.knowledge
             .learn_entry(&place, self.moment(), Some(&meta));
         meta
+    }
+
+    /// Puts a name in doubt on the disk before it is changed.
+    pub(crate) fn foresee(&self, id: MountId, path: &ObjectPath) {
+        self.knowledge.foresee(&(id, path.clone()));
     }
 
     pub(crate) fn learn_gone(&self, id: MountId, path: &ObjectPath) {
@@ -410,16 +510,31 @@ fn cut(range: ByteRange, size: u64) -> impl Iterator<Item = ByteRange> {
     starts.map(move |at| ByteRange::new(range.offset + at, size.min(range.len - at)))
 }
 
+/// Says whether an object version is not there any more.
+pub fn is_gone(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Stale | ErrorKind::NotFound)
+}
+
 fn staged_bytes(file: &StagedFile, range: ByteRange) -> Result<Bytes> {
     let mut bytes = Vec::with_capacity(types::in_memory(range.len));
-    file.read_at(range, &mut bytes)?;
-    if bytes.len() as u64 != range.len {
-        return Err(Error::new(
-            ErrorKind::Busy,
-            "the file changed while it was stored",
-        ));
+    file.read_sound(range, &mut bytes)?;
+    match bytes.len() as u64 == range.len {
+        true => Ok(bytes.into()),
+        false => Err(changed()),
     }
-    Ok(bytes.into())
+}
+
+/// Returns bytes of the state that is to be stored.
+fn bytes_of(work: &Persist, range: ByteRange) -> Result<Bytes> {
+    let bytes = staged_bytes(&work.file, range)?;
+    match work.file.version() == work.version {
+        true => Ok(bytes),
+        false => Err(changed()),
+    }
+}
+
+fn changed() -> Error {
+    Error::new(ErrorKind::Busy, "the file changed while it was stored")
 }
 
 /// Returns the size of parts for an object of `len` bytes.

@@ -219,10 +219,12 @@ fn too_long() -> Error {
     )
 }
 
+/// Makes an error of one of the local disk. What is missing or may not be used there says nothing of
+/// the names and rights of whoever writes.
 pub(super) fn fault(what: &str, error: std::io::Error) -> Error {
-    match files::is_full(&error) {
-        true => Error::new(ErrorKind::OutOfSpace, format!("{what}: the disk is full"))
-            .with_source(error),
-        false => Error::io(what, error),
-    }
+    let (kind, what) = match files::is_full(&error) {
+        true => (ErrorKind::OutOfSpace, format!("{what}: the disk is full")),
+        false => (ErrorKind::Unavailable, what.to_owned()),
+    };
+    Error::new(kind, what).with_source(error)
 }

@@ -8,8 +8,8 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use types::{Error, ErrorKind, Result, crash};
@@ -35,8 +35,8 @@ pub struct StagedFile {
     pub(super) changes: AtomicU64,
     synced: Mutex<Synced>,
     file: Mutex<Option<Arc<File>>>,
-    /// Why a sync failed: what the disk has of it is not known from then on.
-    fault: OnceLock<String>,
+    /// Why the disk did not take what was written: what is there is not known from then on.
+    fault: Mutex<Option<String>>,
     /// Its name in the directory is on the disk.
     entry_synced: AtomicBool,
     /// It stays on the disk when it is dropped, or is there no longer.
@@ -85,7 +85,7 @@ impl StagedFile {
             }
             super::write::allocated(&file)
         });
-        let taken = found.map_err(|e| Error::io(context(), e))?;
+        let taken = found.map_err(|e| disk::fault(&context(), e))?;
         home.charge(taken);
         let mut staged = StagedFile::new(home, id, shape.clone());
         *staged.writing.get_mut() = Writing::holding(taken);
@@ -112,7 +112,7 @@ impl StagedFile {
                 shape: None,
             }),
             file: Mutex::default(),
-            fault: OnceLock::new(),
+            fault: Mutex::default(),
             entry_synced: AtomicBool::new(false),
             kept: AtomicBool::new(false),
         }
@@ -152,8 +152,15 @@ impl StagedFile {
         self.shape.lock().base.is_empty()
     }
 
+    /// Returns a number that changes before any of its bytes do: who read it first, and finds it the
+    /// same after reading bytes, has bytes of one moment.
+    pub fn version(&self) -> u64 {
+        self.changes()
+    }
+
     /// Makes what was written durable: after a crash it is there, if the file has a note. After a
-    /// failure every later sync fails as well: what is on the disk is not known.
+    /// failure every later sync fails as well, until the file is cut to nothing: what is on the disk
+    /// is not known.
     pub fn sync(&self) -> Result<()> {
         self.check_fault()?;
         let (changes, shape) = {
@@ -166,8 +173,7 @@ impl StagedFile {
         };
         let file = self.handle()?;
         if let Err(error) = file.sync_data() {
-            self.fault.get_or_init(|| error.to_string());
-            return self.check_fault();
+            return Err(self.note_fault(&error));
         }
         crash::point("staged.synced");
         {
@@ -183,17 +189,30 @@ impl StagedFile {
         Ok(())
     }
 
-    fn check_fault(&self) -> Result<()> {
-        match self.fault.get() {
-            None => Ok(()),
-            Some(fault) => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!(
-                    "the disk did not take what was written to {}: {fault}",
-                    self.home.file_path(self.id).display()
-                ),
-            )),
-        }
+    /// Fails if the disk did not take what was written, as far as that is known.
+    pub(super) fn check_fault(&self) -> Result<()> {
+        let fault = self.fault.lock().clone();
+        fault.map_or(Ok(()), |fault| Err(self.lost(&fault)))
+    }
+
+    /// Takes note that the disk did not take what was written.
+    pub(super) fn note_fault(&self, error: &std::io::Error) -> Error {
+        let mut fault = self.fault.lock();
+        self.lost(fault.get_or_insert_with(|| error.to_string()))
+    }
+
+    /// Forgets what the disk did not take: the file has no bytes any more.
+    pub(super) fn forget_fault(&self) {
+        self.fault.lock().take();
+    }
+
+    fn lost(&self, fault: &str) -> Error {
+        let path = self.home.file_path(self.id);
+        let message = format!(
+            "the disk did not take what was written to {}: {fault}",
+            path.display()
+        );
+        Error::new(ErrorKind::Unavailable, message)
     }
 
     /// Returns what a note says of the shape of the file: as it was when it was last synced.
@@ -235,7 +254,7 @@ impl StagedFile {
         let opened = self
             .home
             .open(self.id)
-            .map_err(|e| Error::io(context(), e))?;
+            .map_err(|e| disk::fault(&context(), e))?;
         let file = Arc::new(opened);
         *slot = Some(Arc::clone(&file));
         drop(slot);
@@ -278,7 +297,7 @@ impl StagedFile {
         let file = self.handle()?;
         let context = || format!("truncate {}", self.home.file_path(self.id).display());
         file.set_len(self.len())
-            .map_err(|e| Error::io(context(), e))?;
+            .map_err(|e| disk::fault(&context(), e))?;
         Ok(file)
     }
 

@@ -9,6 +9,7 @@ use std::fs::File;
 use rustix::fs::SeekFrom;
 use types::{ByteRange, Error, ErrorKind, Result, in_memory};
 
+use super::disk;
 use super::file::StagedFile;
 use super::{Segment, Source};
 use crate::files;
@@ -46,6 +47,7 @@ impl StagedFile {
     /// Appends bytes that are here, or zeros of a hole, to `buf`; cut at the length. Bytes that are
     /// not here are refused.
     pub fn read_at(&self, range: ByteRange, buf: &mut Vec<u8>) -> Result<()> {
+        self.check_fault()?;
         let file = self.handle()?;
         loop {
             let (range, here) = {
@@ -69,9 +71,26 @@ impl StagedFile {
                     let what = format!("{}: it is shorter than it should be", context());
                     return Err(Error::new(ErrorKind::Corrupt, what));
                 }
-                Err(error) => return Err(Error::io(context(), error)),
+                Err(error) => return Err(disk::fault(&context(), error)),
             }
         }
+    }
+
+    /// As [`StagedFile::read_at`], of bytes that are to be stored or kept: fails when the disk did not
+    /// take what was written, so that something else may have been read.
+    pub fn read_sound(&self, range: ByteRange, buf: &mut Vec<u8>) -> Result<()> {
+        self.read_at(range, buf)?;
+        self.check_sound(range)
+    }
+
+    /// Fails when what was read of a range before may be something else than what was written.
+    pub(crate) fn check_sound(&self, range: ByteRange) -> Result<()> {
+        if range.len > 0
+            && let Err(error) = files::written_back(&*self.handle()?, range)
+        {
+            return Err(self.note_fault(&error));
+        }
+        self.check_fault()
     }
 
     /// Returns the first byte from `offset` on that is not in a hole; the base counts as data.

@@ -124,6 +124,9 @@ impl StagedFile {
         } else {
             self.give_back_locked(&mut writing, &file);
         }
+        if len == 0 {
+            self.forget_fault();
+        }
         Ok(())
     }
 
@@ -188,6 +191,15 @@ impl StagedFile {
             self.shape.lock().base.remove(part);
         }
         Ok(())
+    }
+
+    /// Takes the room for bytes that somebody puts into the file by another way.
+    pub(super) fn reserve(&self, range: ByteRange) -> Result<()> {
+        let mut writing = self.writing.lock();
+        let file = self.handle()?;
+        self.changed();
+        self.sparse.store(true, Ordering::Relaxed);
+        self.want(&mut writing, &file, cost(range, 0))
     }
 
     /// Notes that the file is no longer what was synced.

@@ -52,7 +52,7 @@ impl Store {
         loop {
             buf.clear();
             let range = ByteRange::new(offset, COPY_BYTES).clamp(size);
-            file.read_at(range, &mut buf)?;
+            file.read_sound(range, &mut buf)?;
             let whole = buf.len() as u64 == range.len;
             if !whole || self.fill(version, size, offset / PAGE_SIZE, &buf).is_err() {
                 break;
@@ -90,6 +90,7 @@ impl Inner {
         let file = staged.trimmed()?;
         let size = staged.len();
         let crcs = checksums(&file, size)?;
+        staged.check_sound(ByteRange::new(0, size))?;
         let birth = self.next_birth();
         let mut entry = Entry::new(size, birth, Stamp(0));
         entry.all_pages().into_iter().for_each(|page| {

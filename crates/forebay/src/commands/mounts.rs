@@ -88,7 +88,14 @@ fn update(args: &UpdateArgs, run_dir: Option<&Path>) -> Result<()> {
 fn remove(args: &RemoveArgs, run_dir: Option<&Path>) -> Result<()> {
     let (daemon, at) = choose(&args.at, &args.daemon, run_dir)?;
     let client = Client::new(&daemon.socket);
-    let changed = block_on(client.remove_mount(&wire::RemoveMount { at }, CHANGE_MAX))??;
+    let wait_seconds = args.wait.then_some(args.timeout.as_secs());
+    let request = wire::RemoveMount {
+        at,
+        wait_seconds,
+        force: args.force,
+    };
+    let patience = CHANGE_MAX + Duration::from_secs(wait_seconds.unwrap_or(0));
+    let changed = block_on(client.remove_mount(&request, patience))??;
     let (uri, place) = (&changed.mount.uri, place(&daemon, &changed.mount));
     tell(
         &changed,
@@ -114,19 +121,23 @@ fn show(args: &ShowArgs, run_dir: Option<&Path>) -> Result<()> {
     }
 }
 
-fn list(args: &ListArgs, run_dir: Option<&Path>) -> Result<()> {
-    let found = records::scan(&places::run_dirs(run_dir))?.live;
-    let wanted = args.daemon.mount_point.as_deref();
+/// Returns the daemons that are meant: all, where none is named.
+pub(super) fn daemons(choice: &DaemonChoice, run_dir: Option<&Path>) -> Result<Vec<Record>> {
+    let mut found = records::scan(&places::run_dirs(run_dir))?.live;
+    let wanted = choice.mount_point.as_deref();
     let wanted = wanted.map(places::mount_point).transpose()?;
-    let is_wanted = |daemon: &&Record| {
-        wanted
-            .as_ref()
-            .is_none_or(|point| daemon.mount_point == *point)
-    };
-    let daemons: Vec<_> = found.iter().filter(is_wanted).collect();
-    if daemons.is_empty() {
-        bail!("{}", none_runs(wanted.as_deref()));
+    found.retain(|daemon| {
+        let point = wanted.as_ref();
+        point.is_none_or(|point| daemon.mount_point == *point)
+    });
+    match found.is_empty() {
+        true => bail!("{}", none_runs(wanted.as_deref())),
+        false => Ok(found),
     }
+}
+
+fn list(args: &ListArgs, run_dir: Option<&Path>) -> Result<()> {
+    let daemons = daemons(&args.daemon, run_dir)?;
     let asked = daemons.iter().map(|daemon| async move {
         let client = Client::new(&daemon.socket);
         client.mounts(PATIENCE).await
@@ -215,7 +226,7 @@ fn change(flags: &StorageArgs) -> Result<wire::MountChange> {
     })
 }
 
-fn block_on<F: Future>(future: F) -> Result<F::Output> {
+pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

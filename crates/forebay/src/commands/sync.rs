@@ -75,7 +75,7 @@ fn tell(daemon: &Record, synced: &wire::Synced) {
 }
 
 /// Returns the daemon in whose tree a path lies, and the path in it.
-fn choose(live: Vec<Record>, path: &Path) -> Result<(Record, String)> {
+pub(super) fn choose(live: Vec<Record>, path: &Path) -> Result<(Record, String)> {
     let written =
         std::path::absolute(path).with_context(|| format!("path '{}'", path.display()))?;
     let is_plain = !written

@@ -93,6 +93,27 @@ impl Node for Toy {
         })
     }
 
+    fn staged(&self) -> wire::StagedList {
+        let file = wire::StagedFile {
+            path: "/a".into(),
+            bytes: 5,
+            ..wire::StagedFile::default()
+        };
+        wire::StagedList {
+            mount_point: "/mnt/data".into(),
+            files: vec![file],
+        }
+    }
+
+    fn drop_staged(&self, request: wire::DropStaged) -> NodeFuture<wire::DroppedStaged> {
+        let dropped = wire::DroppedStaged {
+            path: request.path,
+            bytes: 5,
+            notices: Vec::new(),
+        };
+        Box::pin(async { Ok(dropped) })
+    }
+
     fn unmount(&self, request: wire::Unmount) -> NodeFuture<wire::Unmounted> {
         self.asked.lock().unwrap().push(request);
         let (busy, silent) = (self.busy, self.silent);
@@ -283,7 +304,11 @@ async fn mounts_are_listed_added_changed_and_removed() {
     };
     let changed = client.update_mount(&request, PATIENCE).await.unwrap();
     assert_eq!(changed.mount.freshness, "5s");
-    let request = wire::RemoveMount { at: "/y".into() };
+    let request = wire::RemoveMount {
+        at: "/y".into(),
+        wait_seconds: None,
+        force: false,
+    };
     let error = client.remove_mount(&request, PATIENCE).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("'/y'"), "{error}");

@@ -145,6 +145,12 @@ impl World {
         self.call(after, |at| fs::create_dir(at.join(path)))
     }
 
+    fn remove_dir(&mut self, path: &str) -> io::Result<()> {
+        let mut after = self.tree.clone();
+        after.remove(&format!("{path}/"));
+        self.call(after, |at| fs::remove_dir(at.join(path)))
+    }
+
     /// Renames a file or a directory.
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         let moved = |path: String| match path.strip_prefix(from) {
@@ -154,6 +160,7 @@ impl World {
         };
         let mut after = self.tree.clone();
         after.remove(to);
+        after.remove(&format!("{to}/"));
         let after = after.into_iter().map(|(path, bytes)| (moved(path), bytes));
         self.call(after.collect(), |at| fs::rename(at.join(from), at.join(to)))
     }
@@ -161,24 +168,32 @@ impl World {
     /// Does some of everything.
     fn work(&mut self) -> io::Result<()> {
         let content = |seed| data::bytes(seed, 3000 + usize::try_from(seed).unwrap());
+        // What is known of a directory is known as a whole.
+        trees::read(&self.at)?;
         self.make_dir("d")?;
+        trees::read(&self.at)?;
         self.put("d/a", &content(1))?;
         self.copy("d/large", &data::bytes(2, LARGE))?;
         self.patch("d/a", 100, b"over the old")?;
         self.patch("d/a", 3001, b"behind the end")?;
         self.copy("e", &content(3))?;
+        trees::read(&self.at)?;
         self.rename("e", "d/a")?;
         self.put("f", &content(4))?;
         self.remove("f")?;
         self.make_dir("d/sub")?;
         self.copy("d/sub/deep", &content(5))?;
+        self.make_dir("g")?;
+        trees::read(&self.at)?;
         self.rename("d", "g")?;
         self.cut("g/a", 50)?;
         self.put_new("h", &content(6))?;
         self.rename("h", "k")?;
         self.patch("g/large", 9 << 20, b"in the middle")?;
         self.put("k", &content(7))?;
-        self.remove("g/sub/deep")
+        trees::read(&self.at)?;
+        self.remove("g/sub/deep")?;
+        self.remove_dir("g/sub")
     }
 
     /// Returns whether a tree is one of those that may be there; what differs else. A file that was
@@ -251,7 +266,8 @@ fn crash_once(storage: &Storage, mode: &str, point: &str, passage: u64) -> bool 
     let mounting = sandbox
         .mount(storage)
         .uri(&format!("{}/{place}", storage.uri()))
-        .flag("--freshness", "always")
+        // Names that were known before must not come back.
+        .flag("--freshness", "1h")
         .flag("--write-mode", mode);
     let start = Tree::from([("kept".to_owned(), b"from the beginning".to_vec())]);
     let mut world = World::new(&sandbox.point(), mode, start);

@@ -3,7 +3,7 @@
 //!
 //! Each test has a storage and a sandbox of its own. The modules follow the promises: how a tree is
 //! read, what the cache spares, what changes in the storage, what faults do, what is refused, which
-//! bounds hold, what POSIX asks, how mounts come and go, and what the command line says.
+//! bounds hold, what POSIX asks, which programs work, how mounts come and go, and what the command line says.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod cache;
@@ -11,14 +11,20 @@ mod changes;
 mod checks;
 mod commands;
 mod crashes;
+mod denials;
+mod disk_faults;
 mod faults;
 mod identities;
 mod limits;
 mod mounts;
 mod names;
 mod posix;
+mod programs;
 mod reading;
 mod refusals;
+mod storing;
 mod sync;
 mod tools;
+mod two_nodes;
+mod upload_faults;
 mod writing;

@@ -208,6 +208,32 @@ fn a_rename_across_mounts_is_one_across_file_systems_and_mv_copies() {
 }
 
 #[test]
+fn a_file_that_somebody_reads_is_opened_for_writing_each_time() {
+    for storage in Storage::each() {
+        let sandbox = Sandbox::new(&storage);
+        let mount = sandbox
+            .mount(&storage)
+            .flag("--freshness", "always")
+            .start();
+        // The kernel looks the name up twice and forgets the first answer in between.
+        for index in 0..20 {
+            let name = format!("log-{index}");
+            storage.put_bytes(&name, b"first");
+            let reader = File::open(mount.path(&name)).unwrap();
+            let mut options = OpenOptions::new();
+            let mut file = options
+                .append(true)
+                .create(true)
+                .open(mount.path(&name))
+                .unwrap();
+            file.write_all(b", second").unwrap();
+            drop((reader, file));
+            assert_eq!(stored(&storage, &name), b"first, second");
+        }
+    }
+}
+
+#[test]
 fn a_removed_file_lives_on_for_who_has_it_open() {
     for storage in Storage::each() {
         let content = storage.put("gone", 8, 6 << 20);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use types::{Error, ErrorKind, NodeKind, Result};
-use worker::Learnt;
+use worker::{Expect, Learnt};
 
 use super::{Creator, Resolved, Target};
 use crate::ino::Ino;
@@ -105,7 +105,7 @@ impl Vfs {
                 if found.meta.kind == NodeKind::Directory {
                     return Err(Error::new(ErrorKind::IsADirectory, "unlink a directory"));
                 }
-                vfs.remove(&target, &found, true).await?;
+                vfs.remove(&target, &found).await?;
                 vfs.touch_dir(&target.dir);
                 Ok(())
             }
@@ -113,38 +113,55 @@ impl Vfs {
         )
     }
 
-    /// Takes a file from its name, and from the storage if it is there and `from_storage`.
-    pub(super) async fn remove(
-        self: &Arc<Self>,
-        target: &Target,
-        found: &Resolved,
-        from_storage: bool,
-    ) -> Result<()> {
+    /// Takes a file from its name, and from the storage if it is there.
+    async fn remove(self: &Arc<Self>, target: &Target, found: &Resolved) -> Result<()> {
         let id = self.storage_of(target.mount).0;
         let path = &target.place.path;
         let Some(node) = &found.node else {
-            return match from_storage {
-                true => self.worker.delete(id, path).await,
-                false => Ok(()),
-            };
+            return self.worker.delete(id, path, &Expect::Anything).await;
         };
-        match node.cell.written().map(Arc::clone) {
+        let written = node.cell.written().map(Arc::clone);
+        match &written {
             Some(written) => {
-                let _alone = written.gate.write().await;
-                if from_storage && is_in_storage(&written) {
-                    self.worker.delete(id, path).await?;
+                let _alone = written.alone().await;
+                self.find_sent(node, written).await?;
+                if is_in_storage(written) {
+                    self.worker.delete(id, path, &Expect::Anything).await?;
                 }
-                self.unnote(&written);
-                written.change(|state| state.is_named = false);
+                self.take_name(target, node).await;
             }
-            None if from_storage => {
+            None => {
                 self.keep_for_readers(node).await?;
-                self.worker.delete(id, path).await?;
+                self.worker.delete(id, path, &Expect::Anything).await?;
+                self.take_name(target, node).await;
             }
-            None => {}
+        }
+        Ok(())
+    }
+
+    /// Takes a file from its name; the caller keeps others from storing it.
+    pub(super) async fn take_name(self: &Arc<Self>, target: &Target, node: &Node) {
+        if let Some(written) = node.cell.written().map(Arc::clone) {
+            let _sealing = written.sealing.lock().await;
+            written.change(|state| state.is_named = false);
+            self.unnote(&written);
         }
         self.bindings.remove(&target.place, node.ino);
         self.settle(node.ino);
+    }
+
+    /// Finds out whether the storage has something of a file that was sent and whose answer was
+    /// lost: it would be left behind by who takes the file from its name.
+    pub(super) async fn find_sent(&self, node: &Node, written: &Written) -> Result<()> {
+        if is_in_storage(written) || !written.attempts.has_open() {
+            return Ok(());
+        }
+        let work = self.work_of(&*self.node(node.ino)?, written)?;
+        let found = self.worker.find_own(&work).await?;
+        work.attempts.close();
+        if let Some((meta, _)) = found {
+            written.change(|state| state.expect = Expect::Version(meta.tag));
+        }
         Ok(())
     }
 
@@ -172,8 +189,7 @@ impl Vfs {
             gid: shown.gid,
         };
         let times = crate::written::Times::all(shown.mtime_ns);
-        let expect = worker::Expect::Anything;
-        let written = Written::new(file, Some(object), owner, times, expect);
+        let written = Written::new(file, Some(object), owner, times, Expect::Anything);
         written.change(|state| state.is_named = false);
         node.cell.set(written);
         // As every staged file is, until the last handle is closed.
@@ -223,7 +239,7 @@ impl Vfs {
 
 /// Returns whether the storage has an object under the name of a staged file.
 pub(super) fn is_in_storage(written: &Written) -> bool {
-    matches!(written.state().expect, worker::Expect::Version(_))
+    matches!(written.state().expect, Expect::Version(_))
 }
 
 pub(super) fn not_found(target: &Target) -> Error {

@@ -275,6 +275,7 @@ impl Vfs {
         };
         let is_staged = file.cell.written().is_some();
         self.unbind(self.namespace.let_go(file.ino));
+        self.settle_renumbered(file.ino);
         if is_staged {
             self.settle(file.ino);
         }
@@ -340,14 +341,38 @@ impl Vfs {
     }
 
     /// Gives the name of a file another inode number, under which it can be written while the kernel
-    /// itself reads the old one: who has that open keeps the version that was opened.
+    /// itself reads the old one: who has that open keeps the version that was opened. The number
+    /// holds for as long, also when the kernel forgets it in between.
     pub fn renumber(&self, ino: Ino) {
-        if let Ok(node) = self.node(ino) {
-            let bound = Bound {
-                ino: self.new_number(&node.place),
-                is_here: false,
-            };
-            self.bindings.set(&node.place, bound);
+        let Ok(node) = self.node(ino) else { return };
+        let number = self.new_number(&node.place);
+        let made = self
+            .namespace
+            .insert(number, node.place.clone(), node.meta.clone());
+        let (number, is_here) = (made.ino, false);
+        let bound = Bound {
+            ino: number,
+            is_here,
+        };
+        self.bindings.set(&node.place, bound);
+        let before = self.renumbered.lock().insert(ino, number);
+        self.end_renumbered(before);
+        // The last reader may have left meanwhile.
+        self.settle_renumbered(ino);
+    }
+
+    /// Lets a number go that stood in for another, once nobody has that open.
+    fn settle_renumbered(&self, ino: Ino) {
+        let mut renumbered = self.renumbered.lock();
+        let is_done = !renumbered.is_empty() && self.namespace.handles(ino) == 0;
+        let ended = is_done.then(|| renumbered.remove(&ino)).flatten();
+        drop(renumbered);
+        self.end_renumbered(ended);
+    }
+
+    fn end_renumbered(&self, number: Option<Ino>) {
+        if let Some(number) = number {
+            self.unbind(self.namespace.forget(number, 1));
         }
     }
 

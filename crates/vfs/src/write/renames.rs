@@ -14,6 +14,7 @@ use super::names::{is_in_storage, not_found};
 use super::{Resolved, Target};
 use crate::bindings::Bound;
 use crate::ino::Ino;
+use crate::namespace::Node;
 use crate::reply::Reply;
 use crate::vfs::Vfs;
 use crate::written::Written;
@@ -65,6 +66,15 @@ impl Vfs {
         if let Some(other) = &other {
             check_replaceable(&moved.meta, &other.meta, keeps_other, to)?;
         }
+        // What is replaced is not stored any more from here on, or has been: it has one version.
+        let replaced = other.as_ref().and_then(written_of);
+        let _replaced = match &replaced {
+            Some((_, written)) => Some(written.alone().await),
+            None => None,
+        };
+        if let Some((node, written)) = &replaced {
+            self.find_sent(node, written).await?;
+        }
         let is_directory = moved.meta.kind == NodeKind::Directory;
         if is_directory {
             self.store_below(from).await?;
@@ -94,11 +104,12 @@ impl Vfs {
         other: Option<&Resolved>,
         written: &Arc<Written>,
     ) -> Result<()> {
-        let _alone = written.gate.write().await;
         let node = moved
             .node
             .as_ref()
             .ok_or_else(|| Error::internal("no node"))?;
+        let _alone = written.alone().await;
+        self.find_sent(node, written).await?;
         if is_in_storage(written) {
             // What lies there under the old name goes along, with all that was written.
             self.store_held(node.ino, written).await?;
@@ -132,7 +143,9 @@ impl Vfs {
                 // Its promise ends when the new one holds.
                 displaced = Some(replaced.file.id());
             }
-            self.remove(to, other, false).await?;
+            if let Some(node) = &other.node {
+                self.take_name(to, node).await;
+            }
         }
         written.change(|state| state.expect = expect);
         let place = to.place.clone();
@@ -168,10 +181,11 @@ impl Vfs {
             Some(Resolved {
                 node: Some(node), ..
             }) => {
-                let written = node.cell.written();
-                if written.is_some_and(|written| written.state().sealed > 0) {
+                if let Some(written) = node.cell.written()
+                    && written.state().sealed > 0
+                {
                     // What waits on the local disk would come back over the new one after a crash.
-                    self.store(node.ino).await?;
+                    self.store_held(node.ino, written).await?;
                 }
                 self.keep_for_readers(node).await?;
             }
@@ -182,23 +196,22 @@ impl Vfs {
             from: from.place.path.clone(),
             to: to.place.path.clone(),
             meta: moved.meta.clone(),
+            replaces: other.map(|other| other.meta.clone()),
         };
-        let meta = match self.worker.rename(&work).await {
-            Ok(meta) => meta,
-            Err(error) => {
-                if error.kind() == ErrorKind::Stale {
-                    self.worker.forget_path(id, &from.place.path);
-                }
-                return Err(error);
+        let move_here = |meta: &ObjectMeta| self.move_here(from, to, meta);
+        if let Err(error) = self.worker.rename(&work, move_here).await {
+            if error.kind() == ErrorKind::Stale {
+                self.worker.forget_path(id, &from.place.path);
             }
-        };
-        self.move_here(from, to, &meta);
-        match other {
-            Some(other) if other.meta.kind != NodeKind::Directory => {
-                self.remove(to, other, false).await
-            }
-            Some(_) | None => Ok(()),
+            return Err(error);
         }
+        if let Some(other) = other
+            && other.meta.kind != NodeKind::Directory
+            && let Some(node) = &other.node
+        {
+            self.take_name(to, node).await;
+        }
+        Ok(())
     }
 
     /// Gives what is known below the old name, and itself, the new one.
@@ -231,6 +244,13 @@ impl Vfs {
         }
         Ok(())
     }
+}
+
+/// Returns the staged file that a name stands for, if it is one.
+fn written_of(found: &Resolved) -> Option<(Arc<Node>, Arc<Written>)> {
+    let node = found.node.as_ref()?;
+    let written = Arc::clone(node.cell.written()?);
+    Some((Arc::clone(node), written))
 }
 
 fn check_replaceable(

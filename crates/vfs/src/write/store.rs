@@ -18,36 +18,22 @@ use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
-use types::{Error, ErrorKind, Name, NodeKind, ObjectMeta, Result, VersionTag};
-use worker::{Expect, FileNote, Persist, Staged, StagedId};
+use types::{Error, ErrorKind, Name, ObjectMeta, Result};
+use worker::{Expect, FileNote, Persist, StagedId};
 
 use super::WriteMode;
 use crate::handles::HandleId;
 use crate::ino::Ino;
-use crate::mounts::Place;
 use crate::namespace::Node;
 use crate::reply::Reply;
 use crate::vfs::Vfs;
-use crate::written::{Times, Written};
+use crate::written::Written;
 
 /// Files stored in the background at a time.
 const WIDTH: usize = 8;
 
 /// Pauses before another attempt, from the first to the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
-/// A file that the storage does not have yet.
-#[derive(Debug, Clone)]
-pub struct Waiting {
-    /// Its path in the tree.
-    pub path: String,
-    /// Its length.
-    pub bytes: u64,
-    /// For how long nobody stored it.
-    pub age: Duration,
-    /// Why the last attempt failed.
-    pub error: Option<String>,
-}
 
 /// Files that wait to be stored.
 #[derive(Debug, Default)]
@@ -108,7 +94,29 @@ impl Queue {
         self.pushed.notify_one();
     }
 
-    fn list(&self) -> Vec<(Ino, Option<String>)> {
+    /// Takes a file off that nobody wants to be stored any more.
+    pub(super) fn give_up(&self, ino: Ino) {
+        let mut line = self.waiting.lock();
+        line.all.remove(&ino);
+        line.order.retain(|waiting| *waiting != ino);
+        if line.all.is_empty() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// Resolves when nothing waits.
+    pub(super) async fn empty(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.waiting.lock().all.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Returns what waits, with why the last attempt failed.
+    pub(super) fn list(&self) -> Vec<(Ino, Option<String>)> {
         let line = self.waiting.lock();
         let all = line.all.iter();
         all.map(|(ino, failure)| (*ino, failure.as_ref().map(|f| f.message.clone())))
@@ -192,7 +200,7 @@ impl Vfs {
     }
 
     /// Describes a staged file so that a later start can store it.
-    fn note_of(&self, node: &Node, written: &Written) -> Result<FileNote> {
+    pub(super) fn note_of(&self, node: &Node, written: &Written) -> Result<FileNote> {
         let mount = node.place.mount;
         let mount = mount.ok_or_else(|| Error::internal("a file outside all mounts"))?;
         let state = written.state();
@@ -209,14 +217,25 @@ impl Vfs {
 
     /// Stores the staged file of an inode, if the storage lacks some of it.
     pub(super) async fn store(self: &Arc<Self>, ino: Ino) -> Result<()> {
-        let Some(written) = self.node(ino)?.cell.written().map(Arc::clone) else {
-            return Ok(());
-        };
-        let _alone = written.gate.write().await;
-        self.store_held(ino, &written).await
+        loop {
+            let Some(written) = self.node(ino)?.cell.written().map(Arc::clone) else {
+                return Ok(());
+            };
+            let halts = written.attempts.halts();
+            let alone = written.storing.lock().await;
+            match self.store_held(ino, &written).await {
+                // Who wants to rename or remove it is first; then what is left of it is stored.
+                Err(error)
+                    if error.kind() == ErrorKind::Busy && written.attempts.halts() != halts =>
+                {
+                    drop(alone);
+                }
+                done => return done,
+            }
+        }
     }
 
-    /// Does so for a caller who holds the gate.
+    /// Does so for a caller who keeps others from storing it.
     pub(super) async fn store_held(
         self: &Arc<Self>,
         ino: Ino,
@@ -229,37 +248,57 @@ impl Vfs {
         if !written.is_dirty() {
             return Ok(());
         }
-        // Looked up with the gate held: a rename takes it too.
+        // A rename keeps others from storing it, too.
         let node = self.node(ino)?;
-        let (mount, _) = self.write_mode(&node)?;
-        let state = written.state();
-        let work = Persist {
-            mount: self.storage_of(mount).0,
-            path: node.place.path.clone(),
-            file: Arc::clone(&written.file),
-            base: written.base.clone(),
-            expect: state.expect,
-            attributes: written.file_attributes(),
+        let stored = self.store_now(&node, written).await;
+        let Err(error) = stored else { return Ok(()) };
+        self.errors.note(ino, &error);
+        if written.is_unsealed() && error.kind() != ErrorKind::Busy {
+            // Who was told that it failed may still count on its being tried again.
+            let _sealing = written.sealing.lock().await;
+            if let Err(error) = self.seal_held(&node, written, None).await {
+                tracing::warn!("note what could not be stored: {error}");
+            }
+        }
+        Err(error)
+    }
+
+    async fn store_now(self: &Arc<Self>, node: &Node, written: &Arc<Written>) -> Result<()> {
+        if let Err(error) = self.fill_held(node, written).await {
+            return Err(match worker::is_gone(&error) {
+                true => self.keep_what_is_left(node, written, error).await,
+                false => error,
+            });
+        }
+        let (mut work, mut changes) = {
+            let _look = written.gate.write().await;
+            (self.work_of(node, written)?, written.state().changes)
         };
-        let stored = match self.fill_held(&node, written).await {
-            Ok(()) => self.persist(&work).await,
-            Err(error) => Err(error),
-        };
-        match stored {
+        match self.persist(written, &mut work, &mut changes).await {
             Ok(meta) => {
-                self.stored(&node, written, state.changes, meta).await;
+                self.stored(node, written, changes, meta).await;
                 Ok(())
             }
             Err(error) if matches!(error.kind(), ErrorKind::Stale | ErrorKind::AlreadyExists) => {
-                let error = self.keep_copy(&node, written, work, error).await;
-                self.errors.note(ino, &error);
+                let error = self.keep_copy(node, written, (work, changes), error).await;
                 Err(error)
             }
-            Err(error) => {
-                self.errors.note(ino, &error);
-                Err(error)
-            }
+            Err(error) => Err(error),
         }
+    }
+
+    /// Describes what is to be stored of a file.
+    pub(super) fn work_of(&self, node: &Node, written: &Written) -> Result<Persist> {
+        let (mount, _) = self.write_mode(node)?;
+        Ok(Persist {
+            mount: self.storage_of(mount).0,
+            path: node.place.path.clone(),
+            file: Arc::clone(&written.file),
+            version: written.file.version(),
+            attempts: Arc::clone(&written.attempts),
+            expect: written.state().expect,
+            attributes: written.file_attributes(),
+        })
     }
 
     /// Fetches what still shows through of the old version, which is gone when the file is stored.
@@ -277,25 +316,77 @@ impl Vfs {
     }
 
     /// Stores a file, or finds that it is: a process that dies when the storage has answered
-    /// leaves a note of what is done, and an answer may get lost.
-    async fn persist(&self, work: &Persist) -> Result<ObjectMeta> {
-        match self.worker.persist(work).await {
-            Err(error) if matches!(error.kind(), ErrorKind::Stale | ErrorKind::AlreadyExists) => {
-                let found = self.worker.find_stored(work).await;
-                found.ok().flatten().ok_or(error)
+    /// leaves a note of what is done, and an answer may get lost. `work` and `changes` become what
+    /// was sent last.
+    async fn persist(
+        self: &Arc<Self>,
+        written: &Written,
+        work: &mut Persist,
+        changes: &mut u64,
+    ) -> Result<ObjectMeta> {
+        let mut is_first = true;
+        loop {
+            let error = match self.persist_state(written, work, changes).await {
+                Ok(meta) => return Ok(meta),
+                Err(error) => error,
+            };
+            if !is_first || !matches!(error.kind(), ErrorKind::Stale | ErrorKind::AlreadyExists) {
+                return Err(error);
             }
-            stored => stored,
+            is_first = false;
+            match self.worker.find_own(work).await? {
+                None => return Err(error),
+                Some((meta, is_now)) => {
+                    work.attempts.close();
+                    if is_now {
+                        return Ok(meta);
+                    }
+                    // An earlier state, whose answer was lost.
+                    work.expect = Expect::Version(meta.tag);
+                }
+            }
         }
+    }
+
+    /// Sends the bytes of one moment: of now, or of the copy that is made when they change too soon.
+    async fn persist_state(
+        self: &Arc<Self>,
+        written: &Written,
+        work: &mut Persist,
+        changes: &mut u64,
+    ) -> Result<ObjectMeta> {
+        let sent = self.worker.persist(work).await;
+        let has_changed = || work.file.version() != work.version;
+        if !sent.as_ref().is_err_and(|e| e.kind() == ErrorKind::Busy) || !has_changed() {
+            return sent;
+        }
+        let look = written.gate.write().await;
+        *changes = written.state().changes;
+        work.attributes = written.file_attributes();
+        let copied = self.worker.copy_staged(Arc::clone(&written.file)).await;
+        let _look = match copied {
+            Ok(copy) => {
+                drop(look);
+                work.file = copy;
+                None
+            }
+            // Then its writers have to wait.
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => Some(look),
+            Err(error) => return Err(error),
+        };
+        work.version = work.file.version();
+        self.worker.persist(work).await
     }
 
     async fn stored(&self, node: &Node, written: &Written, changes: u64, meta: ObjectMeta) {
         let _alone = written.sealing.lock().await;
+        let tag = meta.tag.clone();
+        self.namespace.change(node.ino, |node| node.meta = meta);
         let is_sealed_since = written.change(|state| {
             state.stored = changes;
-            state.expect = Expect::Version(meta.tag.clone());
+            state.expect = Expect::Version(tag);
             state.sealed > changes
         });
-        self.namespace.change(node.ino, |node| node.meta = meta);
         if !is_sealed_since {
             return self.unnote(written);
         }
@@ -320,7 +411,7 @@ impl Vfs {
         self: &Arc<Self>,
         node: &Node,
         written: &Arc<Written>,
-        mut work: Persist,
+        (mut work, mut changes): (Persist, u64),
         error: Error,
     ) -> Error {
         let Some((dir, name)) = node.place.path.split() else {
@@ -329,12 +420,12 @@ impl Vfs {
         let name = conflict_name(&name, node.ino, self.now_ns());
         work.path = dir.join(&name);
         work.expect = Expect::Absent;
-        match self.worker.persist(&work).await {
+        match self.persist_state(written, &mut work, &mut changes).await {
             Ok(_) => {
                 self.worker.forget_path(work.mount, &node.place.path);
                 self.bindings.remove(&node.place, node.ino);
                 written.change(|state| {
-                    state.stored = state.changes;
+                    state.stored = changes;
                     state.is_lost = true;
                     state.is_named = false;
                 });
@@ -346,6 +437,42 @@ impl Vfs {
                 Error::new(ErrorKind::Stale, message).with_source(error)
             }
             Err(failed) => error.context(format!("keep a copy as '{}': {failed}", work.path)),
+        }
+    }
+
+    /// Stores under another name what is left of a file whose older version is gone from the storage
+    /// before all of it was fetched: what was written, and what the cache has.
+    async fn keep_what_is_left(
+        self: &Arc<Self>,
+        node: &Node,
+        written: &Arc<Written>,
+        error: Error,
+    ) -> Error {
+        let Some(base) = &written.base else {
+            return error;
+        };
+        let kept = async {
+            let missing = self.worker.fill_what_is_left(&written.file, base)?;
+            let _look = written.gate.write().await;
+            let (mut work, changes) = (self.work_of(node, written)?, written.state().changes);
+            // In the file itself the missing bytes go on being an error.
+            work.file = self.worker.copy_staged(Arc::clone(&written.file)).await?;
+            work.version = work.file.version();
+            Ok(((work, changes), missing))
+        };
+        match kept.await {
+            Ok((kept, missing)) => {
+                let message = format!(
+                    "{missing} bytes of the version of '{}' that was opened are gone from the storage: they are zeros in the copy",
+                    node.place.path
+                );
+                let error = Error::new(ErrorKind::Stale, message).with_source(error);
+                self.keep_copy(node, written, kept, error).await
+            }
+            Err(failed) => {
+                let failed: Error = failed;
+                error.context(format!("keep what is left: {failed}"))
+            }
         }
     }
 
@@ -381,6 +508,9 @@ impl Vfs {
         };
         // Who pauses lets others go on.
         drop(turn);
+        if stored.is_ok() && self.is_promised_since(ino) {
+            return self.queue.again(ino);
+        }
         match self.queue.done(ino, &stored) {
             None => self.settle(ino),
             Some(pause) => {
@@ -391,6 +521,17 @@ impl Vfs {
         }
     }
 
+    /// Returns whether more of a file was promised while it was being stored.
+    fn is_promised_since(&self, ino: Ino) -> bool {
+        let node = self.node(ino);
+        node.is_ok_and(|node| {
+            node.cell.written().is_some_and(|written| {
+                let state = written.state();
+                state.is_named && state.sealed > state.stored
+            })
+        })
+    }
+
     fn is_dirty(&self, ino: Ino) -> bool {
         let node = self.node(ino);
         node.is_ok_and(|node| {
@@ -398,107 +539,6 @@ impl Vfs {
                 .written()
                 .is_some_and(|written| written.is_dirty())
         })
-    }
-
-    /// Takes over what a former run promised to store. Returns what cannot be stored now.
-    pub fn recover(self: &Arc<Self>, files: Vec<Staged>) -> Vec<Error> {
-        let failed = files.into_iter().map(|staged| self.recover_one(staged));
-        failed.filter_map(Result::err).collect()
-    }
-
-    fn recover_one(self: &Arc<Self>, staged: Staged) -> Result<()> {
-        let Staged { note, file } = staged;
-        let mount = self.mount_table().with_id(note.mount).ok_or_else(|| {
-            // Its note stays: kept from removing the file when it is dropped.
-            let message = format!(
-                "'{}' is not stored yet and its storage is not mounted: mount it again",
-                note.path
-            );
-            Error::new(ErrorKind::Unavailable, message)
-        })?;
-        let place = Place {
-            mount: Some(mount),
-            path: note.path,
-        };
-        let tag = VersionTag {
-            etag: None,
-            mtime_ns: note.mtime_ns,
-            size: file.len(),
-        };
-        let meta = ObjectMeta {
-            kind: NodeKind::File,
-            tag,
-            owner: Some(note.owner),
-        };
-        let times = Times::all(note.mtime_ns);
-        let written = Written::new(file, note.base, note.owner, times, note.expect);
-        written.change(|state| (state.changes, state.sealed) = (1, 1));
-        let node = self.namespace.insert(self.new_number(&place), place, meta);
-        node.cell.set(written);
-        self.begin_staged(&node);
-        self.queue.push(node.ino);
-        self.unbind(self.namespace.forget(node.ino, 1));
-        Ok(())
-    }
-
-    /// Returns what the storages do not have yet.
-    pub fn waiting(&self) -> Vec<Waiting> {
-        let now_ns = self.now_ns();
-        let listed = self.queue.list().into_iter();
-        let waiting = listed.filter_map(|(ino, error)| {
-            let node = self.node(ino).ok()?;
-            let written = node.cell.written()?;
-            let since = now_ns.saturating_sub(written.state().times.changed);
-            Some(Waiting {
-                path: self.tree_path(&node.place),
-                bytes: written.file.len(),
-                age: Duration::from_nanos(since.max(0).unsigned_abs()),
-                error,
-            })
-        });
-        waiting.collect()
-    }
-
-    /// Makes durable on the local disk what the storages do not have yet, for the next start to
-    /// store. Returns how many files wait.
-    pub async fn seal_waiting(self: &Arc<Self>) -> usize {
-        let waiting = self.queue.list();
-        for (ino, _) in &waiting {
-            let Some(written) = self
-                .node(*ino)
-                .ok()
-                .and_then(|node| node.cell.written().cloned())
-            else {
-                continue;
-            };
-            if written.is_unsealed()
-                && let Err(error) = self.seal(*ino, &written).await
-            {
-                tracing::error!("keep what is not stored yet: {error}");
-            }
-        }
-        waiting.len()
-    }
-
-    /// Resolves when the storages have all that was closed or synced before.
-    pub async fn all_stored(&self) {
-        loop {
-            let emptied = self.queue.emptied.notified();
-            if self.queue.waiting.lock().all.is_empty() {
-                return;
-            }
-            emptied.await;
-        }
-    }
-
-    fn tree_path(&self, place: &Place) -> String {
-        let at = place
-            .mount
-            .map(|mount| self.mount_table().spec(mount).at.clone());
-        match at {
-            Some(at) if !at.is_root() => format!("/{at}/{}", place.path),
-            _ => format!("/{}", place.path),
-        }
     }
 }
 
