@@ -185,8 +185,8 @@ pub(crate) struct NodeArgs {
     /// Never let the kernel read complete cache files itself
     #[arg(long, env = "FOREBAY_NO_PASSTHROUGH", help_heading = "Kernel")]
     pub(crate) no_passthrough: bool,
-    /// How requests come in: over io_uring where the kernel offers it (auto), from /dev/fuse (dev),
-    /// or over io_uring only (uring) [default: auto]
+    /// How requests come in: over io_uring where the kernel offers it and the mount is read-only
+    /// (auto), from /dev/fuse (dev), or over io_uring only (uring) [default: auto]
     #[arg(
         long,
         env = "FOREBAY_TRANSPORT",
@@ -294,6 +294,18 @@ pub(crate) struct StorageArgs {
     #[arg(long, env = "FOREBAY_WRITE_MODE", value_name = "MODE", value_parser = values::write_mode)]
     #[arg(help_heading = "Files", conflicts_with = "read_only")]
     pub(crate) write_mode: Option<WriteMode>,
+    /// Another write mode below a path of the mount, as in /scratch=local; may be given several
+    /// times, and the longest path that fits holds
+    #[arg(
+        long,
+        env = "FOREBAY_WRITE_MODE_FOR",
+        value_name = "PATH=MODE",
+        value_parser = values::write_mode_for,
+        value_delimiter = ',',
+        help_heading = "Files",
+        conflicts_with = "read_only"
+    )]
+    pub(crate) write_mode_for: Vec<(String, Option<WriteMode>)>,
     /// Give up uploads below the URI that were begun more than a day ago and never ended, by
     /// whatever program: a storage cannot tell which are ours. Done at the start and once a day
     #[arg(long, env = "FOREBAY_CLEAN_UPLOADS", help_heading = "Files")]

@@ -12,10 +12,25 @@ pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod umount;
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 
 use anyhow::{Context, Result};
+
+/// Says when what is written to a mount reaches its storage, and below which paths it is otherwise.
+pub(crate) fn write_modes(mode: &str, paths: &BTreeMap<String, String>) -> String {
+    let word = |mode: &str| match mode {
+        "read-only" => "read-only".to_owned(),
+        "local" => "read-write, local: never stored".to_owned(),
+        mode => format!("read-write, {mode}"),
+    };
+    let all = std::iter::once(word(mode));
+    let paths = paths
+        .iter()
+        .map(|(path, mode)| format!("{path} {}", word(mode)));
+    all.chain(paths).collect::<Vec<_>>().join("; ")
+}
 
 /// Prints an answer.
 pub(crate) fn answer(text: impl Display) -> Result<()> {
@@ -47,6 +62,17 @@ mod tests {
     use std::fs::File;
 
     use super::*;
+
+    #[test]
+    fn what_is_never_stored_is_called_so() {
+        let paths = [("/scratch".to_owned(), "local".to_owned())].into();
+        let text = write_modes("through", &paths);
+        assert_eq!(
+            text,
+            "read-write, through; /scratch read-write, local: never stored"
+        );
+        assert_eq!(write_modes("read-only", &BTreeMap::new()), "read-only");
+    }
 
     #[test]
     fn a_reader_that_left_is_no_fault_and_a_full_disk_is_one() {

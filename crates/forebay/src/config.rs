@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use types::{ByteSize, ObjectPath};
+use vfs::WriteMode;
 
 use self::reader::{Reader, Section};
 use crate::credentials::{Credentials, Environment, Resolve, SECRET_OPTIONS};
@@ -207,6 +208,7 @@ fn read_mount(
         "freshness",
         "read_only",
         "write_mode",
+        "write_modes",
         "clean_uploads",
         "uid",
         "gid",
@@ -254,9 +256,27 @@ fn read_mount(
     if let Some(mode) = reader.parsed(section, "write_mode", values::write_mode) {
         mount.write_mode = mode;
     }
+    mount.write_modes = read_write_modes(reader, section);
     mount.options = read_options(reader, section);
     mount.credentials = read_credentials(reader, section, resolve);
     mount
+}
+
+/// Reads paths below a mount and their write modes.
+fn read_write_modes(reader: &mut Reader, section: &Section<'_>) -> BTreeMap<String, WriteMode> {
+    let mut modes = BTreeMap::new();
+    let Some(table) = reader.table(section, "write_modes") else {
+        return modes;
+    };
+    for (path, mode) in reader.scalars(&table) {
+        let read =
+            values::write_mode_path(&path).and_then(|path| Ok((path, values::write_mode(&mode)?)));
+        match read {
+            Ok((path, mode)) => drop(modes.insert(path, mode)),
+            Err(why) => reader.fault(table.line_of(&path).unwrap_or(table.line), why),
+        }
+    }
+    modes
 }
 
 fn read_options(reader: &mut Reader, section: &Section<'_>) -> BTreeMap<String, String> {

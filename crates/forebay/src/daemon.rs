@@ -7,6 +7,7 @@
 //! on its way into the cache, the cache. Correctness never depends on a clean end; warmth of the
 //! index does. This is the only file that knows how all rooms are made.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,7 +35,6 @@ use crate::records::{self, Record};
 use crate::room::Room;
 use crate::storage;
 use crate::usage;
-use crate::values;
 
 /// Longest wait for the first answer of a storage: a user sits before it.
 const PROBE_MAX: Duration = Duration::from_secs(10);
@@ -69,6 +69,8 @@ pub(crate) struct ToldMount {
     pub(crate) uri: String,
     /// When what is written reaches the storage.
     pub(crate) write_mode: String,
+    /// The same below paths of the mount where it is another.
+    pub(crate) write_modes: BTreeMap<String, String>,
 }
 
 /// What there is to tell when the mount answers.
@@ -199,10 +201,14 @@ fn claim_mount_point(mount_point: &Path) -> Result<(fuse::Claim, Vec<String>)> {
 
 /// Returns what to tell the user of the mounts.
 fn told_mounts(beginning: &Beginning) -> Vec<ToldMount> {
-    let told = |live: &Live| ToldMount {
-        at: live.plan.at.clone(),
-        uri: live.storage.uri().to_owned(),
-        write_mode: values::show_write_mode(mounts::writes(live)).to_owned(),
+    let told = |live: &Live| {
+        let (write_mode, write_modes) = mounts::write_modes(live);
+        ToldMount {
+            at: live.plan.at.clone(),
+            uri: live.storage.uri().to_owned(),
+            write_mode,
+            write_modes,
+        }
     };
     beginning.mounts.iter().map(told).collect()
 }

@@ -6,6 +6,7 @@
 //! and the kernel is told to ask again. One change at a time. What came with the command line or the
 //! configuration file is changed until the daemon ends; what was added live is remembered.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use gateway::wire;
 use parking_lot::Mutex;
 use types::{Clock, Error, ErrorKind, MountId, ObjectPath, Result};
 use ufs::UnderStorage;
-use vfs::{AttributeDefaults, MountSpec, Outdated, Vfs, WriteMode};
+use vfs::{AttributeDefaults, MountSpec, Outdated, Vfs, WriteMode, WriteModes};
 use worker::Worker;
 
 use crate::config;
@@ -183,16 +184,26 @@ pub(crate) fn spec(live: &Live, worker: &Worker) -> Result<MountSpec> {
             dir_mode: plan.dir_mode,
             owners: owners::for_tree(&plan.uri, &plan.idmap),
         },
-        writes: writes(live),
+        writes: writes(live)?,
     })
 }
 
 /// Returns when what is written reaches the storage: never where it takes no writes.
-pub(crate) fn writes(live: &Live) -> WriteMode {
+pub(crate) fn writes(live: &Live) -> Result<WriteModes> {
     match live.storage.is_read_only() {
-        true => WriteMode::ReadOnly,
+        true => Ok(WriteModes::default()),
         false => live.plan.writes(),
     }
+}
+
+/// Returns it in words: what holds where no path says otherwise, and the paths.
+pub(crate) fn write_modes(live: &Live) -> (String, BTreeMap<String, String>) {
+    if live.storage.is_read_only() || live.plan.read_only {
+        return (WriteMode::ReadOnly.name().to_owned(), BTreeMap::new());
+    }
+    let paths = live.plan.write_modes.iter();
+    let paths = paths.map(|(path, mode)| (format!("/{path}"), mode.name().to_owned()));
+    (live.plan.write_mode.name().to_owned(), paths.collect())
 }
 
 impl Mounts {
@@ -513,6 +524,17 @@ fn apply(plan: &mut MountPlan, change: &wire::MountChange) -> Result<()> {
         plan.write_mode = values::write_mode(text).map_err(invalid)?;
         plan.read_only = false;
     }
+    for (path, mode) in &change.write_modes {
+        let path = values::write_mode_path(path).map_err(invalid)?;
+        match mode.is_empty() {
+            true => plan.write_modes.remove(&path),
+            false => {
+                let mode = values::write_mode(mode).map_err(invalid)?;
+                plan.read_only = false;
+                plan.write_modes.insert(path, mode)
+            }
+        };
+    }
     plan.uid = change.uid.unwrap_or(plan.uid);
     plan.gid = change.gid.unwrap_or(plan.gid);
     plan.file_mode = change.file_mode.unwrap_or(plan.file_mode);
@@ -527,12 +549,14 @@ fn apply(plan: &mut MountPlan, change: &wire::MountChange) -> Result<()> {
 
 fn describe(live: &Live) -> wire::Mount {
     let (plan, storage) = (&live.plan, &live.storage);
+    let (write_mode, write_modes) = write_modes(live);
     wire::Mount {
         at: format!("/{}", plan.at),
         uri: storage.uri().to_owned(),
         freshness: values::show_freshness(plan.freshness),
-        read_only: writes(live) == WriteMode::ReadOnly,
-        write_mode: values::show_write_mode(writes(live)).to_owned(),
+        read_only: writes(live).is_ok_and(|modes| modes.is_read_only()),
+        write_mode,
+        write_modes,
         requests: requests(storage),
         options: plan.options.clone(),
         credentials: plan.credentials.references().clone(),

@@ -14,8 +14,8 @@ use anyhow::{Context, Result};
 use fuse::Transport;
 use serde::{Deserialize, Serialize};
 use types::idmap::IdMap;
-use types::{ByteSize, Freshness};
-use vfs::WriteMode;
+use types::{ByteSize, Freshness, ObjectPath};
+use vfs::{WriteMode, WriteModes};
 
 use crate::cli::{MountArgs, NodeArgs, StorageArgs};
 use crate::credentials::{Credentials, SECRET_OPTIONS};
@@ -72,6 +72,9 @@ pub(crate) struct MountPlan {
     pub(crate) read_only: bool,
     #[serde(default = "through", with = "write_mode_text")]
     pub(crate) write_mode: WriteMode,
+    /// Where it is another: paths below the mount, without slashes at their ends.
+    #[serde(default, with = "write_modes_text")]
+    pub(crate) write_modes: BTreeMap<String, WriteMode>,
     /// Whether uploads that nobody ended are given up after a day.
     #[serde(default)]
     pub(crate) clean_uploads: bool,
@@ -214,11 +217,17 @@ impl Plan {
 
 impl MountPlan {
     /// Returns when what is written reaches the storage.
-    pub(crate) fn writes(&self) -> WriteMode {
-        match self.read_only {
-            true => WriteMode::ReadOnly,
-            false => self.write_mode,
+    pub(crate) fn writes(&self) -> types::Result<WriteModes> {
+        if self.read_only {
+            return Ok(WriteModes::default());
         }
+        let parse =
+            |(path, mode): (&String, &WriteMode)| Ok((ObjectPath::parse(path.as_bytes())?, *mode));
+        let prefixes = self.write_modes.iter().map(parse);
+        Ok(WriteModes::new(
+            self.write_mode,
+            prefixes.collect::<types::Result<_>>()?,
+        ))
     }
 
     /// Makes the plan of a mount of the root from flags.
@@ -231,6 +240,7 @@ impl MountPlan {
             freshness: flags.freshness.unwrap_or(defaults.freshness),
             read_only: flags.read_only,
             write_mode: flags.write_mode.unwrap_or(defaults.write_mode),
+            write_modes: write_modes_of(flags),
             clean_uploads: flags.clean_uploads,
             uid: flags.uid.unwrap_or(defaults.uid),
             gid: flags.gid.unwrap_or(defaults.gid),
@@ -254,6 +264,7 @@ impl MountPlan {
             freshness: FRESHNESS_DEFAULT,
             read_only: false,
             write_mode: through(),
+            write_modes: BTreeMap::new(),
             clean_uploads: false,
             uid,
             gid,
@@ -262,6 +273,13 @@ impl MountPlan {
             idmap: IdMap::default(),
         }
     }
+}
+
+fn write_modes_of(flags: &StorageArgs) -> BTreeMap<String, WriteMode> {
+    let given = flags.write_mode_for.iter();
+    given
+        .filter_map(|(path, mode)| Some((path.clone(), (*mode)?)))
+        .collect()
 }
 
 fn through() -> WriteMode {
@@ -423,11 +441,36 @@ mod write_mode_text {
     use super::values;
 
     pub(super) fn serialize<S: Serializer>(value: &WriteMode, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(values::show_write_mode(*value))
+        to.serialize_str(value.name())
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<WriteMode, D::Error> {
         values::write_mode(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+mod write_modes_text {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use vfs::WriteMode;
+
+    use super::values;
+
+    type Modes = BTreeMap<String, WriteMode>;
+
+    pub(super) fn serialize<S: Serializer>(value: &Modes, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(value.iter().map(|(path, mode)| (path, mode.name())))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Modes, D::Error> {
+        let texts = BTreeMap::<String, String>::deserialize(from)?;
+        let modes = texts.into_iter().map(|(path, mode)| {
+            let path = values::write_mode_path(&path).map_err(D::Error::custom)?;
+            let mode = values::write_mode(&mode).map_err(D::Error::custom)?;
+            Ok((path, mode))
+        });
+        modes.collect()
     }
 }
 

@@ -17,8 +17,9 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use types::{
     ByteRange, Clock, Deadline, Error, ErrorKind, ObjectMeta, ObjectPath, Result, VersionTag,
+    Xattrs,
 };
-use ufs::{ByteStream, Counters, ListStream, UnderStorage, UnderWriter};
+use ufs::{ByteStream, Counters, ListStream, Space, UnderStorage, UnderWriter};
 
 use crate::credentials::Environment;
 use crate::owners;
@@ -304,6 +305,21 @@ impl UnderStorage for MountedStorage {
     async fn read_link(&self, path: &ObjectPath, deadline: Deadline) -> Result<Vec<u8>> {
         let storage = self.0.storage(deadline).await?;
         self.0.answered(storage.read_link(path, deadline).await)
+    }
+
+    async fn space(&self, deadline: Deadline) -> Result<Option<Space>> {
+        let storage = self.0.storage(deadline).await?;
+        self.0.answered(storage.space(deadline).await)
+    }
+
+    async fn xattrs(&self, path: &ObjectPath, deadline: Deadline) -> Result<Xattrs> {
+        let storage = self.0.storage(deadline).await?;
+        self.0.answered(storage.xattrs(path, deadline).await)
+    }
+
+    fn lists_all(&self) -> bool {
+        let opened = self.0.opened.get();
+        opened.is_none_or(|storage| storage.lists_all())
     }
 
     fn writer(&self) -> Option<&dyn UnderWriter> {

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use fuse::Transport;
-use types::Freshness;
+use types::{Freshness, ObjectPath};
 use vfs::WriteMode;
 
 /// Longest time that any setting takes: a year.
@@ -88,13 +88,29 @@ pub(crate) fn write_mode(text: &str) -> Result<WriteMode, String> {
     }
 }
 
-/// Shows it as [`write_mode`] reads it.
-pub(crate) fn show_write_mode(mode: WriteMode) -> &'static str {
-    match mode {
-        WriteMode::Through => "through",
-        WriteMode::Back => "back",
-        WriteMode::Local => "local",
-        WriteMode::ReadOnly => "read-only",
+/// Reads the path below a mount that has a write mode of its own; comes back without slashes at its
+/// ends.
+pub(crate) fn write_mode_path(text: &str) -> Result<String, String> {
+    let bare = text.trim().trim_matches('/');
+    match ObjectPath::parse(bare.as_bytes()) {
+        Ok(path) if !path.is_root() => Ok(bare.to_owned()),
+        Ok(_) => Err(format!(
+            "'{text}' is the whole mount: give its write mode instead"
+        )),
+        Err(fault) => Err(format!("'{text}' is no path below the mount: {fault}")),
+    }
+}
+
+/// Reads a path below a mount and its write mode, as in `/scratch=local`. A path without one, as in
+/// `/scratch=`, has the mode of the mount again.
+pub(crate) fn write_mode_for(text: &str) -> Result<(String, Option<WriteMode>), String> {
+    let (path, mode) = text
+        .rsplit_once('=')
+        .ok_or_else(|| format!("'{text}' is not PATH=MODE, as in /scratch=local"))?;
+    let path = write_mode_path(path)?;
+    match mode.trim() {
+        "" => Ok((path, None)),
+        mode => Ok((path, Some(write_mode(mode)?))),
     }
 }
 
@@ -192,9 +208,22 @@ mod tests {
     #[test]
     fn write_modes_are_words() {
         for text in ["through", "back", "local", "read-only"] {
-            assert_eq!(show_write_mode(write_mode(text).unwrap()), text);
+            assert_eq!(write_mode(text).unwrap().name(), text);
         }
         assert!(write_mode("writeback").unwrap_err().contains("back"));
+        let local = Some(WriteMode::Local);
+        assert_eq!(write_mode_for("/a/b/=local"), Ok(("a/b".into(), local)));
+        assert_eq!(write_mode_for("a=b=local"), Ok(("a=b".into(), local)));
+        assert_eq!(write_mode_for("/a="), Ok(("a".into(), None)));
+        for (text, why) in [
+            ("/a", "PATH=MODE"),
+            ("/=back", "whole mount"),
+            ("a/../b=back", "no path"),
+            ("/a=later", "through"),
+        ] {
+            let error = write_mode_for(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod session;
 mod stats;
 mod unmount;
 mod writers;
+mod xattrs;
 
 pub use errors::ErrorRecord;
 pub use mount_point::{Claim, check_mount_point, claim_mount_point, clean_dead_mount};

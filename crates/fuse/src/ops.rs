@@ -19,7 +19,7 @@ use fuser::{
     ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use types::{ByteRange, ErrorKind, Result};
-use vfs::{Change, Creator, Entry, HandleId, Ino, ReadReply};
+use vfs::{Change, Creator, Entry, HandleId, Ino, ReadReply, XattrChange};
 
 use crate::convert;
 use crate::door::{Door, NO_PRIVILEGE};
@@ -50,7 +50,7 @@ pub(crate) struct Ops {
 }
 
 impl Ops {
-    fn count(&self, operation: Operation) -> &Arc<Door> {
+    pub(crate) fn count(&self, operation: Operation) -> &Arc<Door> {
         self.door.requests.count(operation);
         &self.door
     }
@@ -94,16 +94,6 @@ impl Ops {
 fn has_privilege() -> bool {
     use rustix::thread::{CapabilitySet, capabilities};
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
-}
-
-/// Answers with an extended attribute as its callers expect: its size first, then its bytes.
-fn answer_xattr(bytes: &[u8], size: u32, reply: ReplyXattr) {
-    match u32::try_from(bytes.len()) {
-        Ok(len) if size == 0 => reply.size(len),
-        Ok(len) if len <= size => reply.data(bytes),
-        Ok(_) => reply.error(Errno::ERANGE),
-        Err(_) => reply.error(Errno::E2BIG),
-    }
 }
 
 /// Returns who makes something, and its mode.
@@ -360,37 +350,42 @@ impl Filesystem for Ops {
         reply.ok();
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let stats = self.count(Operation::StatFs).vfs.stat_fs();
-        let (free, block) = (stats.blocks_free, stats.block_size);
-        let (files, files_free) = (stats.files, stats.files_free);
-        reply.statfs(
-            stats.blocks,
-            free,
-            free,
-            files,
-            files_free,
-            block,
-            stats.name_max,
-            block,
-        );
+    fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let door = Arc::clone(self.count(Operation::StatFs));
+        let told = self.door.vfs.stat_fs(Ino(ino.0));
+        self.door.finish(request.pid(), told, move |result| {
+            let stats = match result {
+                Ok(stats) => stats,
+                Err(e) => return reply.error(door.fault(Operation::StatFs, ino.0, &e)),
+            };
+            let (free, block) = (stats.blocks_free, stats.block_size);
+            let (files, files_free) = (stats.files, stats.files_free);
+            reply.statfs(
+                stats.blocks,
+                free,
+                free,
+                files,
+                files_free,
+                block,
+                stats.name_max,
+                block,
+            );
+        });
     }
 
-    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let door = self.count(Operation::GetXattr);
-        match door.vfs.get_xattr(Ino(ino.0), name.as_bytes()) {
-            Ok(value) => answer_xattr(&value, size, reply),
-            Err(e) if e.kind() == ErrorKind::NotFound => reply.error(Errno::ENODATA),
-            Err(e) => reply.error(door.fault(Operation::GetXattr, ino.0, &e)),
-        }
+    fn getxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        self.get_xattr(request, ino, name, size, reply);
     }
 
-    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let door = self.count(Operation::ListXattr);
-        match door.vfs.list_xattr(Ino(ino.0)) {
-            Ok(names) => answer_xattr(&names, size, reply),
-            Err(e) => reply.error(door.fault(Operation::ListXattr, ino.0, &e)),
-        }
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.list_xattr(request, ino, size, reply);
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
@@ -699,19 +694,25 @@ impl Filesystem for Ops {
 
     fn setxattr(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
-        _: &OsStr,
-        _: &[u8],
-        _: i32,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
         _: u32,
         reply: ReplyEmpty,
     ) {
-        reply.error(self.refuse_kind(ino, Errno::EOPNOTSUPP));
+        let value = value.to_vec();
+        let change = match flags {
+            libc::XATTR_CREATE => XattrChange::Create(value),
+            libc::XATTR_REPLACE => XattrChange::Replace(value),
+            _ => XattrChange::Set(value),
+        };
+        self.change_xattr(request, ino, name, change, reply);
     }
 
-    fn removexattr(&self, _: &Request, ino: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(self.refuse_kind(ino, Errno::EOPNOTSUPP));
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.change_xattr(request, ino, name, XattrChange::Remove, reply);
     }
 
     fn fallocate(

@@ -18,6 +18,7 @@ pub fn row(kind: ErrorKind) -> (StatusCode, &'static str) {
         ErrorKind::NotEmpty => (StatusCode::CONFLICT, "not_empty"),
         ErrorKind::PermissionDenied => (StatusCode::FORBIDDEN, "permission_denied"),
         ErrorKind::Invalid => (StatusCode::BAD_REQUEST, "invalid"),
+        ErrorKind::TooLong => (StatusCode::BAD_REQUEST, "too_long"),
         ErrorKind::Unsupported => (StatusCode::NOT_IMPLEMENTED, "unsupported"),
         ErrorKind::ReadOnly => (StatusCode::FORBIDDEN, "read_only"),
         ErrorKind::CrossMount => (StatusCode::BAD_REQUEST, "cross_mount"),

@@ -123,6 +123,8 @@ pub struct Mount {
     pub read_only: bool,
     /// When what is written reaches the storage: `through`, `back`, `local` or `read-only`.
     pub write_mode: String,
+    /// The same, where it is another below a path of the mount.
+    pub write_modes: BTreeMap<String, String>,
     /// Requests to the storage since the daemon started.
     pub requests: Requests,
     /// Options of the storage; none of them is a secret.
@@ -183,6 +185,8 @@ pub struct MountChange {
     pub read_only: Option<bool>,
     /// `through`, `back`, `local` or `read-only`.
     pub write_mode: Option<String>,
+    /// The same for paths below the mount, such as `/scratch`; an empty text takes one away.
+    pub write_modes: BTreeMap<String, String>,
     /// Owner of what has none in the storage.
     pub uid: Option<u32>,
     /// Group of what has none in the storage.

@@ -106,7 +106,6 @@ fn tensorflow_records_through_tf_data() {
     two_epochs(&environment("tensorflow"), "tfrecord");
 }
 
-
 #[test]
 fn tensorflow_reads_the_same_records_from_every_storage_of_one_tree() {
     let stores = Store::each();

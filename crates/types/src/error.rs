@@ -27,6 +27,8 @@ pub enum ErrorKind {
     PermissionDenied,
     /// The request itself is wrong. Correct it.
     Invalid,
+    /// A name, or what a link points to, is longer than the storage keeps. Choose a shorter one.
+    TooLong,
     /// This storage, kernel or build cannot do it. Use another way.
     Unsupported,
     /// The mount or the storage does not take writes.
@@ -51,7 +53,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for the tables of the doors and their tests.
-    pub const ALL: [ErrorKind; 17] = [
+    pub const ALL: [ErrorKind; 18] = [
         ErrorKind::NotFound,
         ErrorKind::AlreadyExists,
         ErrorKind::NotADirectory,
@@ -59,6 +61,7 @@ impl ErrorKind {
         ErrorKind::NotEmpty,
         ErrorKind::PermissionDenied,
         ErrorKind::Invalid,
+        ErrorKind::TooLong,
         ErrorKind::Unsupported,
         ErrorKind::ReadOnly,
         ErrorKind::CrossMount,
@@ -112,6 +115,7 @@ impl Error {
             Io::IsADirectory => ErrorKind::IsADirectory,
             Io::PermissionDenied => ErrorKind::PermissionDenied,
             Io::ReadOnlyFilesystem => ErrorKind::ReadOnly,
+            Io::InvalidFilename => ErrorKind::TooLong,
             Io::StorageFull | Io::QuotaExceeded => ErrorKind::OutOfSpace,
             Io::TimedOut => ErrorKind::Timeout,
             _ => ErrorKind::Unavailable,

@@ -74,6 +74,23 @@ impl Rules {
         }
     }
 
+    /// Returns a number of the storage's that is shown as this one; none when there is none. Where
+    /// several are, that of a rule for single numbers or a range.
+    pub fn of_shown(&self, shown: u32) -> Option<u32> {
+        let back = |(range, to): &(RangeInclusive<u32>, u32)| {
+            let number = range.start().checked_add(shown.checked_sub(*to)?)?;
+            range.contains(&number).then_some(number)
+        };
+        let ruled = self.ranges.iter().find_map(back);
+        ruled.or_else(|| (self.of_number(shown) == shown).then_some(shown))
+    }
+
+    /// Returns a name of the storage's of which a rule says that it is shown as this number.
+    pub fn name_of_shown(&self, shown: u32) -> Option<&str> {
+        let named = self.names.iter().find(|(_, to)| *to == shown);
+        named.map(|(name, _)| name.as_str())
+    }
+
     fn add(&mut self, from: &str, to: u32) -> Result<(), String> {
         let taken = || format!("there are two rules for '{from}': leave one out");
         if from == "*" {

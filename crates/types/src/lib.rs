@@ -15,7 +15,9 @@ pub mod size;
 
 pub use clock::{Clock, Deadline, ManualClock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
-pub use meta::{Freshness, MountId, NodeKind, ObjectMeta, ObjectRef, VersionId, VersionTag};
+pub use meta::{
+    Extras, Freshness, MountId, NodeKind, ObjectMeta, ObjectRef, VersionId, VersionTag, Xattrs,
+};
 pub use name::{Name, NameFault, ObjectPath};
 pub use range::{ByteRange, PAGE_SIZE, PageRange, in_memory, page_count};
 pub use size::ByteSize;

@@ -4,6 +4,8 @@
 //! An object version is (mount, path, ETag, or else mtime and size), hashed to 128 bits. Cached
 //! bytes are keyed by it, so stale and fresh bytes never mix.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{ObjectPath, PAGE_SIZE};
@@ -83,6 +85,21 @@ pub struct ObjectMeta {
     pub tag: VersionTag,
     /// Permission bits, owner and group, on storages that have them.
     pub owner: Option<Owner>,
+    /// What object stores keep beside the bytes; `None` until somebody looked at the object itself,
+    /// and on storages that have such things by themselves.
+    pub extras: Option<Arc<Extras>>,
+}
+
+/// Extended attributes by name.
+pub type Xattrs = BTreeMap<String, Vec<u8>>;
+
+/// What an object store keeps beside the bytes and tells of one object at a time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// Where a symbolic link points to.
+    pub link: Option<Vec<u8>>,
+    /// Extended attributes that users gave.
+    pub xattrs: Arc<Xattrs>,
 }
 
 /// Permission bits, owner and group of a file.
@@ -103,7 +120,13 @@ impl ObjectMeta {
             kind: NodeKind::Directory,
             tag: VersionTag::default(),
             owner: None,
+            extras: None,
         }
+    }
+
+    /// Returns where a symbolic link points to, if that was told with it.
+    pub fn link(&self) -> Option<&[u8]> {
+        self.extras.as_ref()?.link.as_deref()
     }
 }
 

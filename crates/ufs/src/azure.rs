@@ -115,10 +115,8 @@ impl ObjectStore for Azure {
             Ok(answer) if is_directory(answer.headers()) => Ok(Some(Found::Directory)),
             Ok(answer) => {
                 let tag = tag_of(answer.headers())?;
-                Ok(Some(match write::kept(answer.headers()).attributes.owner {
-                    Some(owner) => Found::Owned(tag, owner),
-                    None => Found::Object(tag),
-                }))
+                let kept = Box::new(write::kept(answer.headers()));
+                Ok(Some(Found::Kept(tag, kept)))
             }
             Err(fault) if fault.absent() => Ok(None),
             Err(fault) => Err(fault),

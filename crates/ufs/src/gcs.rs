@@ -33,7 +33,8 @@ use crate::{Counters, Settings, UnderStorage};
 const PAGE_BYTES_MAX: usize = 16 << 20;
 /// What is told of one object is some hundred bytes when only these fields are asked for.
 const OBJECT_BYTES_MAX: usize = 64 << 10;
-const OBJECT_FIELDS: &str = "name,size,generation,timeCreated";
+/// A link is known by its metadata.
+const OBJECT_FIELDS: &str = "name,size,generation,timeCreated,metadata/gcsfuse_symlink_target";
 /// What is told of one object; of many it would be too much.
 const TOLD_FIELDS: &str = "name,size,generation,timeCreated,metadata";
 
@@ -146,10 +147,7 @@ impl ObjectStore for Gcs {
 
     async fn head(&self, key: &str) -> Outcome<Option<Found>> {
         let told = self.describe(Ask::Head, key).await?;
-        Ok(told.map(|told| match told.kept.attributes.owner {
-            Some(owner) => Found::Owned(told.tag, owner),
-            None => Found::Object(told.tag),
-        }))
+        Ok(told.map(|told| Found::Kept(told.tag, Box::new(told.kept))))
     }
 
     async fn page(&self, prefix: &str, token: Option<&str>, limit: Option<u32>) -> Outcome<Page> {

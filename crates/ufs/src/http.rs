@@ -5,7 +5,7 @@
 //! requests with their counts and a first look at each answer (`transport`, `range`), at whose time (`skew`), what goes
 //! wrong and what to do about it (`fault`), limits, deadlines and retries (`session`), bodies that
 //! are checked and resumed (`body`), and object stores with keys and pages (`objects`, `listing`),
-//! which are written through `keys`, `kept`, `change`, `writing` and `upload`.
+//! which are written through `keys`, `kept`, `links`, `change`, `writing` and `upload`.
 //! A driver adds its addresses, its headers and its words, and is small.
 
 mod body;
@@ -17,6 +17,7 @@ mod fault;
 mod follow;
 mod kept;
 mod keys;
+mod links;
 mod listing;
 mod objects;
 mod range;
@@ -38,8 +39,11 @@ pub(crate) use credentials::{Authorize, Bearer, Signature, signing_context};
 pub(crate) use endpoint::{check_endpoint, first_set};
 pub(crate) use fault::{Fault, Refusal};
 pub(crate) use follow::{Arrived, follow, next as next_place};
-pub(crate) use kept::{Kept, NAMES as KEPT_NAMES};
+pub(crate) use kept::{
+    BYTES as KEPT_BYTES, GCSFUSE_LINK, Kept, NAMES as KEPT_NAMES, XATTR as KEPT_XATTRS, xattrs_text,
+};
 pub(crate) use keys::{Copying, Draft, KeyWriter, Part, Parted, Seen, Step, Stored, Unfinished};
+pub(crate) use links::Link;
 pub(crate) use listing::{Object, Page};
 pub(crate) use objects::{Bucket, Found, ObjectStore};
 pub(crate) use range::whole_length;

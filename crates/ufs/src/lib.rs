@@ -29,5 +29,5 @@ pub mod conformance;
 
 pub use counters::{Counters, CountersSnapshot};
 pub use settings::{SECRET_OPTIONS, Settings};
-pub use storage::{ByteStream, ListEntry, ListPage, ListStream, UnderStorage, open, probe};
-pub use write::{Abilities, Expect, FileAttributes, UnderWriter, Upload};
+pub use storage::{ByteStream, ListEntry, ListPage, ListStream, Space, UnderStorage, open, probe};
+pub use write::{Abilities, Expect, FileAttributes, UnderWriter, Upload, xattrs_len};

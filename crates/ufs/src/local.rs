@@ -22,6 +22,7 @@ mod list;
 mod upload;
 mod version;
 mod write;
+mod xattrs;
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
@@ -39,11 +40,12 @@ use rustix::io::Errno;
 use tokio::sync::Semaphore;
 use types::{
     ByteRange, Clock, Deadline, Error, ErrorKind, ObjectMeta, ObjectPath, Result, VersionTag,
+    Xattrs,
 };
 
 use self::version::{is_young, meta_of, tag_of};
 use crate::counters::count;
-use crate::{ByteStream, Counters, ListStream, Settings, UnderStorage, UnderWriter};
+use crate::{ByteStream, Counters, ListStream, Settings, Space, UnderStorage, UnderWriter};
 
 /// Enough to keep a disk busy, little enough to hand on soon.
 const PIECE: u64 = 1 << 20;
@@ -293,6 +295,32 @@ impl UnderStorage for Local {
                 }
                 Err(errno) => Err(io_error("read", errno)),
             }
+        };
+        self.0.work(&what, deadline, read).await
+    }
+
+    async fn space(&self, deadline: Deadline) -> Result<Option<Space>> {
+        let what = self.0.name("ask for the room of", &ObjectPath::root());
+        count(&self.0.counters.other);
+        let ask = |inner: &Inner| {
+            let root = inner.open(&ObjectPath::root(), OFlags::PATH)?;
+            let told = rustix::fs::fstatvfs(&root).map_err(|errno| io_error("ask", errno))?;
+            Ok(Some(Space {
+                total: told.f_blocks.saturating_mul(told.f_frsize),
+                free: told.f_bavail.saturating_mul(told.f_frsize),
+                files: told.f_files,
+                files_free: told.f_favail,
+            }))
+        };
+        self.0.work(&what, deadline, ask).await
+    }
+
+    async fn xattrs(&self, path: &ObjectPath, deadline: Deadline) -> Result<Xattrs> {
+        let (what, path) = (self.0.name("attributes of", path), path.clone());
+        count(&self.0.counters.head);
+        let read = move |inner: &Inner| match inner.open(&path, OFlags::PATH) {
+            Ok(file) => xattrs::read(&file),
+            Err(error) => Err(error),
         };
         self.0.work(&what, deadline, read).await
     }

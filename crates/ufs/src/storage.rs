@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use types::{
     ByteRange, Clock, Deadline, Error, ErrorKind, Name, ObjectMeta, ObjectPath, Result, VersionTag,
+    Xattrs,
 };
 
 use crate::uri::Location;
@@ -46,6 +47,19 @@ pub struct ListEntry {
     pub name: Name,
     /// What the storage told of it.
     pub meta: ObjectMeta,
+}
+
+/// How much room a storage has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes that are free for who runs Forebay.
+    pub free: u64,
+    /// Files that there may be.
+    pub files: u64,
+    /// How many more there may be.
+    pub files_free: u64,
 }
 
 /// A place in a storage that holds objects.
@@ -86,6 +100,26 @@ pub trait UnderStorage: Send + Sync + Debug {
             ErrorKind::Unsupported,
             format!("read link {path}: {} has no symbolic links", self.uri()),
         ))
+    }
+
+    /// Reads the extended attributes of users, where the storage has such things and a
+    /// [`UnderStorage::stat`] does not tell them.
+    async fn xattrs(&self, path: &ObjectPath, _deadline: Deadline) -> Result<Xattrs> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("attributes of {path}: {} has none", self.uri()),
+        ))
+    }
+
+    /// Asks how much room the storage has; `None` where it has no bounds that it tells.
+    async fn space(&self, _deadline: Deadline) -> Result<Option<Space>> {
+        Ok(None)
+    }
+
+    /// Returns whether a listing tells all that a [`UnderStorage::stat`] would. Elsewhere a symbolic
+    /// link in a listing has neither its length nor [`types::ObjectMeta::extras`].
+    fn lists_all(&self) -> bool {
+        true
     }
 
     /// Returns the writing side, where there is one. A mount that is read-only does not ask for it.

@@ -195,12 +195,13 @@ impl Web {
         let mut retry: Retry = self.session.retry_of_page();
         loop {
             let fault = match self.look(&key).await {
-                Ok(Some(Found::Object(tag) | Found::Owned(tag, _))) => {
+                Ok(Some(Found::Object(tag) | Found::Kept(tag, _))) => {
                     return Ok(Some(Object {
                         key: Some(key),
                         size: tag.size,
                         etag: tag.etag,
                         mtime_ns: tag.mtime_ns,
+                        ..Object::default()
                     }));
                 }
                 // Gone in between.

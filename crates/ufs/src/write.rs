@@ -13,12 +13,13 @@
 //! * A retried request may meet its own earlier success: drivers tell that from a change by others.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use types::meta::Owner;
-use types::{Deadline, Error, ErrorKind, ObjectMeta, ObjectPath, Result, VersionTag};
+use types::{Deadline, Error, ErrorKind, ObjectMeta, ObjectPath, Result, VersionTag, Xattrs};
 
 /// What must be true of a path for a write to go ahead; else the write fails with `Stale`, or with
 /// `AlreadyExists` where nothing was expected.
@@ -33,12 +34,15 @@ pub enum Expect {
 }
 
 /// What is kept beside the bytes. What is `None` is left to the storage, or as it was.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileAttributes {
     /// Permission bits, owner and group.
     pub owner: Option<Owner>,
     /// Modification time in nanoseconds since 1970.
     pub mtime_ns: Option<i64>,
+    /// Extended attributes of users: all of them. An object store that is told none has none
+    /// afterwards, for it keeps nothing of what is overwritten.
+    pub xattrs: Option<Arc<Xattrs>>,
 }
 
 /// What a storage can do for writers, and how it wants large objects.
@@ -53,6 +57,9 @@ pub struct Abilities {
     pub attributes: bool,
     /// [`UnderWriter::symlink`] works.
     pub symlinks: bool,
+    /// How much room there is for extended attributes of users, by [`xattrs_len`]; zero where there
+    /// are none.
+    pub xattrs_max: usize,
     /// The storage itself checks [`Expect`], in the same step as the write.
     pub conditions: bool,
     /// The most that [`UnderWriter::put`] takes.
@@ -65,6 +72,11 @@ pub struct Abilities {
     pub part_max: u64,
     /// Parts of one upload may be sent at once and in any order; elsewhere one after the other.
     pub parallel_parts: bool,
+}
+
+/// Returns how much room extended attributes take where they take most.
+pub fn xattrs_len(xattrs: &Xattrs) -> usize {
+    crate::http::xattrs_text(xattrs).len()
 }
 
 /// The writing side of an [`UnderStorage`](crate::UnderStorage).

@@ -2,6 +2,7 @@
 //! What `stat` shows: built from what the storage tells, and defaults of the mount for the rest.
 
 use types::idmap::{IdMap, NOBODY_HERE};
+use types::meta::Owner;
 use types::{NodeKind, ObjectMeta};
 
 use crate::ino::Ino;
@@ -29,6 +30,36 @@ impl Default for AttributeDefaults {
             file_mode: 0o644,
             dir_mode: 0o755,
             owners: IdMap::default(),
+        }
+    }
+}
+
+impl AttributeDefaults {
+    fn shown_uid(&self, told: u32) -> u32 {
+        match self.owners.users.of_number(told) {
+            NOBODY_HERE => self.uid,
+            number => number,
+        }
+    }
+
+    fn shown_gid(&self, told: u32) -> u32 {
+        match self.owners.groups.of_number(told) {
+            NOBODY_HERE => self.gid,
+            number => number,
+        }
+    }
+
+    /// Returns what the storage is told of an owner who is shown so. What `now` shows the same stays
+    /// what it is; a number that no owner of the storage is shown as goes as it is.
+    pub(crate) fn in_storage(&self, shown: Owner, now: Option<Owner>) -> Owner {
+        let uid_now = now.filter(|now| self.shown_uid(now.uid) == shown.uid);
+        let gid_now = now.filter(|now| self.shown_gid(now.gid) == shown.gid);
+        let uid = || self.owners.users.of_shown(shown.uid).unwrap_or(shown.uid);
+        let gid = || self.owners.groups.of_shown(shown.gid).unwrap_or(shown.gid);
+        Owner {
+            mode: shown.mode,
+            uid: uid_now.map_or_else(uid, |now| now.uid),
+            gid: gid_now.map_or_else(gid, |now| now.gid),
         }
     }
 }
@@ -71,15 +102,11 @@ impl Attributes {
             NodeKind::File => (defaults.file_mode, 1),
             NodeKind::Symlink => (0o777, 1),
         };
-        let known = |number: u32, default: u32| match number {
-            NOBODY_HERE => default,
-            number => number,
-        };
         let (mode, uid, gid) = match meta.owner {
             Some(owner) => (
                 owner.mode,
-                known(defaults.owners.users.of_number(owner.uid), defaults.uid),
-                known(defaults.owners.groups.of_number(owner.gid), defaults.gid),
+                defaults.shown_uid(owner.uid),
+                defaults.shown_gid(owner.gid),
             ),
             None => (mode, defaults.uid, defaults.gid),
         };
@@ -106,7 +133,6 @@ impl Attributes {
 #[cfg(test)]
 mod tests {
     use types::VersionTag;
-    use types::meta::Owner;
 
     use super::*;
 
@@ -128,6 +154,7 @@ mod tests {
             kind: NodeKind::File,
             tag,
             owner: None,
+            extras: None,
         };
         let shown = Attributes::new(Ino(3), &meta, &defaults, 1);
         assert_eq!(
@@ -161,6 +188,35 @@ mod tests {
             (7, 2),
             "nobody here is who the mount says"
         );
+    }
+
+    #[test]
+    fn owners_go_back_to_the_storage_as_it_knows_them() {
+        let mut defaults = AttributeDefaults {
+            uid: 7,
+            gid: 8,
+            owners: "uid:1000=0,uid:2000-2999=5000,gid:*=100".parse().unwrap(),
+            ..AttributeDefaults::default()
+        };
+        let owner = |uid, gid| Owner {
+            mode: 0o600,
+            uid,
+            gid,
+        };
+        let told = |shown, now| {
+            let told = defaults.in_storage(shown, now);
+            (told.uid, told.gid)
+        };
+        assert_eq!(told(owner(0, 100), None), (1000, 100));
+        assert_eq!(told(owner(5999, 55), None), (2999, 55));
+        assert_eq!(told(owner(6000, 1), None), (6000, 1));
+        // Of several the one that is there stays, and so does one who is nobody here.
+        assert_eq!(told(owner(0, 100), Some(owner(0, 3))), (0, 3));
+        assert_eq!(told(owner(5001, 100), Some(owner(0, 3))), (2001, 3));
+        defaults.owners = IdMap::default();
+        let nobody = owner(NOBODY_HERE, NOBODY_HERE);
+        let told = defaults.in_storage(owner(7, 9), Some(nobody));
+        assert_eq!((told.uid, told.gid), (NOBODY_HERE, 9));
     }
 
     #[test]

@@ -44,4 +44,4 @@ pub use stats::{FsStats, NEW_NAME_MAX, Stats};
 pub use sync::{SyncDone, SyncedPlace};
 pub use vfs::{Settings, Vfs};
 pub use worker::LocalFile;
-pub use write::{Change, Creator, Waiting, WriteMode};
+pub use write::{Change, Creator, Waiting, WriteMode, WriteModes, XattrChange};

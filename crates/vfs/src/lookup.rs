@@ -145,12 +145,19 @@ impl Vfs {
     /// # Errors
     /// `Invalid` for what is no link; else what the storage said.
     pub fn read_link(self: &Arc<Self>, ino: Ino) -> Reply<Vec<u8>> {
-        let object = self.node(ino).and_then(|node| match node.meta.kind {
+        let node = match self.node(ino) {
+            Ok(node) => node,
+            Err(error) => return Reply::Ready(Err(error)),
+        };
+        if let Some(link) = node.meta.link() {
+            return Reply::Ready(Ok(link.to_vec()));
+        }
+        let object = match node.meta.kind {
             NodeKind::Symlink => self.object(&node),
             NodeKind::File | NodeKind::Directory => {
                 Err(Error::new(ErrorKind::Invalid, "not a symbolic link"))
             }
-        });
+        };
         match object {
             Ok(object) => Reply::Pending(self.worker.read_link(
                 object.mount,
@@ -184,6 +191,8 @@ impl Vfs {
     pub(crate) fn enter(&self, place: Place, learnt: Learnt<ObjectMeta>) -> Entry {
         let Learnt { value: meta, age } = learnt;
         let ttl = match self.freshness(place.mount) {
+            // A listing that did not tell all promises nothing: the next look-up asks.
+            _ if self.is_half_told(&place, &meta) => Duration::ZERO,
             Freshness::Always if meta.kind == NodeKind::Directory => DIRECTORY_TTL,
             freshness => freshness.left(age).unwrap_or_default(),
         };
@@ -199,6 +208,14 @@ impl Vfs {
             }
         };
         self.entry(&node, ttl, age)
+    }
+
+    fn is_half_told(&self, place: &Place, meta: &ObjectMeta) -> bool {
+        meta.kind == NodeKind::Symlink
+            && (place.mount).is_some_and(|mount| {
+                let id = self.mount_table().spec(mount).id;
+                self.worker.is_half_told(id, meta)
+            })
     }
 
     /// Adds a reference to what is true whatever the storage says.
@@ -218,10 +235,15 @@ impl Vfs {
 
     /// Adds a reference under the number that a place kept, if the storage has the same version.
     fn enter_bound(&self, ino: Ino, place: Place, meta: ObjectMeta) -> Arc<Node> {
+        let is_half_told = self.is_half_told(&place, &meta);
         let is_same = |node: &Node| {
             let same = match meta.kind {
                 NodeKind::Directory => true,
-                NodeKind::File | NodeKind::Symlink => same_bytes(&node.meta.tag, &meta.tag),
+                NodeKind::File => same_bytes(&node.meta.tag, &meta.tag),
+                NodeKind::Symlink => {
+                    is_half_told
+                        || same_bytes(&node.meta.tag, &meta.tag) && node.meta.link() == meta.link()
+                }
             };
             node.place == place && node.meta.kind == meta.kind && same
         };

@@ -17,7 +17,7 @@ use types::{Error, ErrorKind, Freshness, MountId, Name, NodeKind, ObjectPath, Re
 
 use crate::attributes::AttributeDefaults;
 use crate::ino::{Ino, InoHasher};
-use crate::write::WriteMode;
+use crate::write::WriteModes;
 
 /// One storage and where it hangs in the tree.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub struct MountSpec {
     /// Owner and modes of what has none in the storage.
     pub attributes: AttributeDefaults,
     /// When what is written reaches the storage.
-    pub writes: WriteMode,
+    pub writes: WriteModes,
 }
 
 /// Index of a mount in every table of a tree.
@@ -360,7 +360,7 @@ mod tests {
             uri: format!("mem://{id}"),
             freshness: Freshness::Immutable,
             attributes: AttributeDefaults::default(),
-            writes: WriteMode::ReadOnly,
+            writes: WriteModes::default(),
         }
     }
 

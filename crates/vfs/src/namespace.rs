@@ -40,6 +40,8 @@ impl Node {
         self.meta.kind == meta.kind
             && self.place == *place
             && (meta.kind == NodeKind::Directory || same_inode(&self.meta.tag, &meta.tag))
+            // Kernels keep what a link points to for as long as they know its inode.
+            && self.meta.link() == meta.link()
     }
 }
 
@@ -113,7 +115,10 @@ impl Namespace {
                     known.lookups += 1;
                     let has_changed = match meta.kind {
                         NodeKind::Directory => known.node.meta != meta,
-                        NodeKind::File | NodeKind::Symlink => known.node.meta.owner != meta.owner,
+                        NodeKind::File | NodeKind::Symlink => {
+                            known.node.meta.owner != meta.owner
+                                || known.node.meta.extras != meta.extras
+                        }
                     };
                     if has_changed {
                         let cell = Arc::clone(&known.node.cell);
@@ -237,19 +242,21 @@ impl Namespace {
         shard.get(&ino).map_or(0, |known| known.handles)
     }
 
-    /// Gives everything in use below a directory of a mount, and the directory, its place after a
-    /// rename. Returns numbers and new places.
+    /// Gives everything in use below a directory of a mount, and what is `renamed`, its place after a
+    /// rename. Other versions that somebody still has open under the old name stay what they are.
+    /// Returns numbers and new places.
     pub(crate) fn move_tree(
         &self,
         mount: MountIndex,
-        from: &ObjectPath,
-        to: &ObjectPath,
+        (from, to): (&ObjectPath, &ObjectPath),
+        renamed: Option<Ino>,
     ) -> Vec<(Ino, Place)> {
         let mut moved = Vec::new();
         for shard in &self.shards {
             for known in shard.lock().values_mut() {
                 let place = &known.node.place;
-                if place.mount != Some(mount) {
+                let is_other = place.path == *from && Some(known.node.ino) != renamed;
+                if place.mount != Some(mount) || is_other {
                     continue;
                 }
                 if let Some(path) = place.path.moved(from, to) {
@@ -366,6 +373,7 @@ mod tests {
             kind: NodeKind::File,
             tag,
             owner: None,
+            extras: None,
         }
     }
 

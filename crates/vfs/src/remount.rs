@@ -105,6 +105,9 @@ impl Vfs {
         let at = spec.at.clone();
         let (old, new) = self.change(|table| table.changed(mount_at(table, &spec.at)?, spec))?;
         let mount = mount_at(&new, &at)?;
+        if old.spec(mount).writes != new.spec(mount).writes {
+            self.queue_what_waits(mount);
+        }
         // Everything, and not only what is at the top: a kernel keeps what is below a directory that
         // it finds again if a program is in there or has a file open. Numbers came from the old table.
         let mut outdated = self.names_of(&old, mount, |_, _| true);

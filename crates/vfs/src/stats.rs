@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use worker::Room;
+use worker::{Room, Space};
 
 /// A snapshot of what is in use and what was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,30 +54,35 @@ pub struct FsStats {
 pub const NEW_NAME_MAX: u32 = 255;
 
 impl FsStats {
-    /// Storages have no size that they tell. An exbibyte, all of it free, keeps programs content
-    /// that look for room, and disk alarms quiet.
-    pub(crate) fn boundless() -> Self {
-        let room = Room {
-            total: 1 << 60,
-            free: 1 << 60,
-        };
-        FsStats {
-            name_max: u32::try_from(types::name::NAME_MAX).unwrap_or(u32::MAX),
-            ..FsStats::of(room)
-        }
-    }
-
-    /// What is written must fit where it is staged, so that is the room that there is.
-    pub(crate) fn of(room: Room) -> Self {
+    /// Tells the room of a storage that has bounds. What is written must also fit where it is staged
+    /// (`room`; none where nothing is written), so no more than that is free. Where nothing has
+    /// bounds, an exbibyte, all of it free, keeps programs content that look for room, and disk
+    /// alarms quiet.
+    pub(crate) fn of(room: Option<Room>, space: Option<Space>) -> Self {
         const BLOCK: u32 = 4096;
         const FILES: u64 = 1 << 40;
+        const BOUNDLESS: u64 = 1 << 60;
+        let staged = room.map_or(BOUNDLESS, |room| room.free);
+        let (total, free) = match (space, room) {
+            (Some(space), _) => (space.total, space.free.min(staged)),
+            (None, Some(room)) => (room.total, room.free),
+            (None, None) => (BOUNDLESS, BOUNDLESS),
+        };
+        let (files, files_free) = match space.filter(|space| space.files > 0) {
+            Some(space) => (space.files, space.files_free),
+            None => (FILES, FILES),
+        };
+        let name_max = match room {
+            Some(_) => NEW_NAME_MAX,
+            None => u32::try_from(types::name::NAME_MAX).unwrap_or(u32::MAX),
+        };
         FsStats {
             block_size: BLOCK,
-            blocks: room.total / u64::from(BLOCK),
-            blocks_free: room.free / u64::from(BLOCK),
-            files: FILES,
-            files_free: FILES,
-            name_max: NEW_NAME_MAX,
+            blocks: total / u64::from(BLOCK),
+            blocks_free: free / u64::from(BLOCK),
+            files,
+            files_free,
+            name_max,
         }
     }
 }
@@ -107,4 +112,35 @@ pub(crate) struct Counters {
     pub(crate) served_bytes: Counter,
     pub(crate) read_ahead_bytes: Counter,
     pub(crate) stale: Counter,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_free_fits_the_storage_and_where_it_is_staged() {
+        let space = Space {
+            total: 100 << 20,
+            free: 50 << 20,
+            files: 10,
+            files_free: 7,
+        };
+        let room = |free| {
+            Some(Room {
+                total: 1 << 30,
+                free,
+            })
+        };
+        let of = |room, space| {
+            let stats = FsStats::of(room, space);
+            (stats.blocks >> 8, stats.blocks_free >> 8)
+        };
+        assert_eq!(of(None, Some(space)), (100, 50));
+        assert_eq!(of(room(20 << 20), Some(space)), (100, 20));
+        assert_eq!(of(room(80 << 20), Some(space)), (100, 50));
+        assert_eq!(of(room(80 << 20), None), (1024, 80));
+        assert_eq!(FsStats::of(None, Some(space)).files_free, 7);
+        assert_eq!(FsStats::of(None, None).blocks_free, (1 << 60) / 4096);
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
+use futures::FutureExt;
 use parking_lot::{Mutex, RwLock};
 use types::{ByteSize, Clock, Deadline, Error, ErrorKind, Freshness, ObjectRef, Result};
 use worker::Worker;
@@ -20,8 +21,12 @@ use crate::ino::Ino;
 use crate::mounts::{MountIndex, MountSpec, MountTable};
 use crate::namespace::{Namespace, Node};
 use crate::promises::Promises;
+use crate::reply::Reply;
 use crate::stats::{Counters, FsStats, Stats};
-use crate::write::{Queue, WriteMode};
+use crate::write::Queue;
+
+/// Changes of extended attributes of different inodes that seldom wait for each other.
+const XATTR_TURNS: usize = 32;
 
 /// How the namespace behaves.
 #[derive(Debug, Clone)]
@@ -64,6 +69,8 @@ pub struct Vfs {
     pub(crate) renumbered: Mutex<HashMap<Ino, Ino>>,
     /// Files that are to be stored once their storage is mounted.
     pub(crate) aside: Mutex<Vec<worker::Staged>>,
+    /// Whose turn it is to change extended attributes, by inode.
+    pub(crate) xattr_turns: [tokio::sync::Mutex<()>; XATTR_TURNS],
     /// Numbers given to files that were made here.
     pub(crate) numbers: AtomicU64,
     pub(crate) worker: Arc<Worker>,
@@ -101,6 +108,7 @@ impl Vfs {
             queue: Queue::default(),
             renumbered: Mutex::default(),
             aside: Mutex::default(),
+            xattr_turns: Default::default(),
             numbers: AtomicU64::new(0),
             worker,
             clock,
@@ -139,14 +147,29 @@ impl Vfs {
         }
     }
 
-    /// Returns what `statfs` shows.
-    pub fn stat_fs(&self) -> FsStats {
+    /// Returns what `statfs` shows at a path: the room of its storage where that tells it, and no
+    /// more than what is written has on its way there.
+    ///
+    /// # Errors
+    /// `Stale` when the inode is not known; else what the storage said.
+    pub fn stat_fs(self: &Arc<Self>, ino: Ino) -> Reply<FsStats> {
+        let node = match self.node(ino) {
+            Ok(node) => node,
+            Err(error) => return Reply::Ready(Err(error)),
+        };
         let table = self.mount_table();
-        let takes_writes = table.live().any(|spec| spec.writes != WriteMode::ReadOnly);
-        match self.worker.room().filter(|_| takes_writes) {
-            Some(room) => FsStats::of(room),
-            None => FsStats::boundless(),
-        }
+        let Some(mount) = node.place.mount else {
+            let takes_writes = table.live().any(|spec| !spec.writes.is_read_only());
+            let room = self.worker.room().filter(|_| takes_writes);
+            return Reply::Ready(Ok(FsStats::of(room, None)));
+        };
+        let spec = match table.live_spec(mount, ErrorKind::Stale) {
+            Ok(spec) => spec,
+            Err(error) => return Reply::Ready(Err(error)),
+        };
+        let room = self.worker.room().filter(|_| !spec.writes.is_read_only());
+        let asked = self.worker.space(spec.id, self.deadline());
+        Reply::Pending(async move { Ok(FsStats::of(room, asked.await?)) }.boxed())
     }
 
     /// Returns a snapshot of what is in use and what was done.
@@ -165,6 +188,11 @@ impl Vfs {
             read_ahead_bytes: counters.read_ahead_bytes.get(),
             stale: counters.stale.get(),
         }
+    }
+
+    pub(crate) fn xattr_turn(&self, ino: Ino) -> &tokio::sync::Mutex<()> {
+        // A number's low bits are spread as all are.
+        &self.xattr_turns[usize::try_from(ino.0).unwrap_or_default() % XATTR_TURNS]
     }
 
     pub(crate) fn node(&self, ino: Ino) -> Result<Arc<Node>> {

@@ -2,7 +2,7 @@
 //! Writing: files that are staged on the local disk and stored as whole objects, and changes of names.
 //!
 //! The first open for writing gives an inode a staged file ([`crate::written`]), which shows the old
-//! version until it is written over. When the file is stored depends on the mount:
+//! version until it is written over. When the file is stored depends on the mount and the path (`modes`):
 //!
 //! | mode | `close` and `fsync` return when |
 //! |---|---|
@@ -18,15 +18,17 @@
 //!
 //! Reading order: `open` (creating, opening, the last release), `io` (bytes), `store` (from the staged
 //! file to the storage, and the queue behind `back`), `waiting` (what is in it), `names`, `renames`,
-//! `attributes`.
+//! `attributes`, `xattrs`.
 
 mod attributes;
 mod io;
+mod modes;
 mod names;
 mod open;
 mod renames;
 mod store;
 mod waiting;
+mod xattrs;
 
 use std::sync::Arc;
 
@@ -39,23 +41,11 @@ use crate::namespace::Node;
 use crate::vfs::Vfs;
 
 pub use attributes::Change;
+pub use modes::{WriteMode, WriteModes};
 pub(crate) use open::same_bytes;
 pub(crate) use store::Queue;
 pub use waiting::Waiting;
-
-/// When what is written reaches the storage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WriteMode {
-    /// Nothing is written.
-    #[default]
-    ReadOnly,
-    /// Before `close` and `fsync` return.
-    Through,
-    /// Soon after.
-    Back,
-    /// Never.
-    Local,
-}
+pub use xattrs::XattrChange;
 
 /// Who makes a file or a directory, and with which permission bits.
 #[derive(Debug, Clone, Copy)]
@@ -76,13 +66,6 @@ impl Creator {
             gid: self.gid,
         }
     }
-
-    fn attributes(self, now_ns: i64) -> FileAttributes {
-        FileAttributes {
-            owner: Some(self.owner()),
-            mtime_ns: Some(now_ns),
-        }
-    }
 }
 
 /// A name in a directory of a mount that takes writes.
@@ -95,16 +78,23 @@ struct Target {
 }
 
 impl Vfs {
-    /// Returns the mode of the mount that a node belongs to.
-    fn write_mode(&self, node: &Node) -> Result<(MountIndex, WriteMode)> {
+    /// Returns the mount that a node belongs to, and the mode of its path.
+    pub(crate) fn write_mode(&self, node: &Node) -> Result<(MountIndex, WriteMode)> {
+        self.write_mode_at(&node.place)
+    }
+
+    fn write_mode_at(&self, place: &Place) -> Result<(MountIndex, WriteMode)> {
         let read_only = |what: String| Err(Error::new(ErrorKind::ReadOnly, what));
-        let Some(mount) = node.place.mount else {
+        let Some(mount) = place.mount else {
             return read_only("directories above all mounts take no files".into());
         };
         let table = self.mount_table();
         let spec = table.live_spec(mount, ErrorKind::Stale)?;
-        match spec.writes {
-            WriteMode::ReadOnly => read_only(format!("the mount of '{}' is read-only", spec.uri)),
+        match spec.writes.of(&place.path) {
+            WriteMode::ReadOnly if spec.writes.is_read_only() => {
+                read_only(format!("the mount of '{}' is read-only", spec.uri))
+            }
+            WriteMode::ReadOnly => read_only(format!("'{}' is read-only", place.path)),
             mode => Ok((mount, mode)),
         }
     }
@@ -123,7 +113,6 @@ impl Vfs {
         if dir.meta.kind != NodeKind::Directory {
             return Err(Error::new(ErrorKind::NotADirectory, "a name in a file"));
         }
-        let (mount, mode) = self.write_mode(&dir)?;
         let name = Name::new(name).map_err(|fault| {
             let message = format!("'{}' cannot be a name", name.escape_ascii());
             Error::new(ErrorKind::Invalid, message).with_source(fault)
@@ -137,9 +126,10 @@ impl Vfs {
             return Err(Error::new(ErrorKind::Busy, message));
         }
         let place = Place {
-            mount: Some(mount),
+            mount: dir.place.mount,
             path: dir.place.path.join(&name),
         };
+        let (mount, mode) = self.write_mode_at(&place)?;
         Ok(Target {
             dir,
             mount,
@@ -167,6 +157,26 @@ impl Vfs {
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Returns what the storage is told of an owner who is shown so; `now` is what it has.
+    fn owner_in_storage(
+        &self,
+        mount: MountIndex,
+        shown: types::meta::Owner,
+        now: Option<types::meta::Owner>,
+    ) -> types::meta::Owner {
+        let table = self.mount_table();
+        table.spec(mount).attributes.in_storage(shown, now)
+    }
+
+    /// Returns what is kept beside the bytes of what somebody makes now.
+    fn new_attributes(&self, mount: MountIndex, creator: Creator) -> FileAttributes {
+        FileAttributes {
+            owner: Some(self.owner_in_storage(mount, creator.owner(), None)),
+            mtime_ns: Some(self.now_ns()),
+            xattrs: None,
         }
     }
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, RwLock};
 use types::meta::Owner;
-use types::{NodeKind, ObjectRef};
+use types::{NodeKind, ObjectRef, Xattrs};
 use worker::{Attempts, Expect, FileAttributes, LocalFile, StagedFile};
 
 use crate::attributes::Attributes;
@@ -119,6 +119,8 @@ pub(crate) struct Written {
 pub(crate) struct State {
     pub(crate) owner: Owner,
     pub(crate) times: Times,
+    /// Extended attributes, where the storage has to be told them with the bytes.
+    pub(crate) xattrs: Option<Arc<Xattrs>>,
     /// Counts changes of bytes and attributes.
     pub(crate) changes: u64,
     /// How many of them the storage has.
@@ -169,6 +171,7 @@ impl Written {
             state: Mutex::new(State {
                 owner,
                 times,
+                xattrs: None,
                 changes: 0,
                 stored: 0,
                 sealed: 0,
@@ -222,6 +225,7 @@ impl Written {
         FileAttributes {
             owner: Some(state.owner),
             mtime_ns: Some(state.times.modified),
+            xattrs: state.xattrs.clone(),
         }
     }
 

@@ -1,14 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Extended attributes `user.forebay.*`: what is known of a path beyond what `stat` shows.
+//! Extended attributes: those of users, which the storage keeps, and `user.forebay.*`, which are
+//! what is known of a path beyond what `stat` shows.
 //!
-//! Read only, and made up on request; those of the storage itself are not shown.
+//! Ours are read only, made up on request, and not listed, so that no copy of a file takes them
+//! along. Those of the system, of security modules and of root (`system`, `security`, `trusted`) are
+//! not kept, and saying so costs nothing: the kernel asks for one at each write.
 
-use types::{Error, ErrorKind, NodeKind, Result};
+use std::sync::Arc;
+
+use futures::FutureExt;
+use types::{Error, ErrorKind, NodeKind, Result, Xattrs};
 
 use crate::ino::Ino;
 use crate::namespace::Node;
+use crate::reply::Reply;
 use crate::vfs::Vfs;
+use crate::write::WriteMode;
 
+/// What the names of attributes of users start with.
+const USER: &str = "user.";
+/// What those that are ours start with.
+const OURS: &str = "user.forebay.";
 /// URI of the mount.
 const MOUNT: &str = "user.forebay.mount";
 /// The storage's own tag of the version.
@@ -17,47 +29,91 @@ const ETAG: &str = "user.forebay.etag";
 const CACHED: &str = "user.forebay.cached";
 /// The key of the version's cached bytes.
 const VERSION: &str = "user.forebay.version";
+/// When what is written here reaches the storage: `through`, `back`, `local` or `read-only`.
+const WRITE_MODE: &str = "user.forebay.write-mode";
+/// `yes` when the storage has all of the file, `waiting` when it will have it, `never` when it is
+/// scratch.
+const PERSISTED: &str = "user.forebay.persisted";
 /// Why something last failed here.
 const ERROR: &str = "user.forebay.error";
 
-const ALL: [&str; 5] = [MOUNT, ETAG, CACHED, VERSION, ERROR];
+const ALL: [&str; 7] = [MOUNT, ETAG, CACHED, VERSION, WRITE_MODE, PERSISTED, ERROR];
 
 impl Vfs {
     /// Returns the value of an extended attribute.
     ///
     /// # Errors
-    /// `NotFound` when the inode has no such attribute, `Stale` when the inode is not known.
-    pub fn get_xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
-        let node = self.node(ino)?;
-        let value = match ALL.into_iter().find(|known| known.as_bytes() == name) {
-            Some(known) => self.xattr(&node, known)?,
-            None => None,
+    /// `NotFound` when the inode has no such attribute, `Unsupported` when none of this name is kept,
+    /// `Stale` when the inode is not known; else what the storage said.
+    pub fn get_xattr(self: &Arc<Self>, ino: Ino, name: &[u8]) -> Reply<Vec<u8>> {
+        let named = self
+            .node(ino)
+            .and_then(|node| Ok((node, known_name(name)?)));
+        let (node, name) = match named {
+            Ok(both) => both,
+            Err(error) => return Reply::Ready(Err(error)),
         };
-        value.map(String::into_bytes).ok_or_else(|| {
-            let message = format!("no attribute '{}'", name.escape_ascii());
-            Error::new(ErrorKind::NotFound, message)
-        })
-    }
-
-    /// Returns the names of the extended attributes that the inode has, a NUL after each.
-    ///
-    /// # Errors
-    /// `Stale` when the inode is not known.
-    pub fn list_xattr(&self, ino: Ino) -> Result<Vec<u8>> {
-        let node = self.node(ino)?;
-        let mut names = Vec::new();
-        for name in ALL {
-            // Whether a file is cached is the one costly question, and every file has the answer.
-            let has = match name {
-                CACHED => node.meta.kind == NodeKind::File,
-                _ => self.xattr(&node, name)?.is_some(),
+        if name.starts_with(OURS) {
+            let value = match ALL.contains(&name) {
+                true => self.xattr(&node, name),
+                false => Ok(None),
             };
-            if has {
-                names.extend_from_slice(name.as_bytes());
-                names.push(0);
+            let value = value.and_then(|value| value.ok_or_else(|| no_such(name)));
+            return Reply::Ready(value.map(String::into_bytes));
+        }
+        let find = |all: &Xattrs, name: &str| all.get(name).cloned().ok_or_else(|| no_such(name));
+        match self.user_xattrs(&node) {
+            Reply::Ready(all) => Reply::Ready(all.and_then(|all| find(&all, name))),
+            Reply::Pending(asked) => {
+                let name = name.to_owned();
+                Reply::Pending(async move { find(&*asked.await?, &name) }.boxed())
             }
         }
-        Ok(names)
+    }
+
+    /// Returns the names of the extended attributes that users gave an inode, a NUL after each.
+    ///
+    /// # Errors
+    /// `Stale` when the inode is not known; else what the storage said.
+    pub fn list_xattr(self: &Arc<Self>, ino: Ino) -> Reply<Vec<u8>> {
+        let asked = match self.node(ino) {
+            Ok(node) => self.user_xattrs(&node),
+            Err(error) => return Reply::Ready(Err(error)),
+        };
+        match asked {
+            Reply::Ready(all) => Reply::Ready(names(all)),
+            Reply::Pending(asked) => Reply::Pending(async move { names(asked.await) }.boxed()),
+        }
+    }
+
+    /// Returns what users gave an inode. A mount that takes no writes shows none, since telling
+    /// would take a look at each file that somebody lists.
+    pub(crate) fn user_xattrs(self: &Arc<Self>, node: &Node) -> Reply<Arc<Xattrs>> {
+        let none = || Reply::Ready(Ok(Arc::default()));
+        let Some(mount) = node.place.mount.filter(|_| !node.place.path.is_root()) else {
+            return none();
+        };
+        let table = self.mount_table();
+        let spec = match table.live_spec(mount, ErrorKind::Stale) {
+            Ok(spec) => spec,
+            Err(error) => return Reply::Ready(Err(error)),
+        };
+        if spec.writes.is_read_only() || node.meta.kind == NodeKind::Symlink {
+            return none();
+        }
+        if let Some(written) = node.cell.written() {
+            let state = written.state();
+            match state.xattrs {
+                Some(xattrs) => return Reply::Ready(Ok(xattrs)),
+                None if !matches!(state.expect, worker::Expect::Version(_)) => return none(),
+                None => {}
+            }
+        }
+        if let Some(extras) = &node.meta.extras {
+            return Reply::Ready(Ok(Arc::clone(&extras.xattrs)));
+        }
+        let path = node.place.path.clone();
+        Reply::Pending(self.worker.xattrs(spec.id, path, self.deadline()))
     }
 
     fn xattr(&self, node: &Node, name: &str) -> Result<Option<String>> {
@@ -74,8 +130,62 @@ impl Vfs {
                 let whole = object.size() == 0 || self.worker.local_file(&object).is_some();
                 Some(if whole { "whole" } else { "no" }.to_string())
             }
+            WRITE_MODE => node
+                .place
+                .mount
+                .map(|_| self.mode_of(node).name().to_owned()),
+            PERSISTED if is_file => Some(self.persisted(node).to_owned()),
             ERROR => self.errors.get(node.ino),
             _ => None,
         })
     }
+
+    fn mode_of(&self, node: &Node) -> WriteMode {
+        match self.write_mode(node) {
+            Ok((_, mode)) => mode,
+            Err(_) => WriteMode::ReadOnly,
+        }
+    }
+
+    fn persisted(&self, node: &Node) -> &'static str {
+        match node
+            .cell
+            .written()
+            .is_some_and(|written| written.is_dirty())
+        {
+            false => "yes",
+            true if self.mode_of(node) == WriteMode::Local => "never",
+            true => "waiting",
+        }
+    }
+}
+
+/// Returns the name of an attribute that may be kept.
+pub(crate) fn known_name(name: &[u8]) -> Result<&str> {
+    let text = std::str::from_utf8(name).ok();
+    text.filter(|name| name.starts_with(USER)).ok_or_else(|| {
+        let message = format!("attribute '{}' is none of a user", name.escape_ascii());
+        Error::new(ErrorKind::Unsupported, message)
+    })
+}
+
+/// Returns whether an attribute is one of ours, which nobody sets.
+pub(crate) fn is_ours(name: &str) -> bool {
+    name.starts_with(OURS)
+}
+
+pub(crate) fn no_such(name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("no attribute '{name}'"))
+}
+
+fn names(all: Result<Arc<Xattrs>>) -> Result<Vec<u8>> {
+    let all = match all {
+        Err(error) if error.kind() == ErrorKind::Unsupported => Arc::default(),
+        all => all?,
+    };
+    let of_users = all
+        .keys()
+        .filter(|name| name.starts_with(USER) && !is_ours(name));
+    let named = of_users.flat_map(|name| name.bytes().chain([0]));
+    Ok(named.collect())
 }

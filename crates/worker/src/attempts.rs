@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use types::{ByteRange, Error, ErrorKind, Result};
 
@@ -17,15 +18,15 @@ use types::{ByteRange, Error, ErrorKind, Result};
 const KEPT_MAX: usize = 8;
 
 /// What was sent: the length, the size of a piece, and the checksums of all pieces in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Attempt {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
     pub(crate) len: u64,
     pub(crate) piece: u64,
     pub(crate) sums: Vec<Sum>,
 }
 
 /// The checksums of some bytes: 96 bits against accidents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sum(u64, u64);
 
 impl Sum {
@@ -77,9 +78,10 @@ impl Attempts {
         self.from_before.load(Ordering::SeqCst) || !self.open.lock().is_empty()
     }
 
-    /// Takes note that a former run may have sent something.
-    pub fn begun_before(&self) {
+    /// Takes note that a former run may have sent something, which is not known or one of these.
+    pub fn begun_before(&self, known: Vec<Attempt>) {
         self.from_before.store(true, Ordering::SeqCst);
+        *self.open.lock() = known;
     }
 
     /// Forgets all: what the storage has is known.
@@ -88,7 +90,8 @@ impl Attempts {
         self.open.lock().clear();
     }
 
-    pub(crate) fn open(&self) -> Vec<Attempt> {
+    /// Returns what was sent and has no outcome yet.
+    pub fn open(&self) -> Vec<Attempt> {
         self.open.lock().clone()
     }
 

@@ -47,7 +47,7 @@ mod whole;
 mod worker;
 mod write;
 
-pub use attempts::{Attempts, Halt};
+pub use attempts::{Attempt, Attempts, Halt};
 pub use cache::LocalFile;
 pub use cache::staged::{Room, Segment, Source, StagedFile, StagedId};
 pub use meta::{Learnt, Listing};
@@ -58,6 +58,6 @@ pub use settings::Settings;
 pub use staging::{LeftOver, Staged};
 pub use stats::Stats;
 pub use sync::{Found, Synced};
-pub use ufs::{Abilities, Expect, FileAttributes, ListEntry};
+pub use ufs::{Abilities, Expect, FileAttributes, ListEntry, Space, xattrs_len};
 pub use worker::Worker;
 pub use write::{Persist, is_gone};

@@ -16,8 +16,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use types::{Deadline, Error, ErrorKind, Freshness, MountId, Name, ObjectMeta, ObjectPath, Result};
-use ufs::ListEntry;
+use types::{
+    Deadline, Error, ErrorKind, Freshness, MountId, Name, NodeKind, ObjectMeta, ObjectPath, Result,
+    Xattrs,
+};
+use ufs::{ListEntry, Space};
 
 use crate::knowledge::{Place, SMALL_DIRECTORY};
 use crate::records::Moment;
@@ -62,6 +65,26 @@ impl Worker {
     /// Returns what is known of a path and still fresh; makes no request. `NotFound` when a fresh
     /// listing of its directory lacks it, `None` when the storage must be asked.
     pub fn known(
+        &self,
+        mount: MountId,
+        path: &ObjectPath,
+        freshness: Freshness,
+    ) -> Option<Result<Learnt<ObjectMeta>>> {
+        let known = self.learnt(mount, path, freshness)?;
+        let is_whole = |learnt: &Learnt<ObjectMeta>| !self.is_half_told(mount, &learnt.value);
+        known.as_ref().map_or(true, is_whole).then_some(known)
+    }
+
+    /// Returns whether a listing told less of a name than the storage has: of a symbolic link on an
+    /// object store neither its length nor where it points to.
+    pub fn is_half_told(&self, mount: MountId, meta: &ObjectMeta) -> bool {
+        meta.kind == NodeKind::Symlink
+            && meta.extras.is_none()
+            && (self.mount(mount)).is_ok_and(|mount| !mount.storage.lists_all())
+    }
+
+    /// Returns what was learnt of a path and is still fresh, if only by half.
+    fn learnt(
         &self,
         mount: MountId,
         path: &ObjectPath,
@@ -149,13 +172,19 @@ impl Worker {
             .is_some_and(|record| record.entries > SMALL_DIRECTORY);
         let old = self.knowledge.entry(mount, dir, name, |_| false);
         let limit = self.confirm_deadline(freshness, old.is_some(), deadline);
-        let asked = match large {
+        let is_listed = self.learnt(mount, path, freshness).is_some();
+        let mut asked = match large || is_listed {
             true => self.ask_entry(mount, path, limit).await,
             false => {
                 let asked = self.ask_directory_or_entry(mount, dir, path, freshness, limit);
                 asked.await
             }
         };
+        if let Ok(listed) = &asked
+            && self.is_half_told(mount, &listed.value)
+        {
+            asked = self.ask_entry(mount, path, limit).await;
+        }
         match (asked, old) {
             (Err(error), Some((learnt, meta))) if self.may_serve_old(mount, freshness, &error) => {
                 // That there was none then does not mean that there is none now.
@@ -270,6 +299,42 @@ impl Worker {
                 .storage
                 .read_link(&path, deadline)
                 .await
+        }
+        .boxed()
+    }
+
+    /// Returns how much room a storage has, if it has bounds.
+    ///
+    /// # Errors
+    /// What the storage said.
+    pub fn space(
+        self: &Arc<Self>,
+        mount: MountId,
+        deadline: Deadline,
+    ) -> BoxFuture<'static, Result<Option<Space>>> {
+        let worker = Arc::clone(self);
+        async move { worker.mount(mount)?.storage.space(deadline).await }.boxed()
+    }
+
+    /// Returns the extended attributes that users gave a path.
+    ///
+    /// # Errors
+    /// What the storage said; `Unsupported` where there are none.
+    pub fn xattrs(
+        self: &Arc<Self>,
+        mount: MountId,
+        path: ObjectPath,
+        deadline: Deadline,
+    ) -> BoxFuture<'static, Result<Arc<Xattrs>>> {
+        let worker = Arc::clone(self);
+        async move {
+            let storage = Arc::clone(&worker.mount(mount)?.storage);
+            if storage.lists_all() {
+                return storage.xattrs(&path, deadline).await.map(Arc::new);
+            }
+            let learnt = worker.ask_entry(mount, &path, deadline).await?;
+            let extras = learnt.value.extras;
+            Ok(extras.map_or_else(Arc::default, |extras| Arc::clone(&extras.xattrs)))
         }
         .boxed()
     }

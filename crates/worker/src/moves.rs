@@ -153,6 +153,7 @@ impl Worker {
         let kept = FileAttributes {
             owner: work.meta.owner,
             mtime_ns: (work.meta.tag.mtime_ns != 0).then_some(work.meta.tag.mtime_ns),
+            xattrs: None,
         };
         if work.meta.kind == NodeKind::Directory {
             self.doubt_tree(work.mount, &work.from).await;

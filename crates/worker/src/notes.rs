@@ -6,13 +6,17 @@
 //! `format` is raised when the meaning of a field changes. A note that does not parse is kept and
 //! reported, never dropped: it stands for bytes that somebody was promised.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use types::meta::Owner;
 use types::{
     Error, ErrorKind, MountId, NodeKind, ObjectMeta, ObjectPath, ObjectRef, Result, VersionTag,
+    Xattrs,
 };
 use ufs::Expect;
 
+use crate::attempts::Attempt;
 use crate::moves::Move;
 
 const FORMAT: u32 = 1;
@@ -32,8 +36,12 @@ pub struct FileNote {
     pub owner: Owner,
     /// Modification time in nanoseconds since 1970.
     pub mtime_ns: i64,
+    /// Extended attributes, where they are to be told.
+    pub xattrs: Option<Arc<Xattrs>>,
     /// Which bytes the file has, in the words of the staging directory.
     pub extents: Vec<u8>,
+    /// What was sent of it and may be in the storage.
+    pub attempts: Vec<Attempt>,
 }
 
 /// A note that was found at the start.
@@ -61,7 +69,11 @@ enum Body {
         uid: u32,
         gid: u32,
         mtime_ns: i64,
+        #[serde(default)]
+        xattrs: Option<Xattrs>,
         extents: Vec<u8>,
+        #[serde(default)]
+        attempts: Vec<Attempt>,
     },
     Move {
         mount: u64,
@@ -123,7 +135,9 @@ pub(crate) fn of_file(note: &FileNote) -> Vec<u8> {
         uid: note.owner.uid,
         gid: note.owner.gid,
         mtime_ns: note.mtime_ns,
+        xattrs: note.xattrs.as_deref().cloned(),
         extents: note.extents.clone(),
+        attempts: note.attempts.clone(),
     })
 }
 
@@ -175,7 +189,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Noted> {
             uid,
             gid,
             mtime_ns,
+            xattrs,
             extents,
+            attempts,
         } => {
             let mount = MountId(mount);
             let base =
@@ -191,7 +207,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Noted> {
                 },
                 owner: Owner { mode, uid, gid },
                 mtime_ns,
+                xattrs: xattrs.map(Arc::new),
                 extents,
+                attempts,
             }))
         }
         Body::Move {
@@ -210,11 +228,13 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Noted> {
                 kind: kind.into(),
                 tag: tag.into(),
                 owner: owner.map(|(mode, uid, gid)| Owner { mode, uid, gid }),
+                extras: None,
             },
             replaces: replaces.map(|(kind, tag)| ObjectMeta {
                 kind: kind.into(),
                 tag: tag.into(),
                 owner: None,
+                extras: None,
             }),
         })),
     }
@@ -293,7 +313,9 @@ mod tests {
                     gid: u32::MAX,
                 },
                 mtime_ns: i64::MIN,
+                xattrs: Some(Arc::new([("user.a".into(), vec![0, 255])].into())),
                 extents: vec![0, 255],
+                attempts: vec![Attempt::whole(&bytes::Bytes::from_static(b"sent"))],
             };
             let Noted::File(read) = read(&of_file(&note)).unwrap() else {
                 panic!("a file became a rename");
@@ -308,11 +330,13 @@ mod tests {
                 kind: NodeKind::Symlink,
                 tag: tag(),
                 owner: None,
+                extras: None,
             },
             replaces: Some(ObjectMeta {
                 kind: NodeKind::File,
                 tag: tag(),
                 owner: None,
+                extras: None,
             }),
         };
         let Noted::Move(read) = read(&of_move(&work)).unwrap() else {

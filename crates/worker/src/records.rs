@@ -6,7 +6,8 @@
 //! ```text
 //! 'd' mount(8, big endian) directory 0x00          -> format(1) learnt(8) entries(8)
 //! 'e' mount(8, big endian) directory 0x00 name     -> format(1) learnt(8) kind(1) size(8) mtime(8)
-//!                                                     owner?(1) [mode uid gid (4 each)] etag?(1) [etag]
+//!                                                     owner?(1) [mode uid gid (4 each)]
+//!                                                     flags(1) [extras] [etag]
 //! 's' mount(8, big endian) path                    -> format(1) synced(8)
 //! ```
 //! Numbers are little endian but for the mount, times are nanoseconds since 1970. Neither paths
@@ -14,6 +15,9 @@
 //! in doubt: it is there, but what it is must be asked for. A record of the one byte 0xff is of a name
 //! that is just being made: it may be there.
 
+mod extras;
+
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use types::meta::Owner;
@@ -21,6 +25,11 @@ use types::{MountId, Name, NodeKind, ObjectMeta, ObjectPath, VersionTag};
 
 /// Raised whenever the layout of a value changes.
 const FORMAT: u8 = 1;
+
+/// What follows the owner of an entry.
+const ETAG_BIT: u8 = 1;
+/// See [`ETAG_BIT`].
+const EXTRAS_BIT: u8 = 2;
 
 /// A moment, as nanoseconds since 1970.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -156,7 +165,14 @@ pub(crate) fn write_entry(learnt: Moment, meta: &ObjectMeta) -> Vec<u8> {
             out.extend_from_slice(&number.to_le_bytes());
         }
     }
-    out.push(u8::from(meta.tag.etag.is_some()));
+    let extras = match &meta.extras {
+        Some(_) => EXTRAS_BIT,
+        None => 0,
+    };
+    out.push(u8::from(meta.tag.etag.is_some()) | extras);
+    if let Some(told) = &meta.extras {
+        extras::write(&mut out, told);
+    }
     out.extend_from_slice(meta.tag.etag.as_deref().unwrap_or_default().as_bytes());
     out
 }
@@ -199,7 +215,12 @@ pub(crate) fn read_entry(bytes: &[u8]) -> Option<EntryRecord> {
             gid: input.u32()?,
         }),
     };
-    let etag = match input.u8()? {
+    let flags = input.u8()?;
+    let extras = match flags & EXTRAS_BIT {
+        0 => None,
+        _ => Some(Arc::new(extras::read(&mut input)?)),
+    };
+    let etag = match flags & ETAG_BIT {
         0 => None,
         _ => Some(String::from_utf8(input.0.to_vec()).ok()?),
     };
@@ -213,6 +234,7 @@ pub(crate) fn read_entry(bytes: &[u8]) -> Option<EntryRecord> {
                 size,
             },
             owner,
+            extras,
         },
     })
 }
@@ -225,6 +247,14 @@ impl Input<'_> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
+    }
+
+    /// Returns bytes whose length comes first.
+    fn bytes(&mut self) -> Option<&[u8]> {
+        let len = usize::try_from(self.u32()?).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(bytes)
     }
 
     fn u8(&mut self) -> Option<u8> {
@@ -242,6 +272,8 @@ impl Input<'_> {
 
 #[cfg(test)]
 mod tests {
+    use types::Extras;
+
     use super::*;
 
     #[test]
@@ -258,15 +290,22 @@ mod tests {
                 uid: 1,
                 gid: 2,
             }),
+            extras: None,
+        };
+        let told = Extras {
+            link: Some(b"../a".to_vec()),
+            xattrs: Arc::new([("user.a".into(), vec![0]), ("user.b".into(), vec![])].into()),
         };
         let bytes = write_entry(Moment(9), &meta);
-        assert_eq!(
-            read_entry(&bytes),
-            Some(EntryRecord {
-                learnt: Moment(9),
-                meta
-            })
-        );
+        for extras in [None, Some(Arc::default()), Some(Arc::new(told))] {
+            let meta = ObjectMeta {
+                extras,
+                ..meta.clone()
+            };
+            let record = read_entry(&write_entry(Moment(9), &meta));
+            let learnt = Moment(9);
+            assert_eq!(record, Some(EntryRecord { learnt, meta }));
+        }
         for len in 0..bytes.len() - 3 {
             assert_eq!(read_entry(&bytes[..len]), None, "{len}");
         }

@@ -371,6 +371,7 @@ impl Worker {
         let kept = FileAttributes {
             owner: attributes.owner.or(meta.owner),
             mtime_ns: attributes.mtime_ns.or(Some(meta.tag.mtime_ns)),
+            xattrs: None,
         };
         Ok(self.learn_own(&mount, id, path, changed, &kept))
     }
@@ -560,6 +561,7 @@ mod tests {
             rename: false,
             attributes: false,
             symlinks: false,
+            xattrs_max: 0,
             conditions: true,
             put_max: 5 << 30,
             parts_max: 10_000,

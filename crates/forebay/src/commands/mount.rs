@@ -34,10 +34,7 @@ pub(crate) fn describe(ready: &Ready) -> String {
     }
     for mount in &ready.mounts {
         let (uri, at) = (&mount.uri, &mount.at);
-        let mode = match mount.write_mode.as_str() {
-            "read-only" => "read-only".to_owned(),
-            mode => format!("read-write, {mode}"),
-        };
+        let mode = super::write_modes(&mount.write_mode, &mount.write_modes);
         match at.as_str() {
             "" => line(format_args!("{uri} is mounted at {dir} ({mode})")),
             at => line(format_args!("{uri} is mounted at {dir}/{at} ({mode})")),
@@ -55,6 +52,8 @@ pub(crate) fn describe(ready: &Ready) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::daemon::ToldMount;
 
@@ -63,6 +62,7 @@ mod tests {
             at: at.into(),
             uri: uri.into(),
             write_mode: write_mode.into(),
+            write_modes: BTreeMap::new(),
         }
     }
 

@@ -14,6 +14,7 @@ use comfy_table::{Table, presets};
 use futures::future::join_all;
 use gateway::{Client, wire};
 use serde::Serialize;
+use vfs::WriteMode;
 
 use crate::cli::{
     AddArgs, DaemonChoice, ListArgs, MountsCommand, RemoveArgs, ShowArgs, StorageArgs, UpdateArgs,
@@ -214,9 +215,13 @@ fn change(flags: &StorageArgs) -> Result<wire::MountChange> {
         credentials: (!credentials.is_empty()).then(|| credentials.references().clone()),
         freshness: flags.freshness.map(values::show_freshness),
         read_only: flags.read_only.then_some(true),
-        write_mode: flags
-            .write_mode
-            .map(|mode| values::show_write_mode(mode).to_owned()),
+        write_mode: flags.write_mode.map(|mode| mode.name().to_owned()),
+        write_modes: (flags.write_mode_for.iter())
+            .map(|(path, mode)| {
+                let mode = mode.map(WriteMode::name).unwrap_or_default();
+                (format!("/{path}"), mode.to_owned())
+            })
+            .collect(),
         uid: flags.uid,
         gid: flags.gid,
         file_mode: flags.file_mode,
@@ -288,6 +293,10 @@ fn details(mount: &wire::Mount) -> String {
     line("storage", &mount.uri);
     line("state", mount.fault.as_deref().unwrap_or("answers"));
     line("freshness", &mount.freshness);
+    line(
+        "writes",
+        &super::write_modes(&mount.write_mode, &mount.write_modes),
+    );
     line("owner", &format!("{}:{}", mount.uid, mount.gid));
     if !mount.idmap.is_empty() {
         line("idmap", &mount.idmap);

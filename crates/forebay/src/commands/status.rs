@@ -135,10 +135,7 @@ fn table(status: &wire::Status) -> Table {
         table.add_row([name.to_owned(), value]);
     };
     for mount in &status.mounts {
-        let mode = match mount.write_mode.as_str() {
-            "read-only" => "read-only".to_owned(),
-            mode => format!("read-write, {mode}"),
-        };
+        let mode = super::write_modes(&mount.write_mode, &mount.write_modes);
         let text = format!("{} ({mode}, freshness {})", mount.uri, mount.freshness);
         row(
             if mount.at == "/" {

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Handle, Runtime};
 use types::{ByteSize, Clock, Freshness, ObjectPath, SystemClock};
 use ufs::UnderStorage;
-use vfs::{AttributeDefaults, MountSpec, Vfs, WriteMode};
+use vfs::{AttributeDefaults, MountSpec, Vfs, WriteModes};
 use worker::Worker;
 
 /// How long any condition may take to come true on a busy machine.
@@ -295,7 +295,7 @@ fn rooms(storage: Arc<dyn UnderStorage>, dir: &Path, capacity: u64, runtime: &Ha
         uri,
         freshness: Freshness::MaxAge(Duration::from_secs(60)),
         attributes: AttributeDefaults::default(),
-        writes: WriteMode::ReadOnly,
+        writes: WriteModes::default(),
     };
     Vfs::new(vfs::Settings::default(), vec![spec], worker, clock).unwrap()
 }

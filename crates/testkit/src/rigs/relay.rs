@@ -347,7 +347,8 @@ impl Shared {
                 return Ok(());
             }
             held.extend_from_slice(&piece[..len]);
-            if heads.is_in_head() {
+            // Without rules nothing is held back: not everything that passes here is HTTP.
+            if heads.is_in_head() && !lock(&self.mode).rules.is_empty() {
                 continue;
             }
             let fault = match seen.ended {

@@ -104,6 +104,7 @@ fn requests_come_the_way_that_was_asked_for() {
     for (way, over_uring) in [("dev", false), ("auto", is_offered), ("uring", true)] {
         let sandbox = Sandbox::new(&storage);
         let mounting = sandbox.mount(&storage).flag("--transport", way);
+        let mounting = mounting.switch("--read-only");
         if way == "uring" && !is_offered {
             let refusal = mounting.run().refusal();
             for part in ["enable_uring", "--transport auto"] {

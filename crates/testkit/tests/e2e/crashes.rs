@@ -304,9 +304,8 @@ fn crash_once(storage: &Storage, mode: &str, point: &str, passage: u64) -> bool 
         wait::until("the daemon is dead", || sandbox.processes().is_empty());
     }
     wait::until("the dead mount is known as such", || {
-        let answer = fs::metadata(sandbox.point()).err();
-        let is_dead =
-            answer.is_some_and(|e| e.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()));
+        // Attributes the kernel may still know.
+        let is_dead = rustix::fs::statfs(sandbox.point()).err() == Some(Errno::NOTCONN);
         is_dead || sandbox.mounts().is_empty()
     });
     let mount = mounting.start();

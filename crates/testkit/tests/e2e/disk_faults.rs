@@ -160,7 +160,12 @@ fn a_disk_that_lost_what_it_took_is_told_and_nothing_wrong_is_stored() {
         // The file system lost blocks of its own as well, and may tell so here.
         let is_acknowledged = file.sync_all().is_ok();
         drop(file);
+        let point = mount.point().to_owned();
         mount.crash();
+        // Files that the kernel read by itself are open for as long as the mount is there.
+        sandbox
+            .run(&["umount".as_ref(), point.as_os_str()])
+            .success();
         disk.restore_power().unwrap();
         let mount = mounting.start();
         are_right(mount.point(), 0..1);
@@ -199,7 +204,12 @@ fn a_power_cut_loses_nothing_that_was_acknowledged() {
         write(mount.point(), 11).unwrap_err();
         unsynced.sync_all().unwrap_err();
         drop(unsynced);
+        let point = mount.point().to_owned();
         mount.crash();
+        // Files that the kernel read by itself are open for as long as the mount is there.
+        sandbox
+            .run(&["umount".as_ref(), point.as_os_str()])
+            .success();
         disk.restore_power().unwrap();
         storage.switch_on();
         let mount = mounting.start();

@@ -6,6 +6,7 @@
 //! bounds hold, what POSIX asks, which programs work, how mounts come and go, and what the command line says.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod attributes;
 mod cache;
 mod changes;
 mod checks;
@@ -16,6 +17,8 @@ mod disk_faults;
 mod faults;
 mod identities;
 mod limits;
+mod links;
+mod modes;
 mod mounts;
 mod names;
 mod posix;

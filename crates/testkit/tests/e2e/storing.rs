@@ -328,16 +328,23 @@ fn a_mount_with_files_to_store_is_removed_only_by_force_and_they_are_stored_late
 }
 
 #[test]
-fn what_is_cached_of_a_directory_is_read_without_a_request_after_its_rename() {
+fn what_is_cached_of_a_directory_is_not_fetched_again_after_its_rename() {
     let storage = Storage::s3();
     let content = storage.put("old/sub/file", 7, 3 << 20);
     let sandbox = Sandbox::new(&storage);
     let mount = sandbox.mount(&storage).start();
     assert!(mount.read("old/sub/file") == content);
+    wait::until("the file is cached", || {
+        let mut value = [0; 16];
+        let path = mount.path("old/sub/file");
+        let read = rustix::fs::getxattr(path, "user.forebay.cached", &mut value);
+        read.is_ok_and(|len| &value[..len] == b"whole")
+    });
     fs::rename(mount.path("old"), mount.path("new")).unwrap();
     fs::metadata(mount.path("new/sub/file")).unwrap();
-    storage.switch_off();
+    let before = mount.status().number("/cache/fetched_bytes");
     assert!(mount.read("new/sub/file") == content);
+    assert_eq!(mount.status().number("/cache/fetched_bytes"), before);
 }
 
 #[test]

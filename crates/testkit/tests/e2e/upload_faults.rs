@@ -161,18 +161,23 @@ fn answers(fault: Fault) -> &'static [Errno] {
 fn a_step_that_fails_once_is_made_good() {
     let storage = Storage::s3();
     let sandbox = Sandbox::new(&storage);
-    let mount = sandbox.mount(&storage).start();
+    let mount = sandbox.mount(&storage).flag("--deadline", "15s").start();
     let cases: Vec<_> = cases(&storage, 1);
-    for case in &cases {
-        match (case.fault, case.write(mount.point())) {
-            // Not retried: it is what the storage says.
-            (Fault::Refuse(403, _), Err(error)) => {
-                is_one_of(&case.name, &error, answers(case.fault));
-            }
-            // What is silent is given up when the deadline is over.
-            (Fault::Silence, Err(_)) => {}
-            (_, done) => done.unwrap_or_else(|error| panic!("{}: {error}", case.name)),
+    std::thread::scope(|scope| {
+        for case in &cases {
+            let point = mount.point();
+            scope.spawn(move || match (case.fault, case.write(point)) {
+                // Not retried: it is what the storage says.
+                (Fault::Refuse(403, _), Err(error)) => {
+                    is_one_of(&case.name, &error, answers(case.fault));
+                }
+                // What is silent is given up when the deadline is over.
+                (Fault::Silence, Err(_)) => {}
+                (_, done) => done.unwrap_or_else(|error| panic!("{}: {error}", case.name)),
+            });
         }
+    });
+    for case in &cases {
         case.becomes_stored(&storage);
         assert!(mount.read(&case.name) == case.new, "{}", case.name);
     }

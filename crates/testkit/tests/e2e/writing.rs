@@ -234,6 +234,35 @@ fn a_file_that_somebody_reads_is_opened_for_writing_each_time() {
 }
 
 #[test]
+fn what_is_renamed_is_what_was_written_and_not_what_an_old_reader_has() {
+    for storage in Storage::each() {
+        let sandbox = Sandbox::new(&storage);
+        let mount = sandbox
+            .mount(&storage)
+            .flag("--freshness", "always")
+            .start();
+        for index in 0..10 {
+            let (old, new) = (format!("old-{index}"), format!("new-{index}"));
+            storage.put_bytes(&old, b"opened");
+            let mut reader = File::open(mount.path(&old)).unwrap();
+            let writer = OpenOptions::new()
+                .write(true)
+                .open(mount.path(&old))
+                .unwrap();
+            writer.write_all_at(b"change", 0).unwrap();
+            fs::rename(mount.path(&old), mount.path(&new)).unwrap();
+            writer.write_all_at(b"changed", 0).unwrap();
+            drop(writer);
+            assert_eq!(mount.read(&new), b"changed");
+            assert_eq!(stored(&storage, &new), b"changed");
+            let mut found = String::new();
+            reader.read_to_string(&mut found).unwrap();
+            assert!(["opened", "changed"].contains(&found.as_str()), "{found}");
+        }
+    }
+}
+
+#[test]
 fn a_removed_file_lives_on_for_who_has_it_open() {
     for storage in Storage::each() {
         let content = storage.put("gone", 8, 6 << 20);

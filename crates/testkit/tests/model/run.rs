@@ -578,6 +578,9 @@ impl<'a> World<'a> {
         self.is_behind = true;
         self.mode = mode;
         self.mount = Some(self.mounting().start());
+        if blends {
+            self.take_own_copies()?;
+        }
         let found = trees::read(&self.sandbox.point()).map_err(|e| format!("after a kill: {e}"))?;
         let checked = self.toy.check_durable(&found, blends);
         checked.map_err(|why| format!("after a kill: {why}"))?;
@@ -593,6 +596,21 @@ impl<'a> World<'a> {
             ));
         }
         self.toy = Toy::of(&found);
+        Ok(())
+    }
+
+    /// What nobody was promised yet may be found as a copy: a kill came between the answer to an
+    /// upload and its note, and the file had been written on.
+    fn take_own_copies(&mut self) -> Checked {
+        self.wait_stored()?;
+        let found = trees::read(&self.sandbox.point()).map_err(|e| format!("after a kill: {e}"))?;
+        for path in found.keys() {
+            if let Some((of, _)) = path.split_once(".forebay-conflict-")
+                && self.toy.may_differ(of)
+            {
+                fs::remove_file(self.path(path)).map_err(|e| format!("{path}: {e}"))?;
+            }
+        }
         Ok(())
     }
 

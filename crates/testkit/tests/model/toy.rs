@@ -375,6 +375,12 @@ impl Toy {
         }
     }
 
+    /// Returns whether a crash may leave a file in several ways.
+    pub(crate) fn may_differ(&self, path: &str) -> bool {
+        let outcome = self.durable.get(path);
+        outcome.is_some_and(|outcome| outcome.contents.len() > 1)
+    }
+
     pub(crate) fn cut_path(&mut self, path: &str, len: usize) -> Answer<()> {
         let node = self.find(path)?;
         let Node::File(bytes) = &self.nodes[node] else {

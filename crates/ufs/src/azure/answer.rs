@@ -5,17 +5,18 @@
 //! and marked so.
 
 use http::{HeaderMap, HeaderName};
+use reqsign_core::hash::base64_decode;
 use types::ErrorKind;
 
 use crate::http::{
-    Element, Fault, Object, Outcome, Page, Refusal, clean_etag, header_text, http_time,
+    Element, Fault, Link, Object, Outcome, Page, Refusal, clean_etag, header_text, http_time,
     percent_decode, printable, walk,
 };
 
 /// Reads a page of a listing.
 pub(super) fn parse_page(xml: &[u8]) -> Outcome<Page> {
     let mut page = Page::default();
-    let (mut object, mut directory) = (Object::default(), false);
+    let (mut object, mut directory, mut md5) = (Object::default(), false, None);
     // The document may begin with a byte order mark.
     let xml = xml.strip_prefix(b"\xef\xbb\xbf").unwrap_or(xml);
     let root = walk(xml, |element| {
@@ -30,7 +31,13 @@ pub(super) fn parse_page(xml: &[u8]) -> Outcome<Page> {
             ["Blobs", "Blob", "Properties", "ResourceType"] => {
                 directory = text.trim() == "directory";
             }
+            ["Blobs", "Blob", "Properties", "Content-MD5"] => {
+                md5 = base64_decode(text.trim())
+                    .ok()
+                    .and_then(|md5| md5.try_into().ok());
+            }
             ["Blobs", "Blob"] => {
+                object.link = Link::of(object.size, md5.take());
                 let object = std::mem::take(&mut object);
                 match std::mem::take(&mut directory) {
                     true => page.prefixes.push(object.key.map(|key| format!("{key}/"))),

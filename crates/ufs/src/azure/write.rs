@@ -17,8 +17,9 @@ use reqsign_core::hash::base64_encode;
 
 use super::{API_VERSION, Azure, is_unheard_of, tag_of};
 use crate::http::{
-    Ask, Copying, Draft, Fault, KEPT_NAMES, Kept, KeyWriter, Leeway, Outcome, Part, Parted,
-    Payload, Seen, Step, Stored, clean_etag, header_text, http_time, if_match, percent_encode,
+    Ask, Copying, Draft, Fault, KEPT_BYTES, KEPT_NAMES, Kept, KeyWriter, Leeway, Outcome, Part,
+    Parted, Payload, Seen, Step, Stored, clean_etag, header_text, http_time, if_match,
+    percent_encode,
 };
 use crate::{Abilities, Expect};
 
@@ -28,6 +29,9 @@ const COPY_STATUS: HeaderName = HeaderName::from_static("x-ms-copy-status");
 const MIB: u64 = 1 << 20;
 /// Most copies inside an account are done when they are answered; others are asked about.
 const COPY_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the storage takes of metadata, names and values together.
+const METADATA_MAX: usize = 8 << 10;
 
 /// The answer to a long operation comes when the storage is done with it.
 const SLOW: Leeway = Leeway {
@@ -44,7 +48,8 @@ impl KeyWriter for Azure {
             directories: false,
             rename: false,
             attributes: false,
-            symlinks: false,
+            symlinks: true,
+            xattrs_max: METADATA_MAX - KEPT_BYTES,
             conditions: true,
             put_max: 5_000 * MIB,
             parts_max: 50_000,
@@ -52,6 +57,10 @@ impl KeyWriter for Azure {
             part_max: 4_000 * MIB,
             parallel_parts: true,
         }
+    }
+
+    fn metadata_max(&self) -> usize {
+        METADATA_MAX
     }
 
     fn checks(&self, _step: Step) -> bool {

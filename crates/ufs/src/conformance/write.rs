@@ -4,17 +4,18 @@
 //! It works through the writer and looks through the reading side, which the other suite proves;
 //! what others change comes through the fixture. Each part works in a directory of its own. What a
 //! driver cannot do, by its [`Abilities`](crate::Abilities), is not asked for, except that it says
-//! so. Here are bytes and conditions; in `names` are directories, copies, renames and attributes.
+//! so. Here are bytes and conditions; in `names` are directories, copies, renames and attributes,
+//! in `xattrs` those of users.
 
 mod names;
 mod place;
+mod xattrs;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use futures::{StreamExt, TryStreamExt};
-use types::{ByteRange, ErrorKind, NodeKind, VersionTag, in_memory};
+use types::{ByteRange, ErrorKind, NodeKind, VersionTag};
 
 use self::place::{NOTHING, Place, content, fails};
 use super::{Fixture, read, soon};
@@ -22,11 +23,6 @@ use crate::Expect;
 
 /// Where parts may have any size, they have this one.
 const PART_SIZE: u64 = 100_000;
-
-/// Where parts may have any size, many of them have this one.
-const SMALL_PART: u64 = 1000;
-/// S3 tells a thousand parts at a time, Google and Azure take lists in one piece.
-const MANY_PARTS: u32 = 1001;
 
 /// Checks every promise of [`UnderWriter`](crate::UnderWriter).
 ///
@@ -41,8 +37,6 @@ pub async fn run(fixture: &dyn Fixture) {
     keeps_what_others_wrote(place).await;
     lets_one_of_many_win(place).await;
     sends_parts(place).await;
-    sends_as_many_parts_as_it_takes(place).await;
-    writes_odd_names(place).await;
     ends_uploads_only_as_expected(place).await;
     removes(place).await;
     names::makes_and_removes_directories(place).await;
@@ -54,6 +48,8 @@ pub async fn run(fixture: &dyn Fixture) {
     names::renames(place).await;
     names::renames_odd_names(place).await;
     names::links(place).await;
+    names::lists_links_without_looks(place).await;
+    xattrs::keeps_xattrs(place).await;
     leaves_nothing_torn(place).await;
     counts_what_it_writes(place).await;
 }
@@ -184,68 +180,6 @@ async fn sends_parts(place: &Place<'_>) {
     let empty = upload.complete(&Expect::Anything, soon()).await;
     let empty = empty.expect("an object of no bytes");
     place.holds(name, b"", &empty).await;
-}
-
-/// Sizes that are easily got wrong by one, and more parts than a page of any storage has.
-async fn sends_as_many_parts_as_it_takes(place: &Place<'_>) {
-    let size = place.can().part_min.max(PART_SIZE);
-    let full = content(size, 5);
-    for count in 1..=2_u32 {
-        let name = format!("parts/full-{count}");
-        let upload = place.begin(name.as_bytes(), size, &NOTHING).await;
-        for number in 1..=count {
-            let part = Bytes::from(full.clone());
-            upload.part(number, part, soon()).await.expect("a part");
-        }
-        let made = upload.complete(&Expect::Absent, soon()).await;
-        let made = made.expect("an object of whole parts");
-        let bytes = full.repeat(in_memory(u64::from(count)));
-        place.holds(name.as_bytes(), &bytes, &made).await;
-    }
-    if place.can().part_min > SMALL_PART {
-        return;
-    }
-    let name = b"parts/many";
-    let upload = &place.begin(name, SMALL_PART, &NOTHING).await;
-    let width = match place.can().parallel_parts {
-        true => 32,
-        false => 1,
-    };
-    let sent = futures::stream::iter(1..=MANY_PARTS).map(|number| async move {
-        let part = Bytes::from(content(SMALL_PART, u64::from(number)));
-        upload.part(number, part, soon()).await
-    });
-    let sent = sent.buffered(width).try_collect::<()>().await;
-    sent.expect("all parts");
-    let made = upload.complete(&Expect::Absent, soon()).await;
-    let made = made.expect("an object of many parts");
-    let parts = (1..=MANY_PARTS).map(|number| content(SMALL_PART, u64::from(number)));
-    let bytes = parts.collect::<Vec<_>>().concat();
-    place.holds(name, &bytes, &made).await;
-}
-
-async fn writes_odd_names(place: &Place<'_>) {
-    let mut names = place.fixture.odd_names();
-    for name in &names {
-        let shown = name.escape_ascii();
-        let put = [b"odd put/", &name[..]].concat();
-        let made = place.put(&put, name, &Expect::Absent).await;
-        let made = made.unwrap_or_else(|error| panic!("{shown}: {error}"));
-        place.holds(&put, name, &made).await;
-        let taken = place.put(&put, name, &Expect::Absent).await;
-        fails(taken, ErrorKind::AlreadyExists, "an odd name that is taken");
-        let sent = [b"odd sent/", &name[..]].concat();
-        let upload = place.begin(&sent, PART_SIZE, &NOTHING).await;
-        let part = Bytes::copy_from_slice(name);
-        upload.part(1, part, soon()).await.expect("a part");
-        let made = upload.complete(&Expect::Absent, soon()).await;
-        let made = made.unwrap_or_else(|error| panic!("{shown}: {error}"));
-        place.holds(&sent, name, &made).await;
-    }
-    names.sort();
-    for dir in [&b"odd put"[..], b"odd sent"] {
-        assert_eq!(place.names(dir).await, names);
-    }
 }
 
 async fn ends_uploads_only_as_expected(place: &Place<'_>) {

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use types::VersionTag;
 
-use crate::http::{Fault, Kept, Object, Outcome, Page, Refusal, iso_time, printable};
+use crate::http::{
+    Fault, GCSFUSE_LINK, Kept, Link, Object, Outcome, Page, Refusal, iso_time, printable,
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -125,6 +127,10 @@ fn object_of(raw: RawObject) -> Outcome<Object> {
         size,
         etag: raw.generation,
         mtime_ns: raw.time_created.as_deref().map_or(0, iso_time),
+        link: match raw.metadata.get(GCSFUSE_LINK) {
+            Some(link) if !link.is_empty() => Link::Yes,
+            _ => Link::No,
+        },
     })
 }
 
@@ -209,6 +215,7 @@ mod tests {
             size: 5,
             etag: Some("17".into()),
             mtime_ns: 1_255_369_830_000_000_000,
+            link: Link::No,
         };
         let wanted = Page {
             objects: vec![object],

@@ -20,8 +20,8 @@ use serde_json::{Map, Value, json};
 use super::answer::{Rewritten, Told, parse_object, parse_page, parse_rewritten};
 use super::{Gcs, OBJECT_BYTES_MAX, OBJECT_FIELDS, PAGE_BYTES_MAX, TOLD_FIELDS};
 use crate::http::{
-    Ask, Copying, Draft, Fault, Kept, KeyWriter, Leeway, Outcome, Page, Part, Parted, Seen, Step,
-    Stored, Unfinished, percent_encode,
+    Ask, Copying, Draft, Fault, GCSFUSE_LINK, KEPT_BYTES, KEPT_XATTRS, Kept, KeyWriter, Leeway,
+    Outcome, Page, Part, Parted, Seen, Step, Stored, Unfinished, percent_encode,
 };
 use crate::{Abilities, Expect, FileAttributes};
 
@@ -35,6 +35,9 @@ const PUT_MAX: u64 = 1 << 30;
 /// Requests that tidy up behind an upload, at once.
 const REMOVALS_AT_ONCE: usize = 8;
 const ANYTHING: &str = "application/octet-stream";
+
+/// What the storage takes of metadata, names and values together.
+const METADATA_MAX: usize = 8 << 10;
 
 /// The answer to a long operation comes when the storage is done with it.
 const SLOW: Leeway = Leeway {
@@ -51,7 +54,8 @@ impl KeyWriter for Gcs {
             directories: false,
             rename: false,
             attributes: false,
-            symlinks: false,
+            symlinks: true,
+            xattrs_max: METADATA_MAX - KEPT_BYTES,
             conditions: true,
             put_max: PUT_MAX,
             parts_max: PARTS_MAX,
@@ -59,6 +63,14 @@ impl KeyWriter for Gcs {
             part_max: PUT_MAX,
             parallel_parts: true,
         }
+    }
+
+    fn metadata_max(&self) -> usize {
+        METADATA_MAX
+    }
+
+    fn link_bytes(&self) -> Bytes {
+        Bytes::new()
     }
 
     fn checks(&self, step: Step) -> bool {
@@ -330,7 +342,12 @@ impl Gcs {
             self.url_of(&copying.to.key),
             condition(&version)
         );
-        let body = Bytes::from(resource(copying.to).to_string());
+        let mut told = resource(copying.to);
+        if copying.to.kept.has_lost_xattrs() {
+            // What is not told would stay.
+            told["metadata"][KEPT_XATTRS] = Value::Null;
+        }
+        let body = Bytes::from(told.to_string());
         let answer = self.order(Ask::Copy, Method::PATCH, &url, body).await?;
         parse_object(&answer).map(stored)
     }
@@ -339,9 +356,14 @@ impl Gcs {
 /// Returns what is told of an object besides its bytes.
 fn resource(draft: &Draft) -> Value {
     let told = draft.kept.written(draft.is_directory).into_iter();
-    let told: Map<String, Value> = told
+    let mut told: Map<String, Value> = told
         .map(|(name, value)| (name.into(), value.into()))
         .collect();
+    if let Some(link) = &draft.kept.link {
+        // By this one listings tell, and others know, what the object is.
+        let link = String::from_utf8_lossy(link);
+        told.insert(GCSFUSE_LINK.into(), link.into());
+    }
     json!({ "metadata": told })
 }
 

@@ -30,6 +30,7 @@ impl Seen {
             kind: self.kind,
             tag: self.tag.clone(),
             owner: Some(owners.owner(&self.named)),
+            extras: None,
         }
     }
 }

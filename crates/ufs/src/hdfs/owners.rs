@@ -132,12 +132,18 @@ impl Owners {
         let map = Arc::clone(&self.map);
         let ask = move || {
             let user = user.map(|uid| {
+                if let Some(name) = map.users.name_of_shown(uid) {
+                    return Ok(name.to_owned());
+                }
                 let known = User::from_uid(Uid::from_raw(uid)).ok().flatten();
                 let shown = |name: &String| map.users.of_name(name, Some(uid)) == uid;
                 let name = known.map(|user| user.name).filter(shown);
                 name.ok_or(("user", uid))
             });
             let group = group.map(|gid| {
+                if let Some(name) = map.groups.name_of_shown(gid) {
+                    return Ok(name.to_owned());
+                }
                 let known = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
                 let shown = |name: &String| map.groups.of_name(name, Some(gid)) == gid;
                 let name = known.map(|group| group.name).filter(shown);
@@ -229,6 +235,10 @@ mod tests {
             assert_eq!(differ(&root, NOBODY_HERE, gid).await.unwrap(), (None, None));
             let error = differ(&root, 4_000_000_000, gid).await.unwrap_err();
             assert!(error.to_string().contains("shown as 4000000000"), "{error}");
+            if map.contains("no such user=7") {
+                let (user, group) = differ(&root, 7, 8).await.unwrap();
+                assert_eq!((user.as_deref(), group), (Some("no such user"), None));
+            }
             if map.is_empty() {
                 let (user, group) = differ(&root, 1, 0).await.unwrap();
                 assert!(user.is_some() && group.is_none());

@@ -51,7 +51,7 @@ impl Goal {
             target: files.location().full(path).map_err(told)?,
             dir: format!("{}/", dir.trim_end_matches('/')),
             what,
-            attributes: *attributes,
+            attributes: attributes.clone(),
         })
     }
 

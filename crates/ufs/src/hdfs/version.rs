@@ -88,6 +88,7 @@ pub(super) fn meta_of(status: &FileStatus, tag: VersionTag, owners: &Owners) -> 
         },
         tag,
         owner: Some(owners.owner(&named(status))),
+        extras: None,
     }
 }
 

@@ -30,6 +30,7 @@ impl<F: HadoopFiles> UnderWriter for Arc<F> {
             rename: true,
             attributes: true,
             symlinks: false,
+            xattrs_max: 0,
             conditions: false,
             put_max: PUT_MAX,
             parts_max: u32::MAX,
@@ -182,6 +183,7 @@ impl<F: HadoopFiles> UnderWriter for Arc<F> {
         let attributes = FileAttributes {
             owner: seen.meta(self.owners()).owner,
             mtime_ns: Some(tag.mtime_ns),
+            xattrs: None,
         };
         let upload = self.begin(to, PUT_MAX, &attributes, deadline).await?;
         let sent = async {

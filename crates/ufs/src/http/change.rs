@@ -5,11 +5,11 @@
 //! is its own success, by the mark of the write (`kept`) or by the tag of what was copied. A
 //! condition that the storage does not check with the request is checked by a look right before.
 
-use types::{Deadline, Error, ErrorKind, NodeKind, ObjectMeta, Result, VersionTag};
+use types::{Deadline, Error, ErrorKind, ObjectMeta, Result, VersionTag};
 
 use super::kept::Kept;
 use super::keys::{Draft, KeyWriter, Seen, Step, Stored, holds};
-use super::objects::ObjectStore;
+use super::objects::{ObjectStore, object};
 use super::session::before;
 use super::{Outcome, Session};
 use crate::Expect;
@@ -128,11 +128,7 @@ pub(super) async fn describe<S: ObjectStore>(
             size,
         },
     };
-    Ok(ObjectMeta {
-        kind: NodeKind::File,
-        tag,
-        owner: attributes.owner,
-    })
+    Ok(object(tag, &draft.kept))
 }
 
 /// Returns what time it is at the storage, in nanoseconds since 1970.

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use types::{ByteRange, VersionTag};
 
 use super::kept::Kept;
-use super::{Fault, Outcome};
+use super::{Fault, Outcome, links};
 use crate::{Abilities, Expect};
 
 /// Which request a condition goes with.
@@ -106,6 +106,15 @@ pub(crate) trait KeyWriter: Send + Sync {
     /// Returns what can be done here.
     fn abilities(&self) -> Abilities;
 
+    /// Returns how many bytes of metadata an object may have.
+    fn metadata_max(&self) -> usize;
+
+    /// Returns the bytes of the object that is a symbolic link: what a listing tells of them says
+    /// what it is, where a listing tells no metadata.
+    fn link_bytes(&self) -> Bytes {
+        Bytes::from_static(links::BYTES)
+    }
+
     /// Returns whether the storage itself checks what is expected.
     fn checks(&self, step: Step) -> bool;
 
@@ -166,6 +175,13 @@ pub(super) fn holds(expect: &Expect, seen: Option<&Seen>) -> Outcome<()> {
         (Expect::Anything, _) | (Expect::Absent, None) => Ok(()),
         (Expect::Absent, Some(_)) => Err(Fault::Taken),
         (Expect::Version(_), None) => Err(Fault::Stale("the object is gone".into())),
-        (Expect::Version(tag), Some(seen)) => super::check_version(tag, &seen.tag),
+        (Expect::Version(tag), Some(seen)) => {
+            let mut asked = tag.clone();
+            if seen.kept.link.is_some() {
+                // The length of a link is that of what it points to.
+                asked.size = seen.tag.size;
+            }
+            super::check_version(&asked, &seen.tag)
+        }
     }
 }

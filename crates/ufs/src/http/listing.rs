@@ -9,14 +9,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::stream;
+use futures::{StreamExt, TryStreamExt, stream};
 use types::{Error, ErrorKind, Name, NodeKind, ObjectMeta, Result, VersionTag};
 
 use super::Outcome;
 use super::fault::Fault;
-use super::objects::ObjectStore;
+use super::links::Link;
+use super::objects::{Found, ObjectStore};
 use super::session::before;
+use crate::retry::Retry;
 use crate::{ListEntry, ListPage, ListStream};
+
+/// Looks at objects of a page that may be links, at once.
+const LOOKS_AT_ONCE: usize = 16;
 
 /// One page of a listing. Keys are decoded; `None` stands for one that is not UTF-8.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -34,6 +39,7 @@ pub(crate) struct Object {
     pub(crate) size: u64,
     pub(crate) etag: Option<String>,
     pub(crate) mtime_ns: i64,
+    pub(crate) link: Link,
 }
 
 /// Lists the keys that start with a prefix.
@@ -82,7 +88,7 @@ impl<S: ObjectStore> Listing<S> {
     async fn page(&mut self) -> Result<(ListPage, bool)> {
         let session = Arc::clone(self.store.session());
         let mut retry = session.retry_of_page();
-        let page = loop {
+        let mut page = loop {
             let asked = async {
                 let _connection = session.connection().await;
                 let token = self.token.as_deref();
@@ -103,10 +109,36 @@ impl<S: ObjectStore> Listing<S> {
         if self.pages.is_power_of_two() {
             self.landmark = page.next.clone();
         }
+        self.look_at_doubtful(&mut page.objects).await?;
         let more = self.token.is_some();
         let shown = arrange(page, &self.prefix, &mut self.held)
             .map_err(|fault| fault.into_error(&self.what, &session.endpoint))?;
         Ok((shown, more))
+    }
+}
+
+impl<S: ObjectStore> Listing<S> {
+    /// Asks for what by its length may be a symbolic link.
+    async fn look_at_doubtful(&self, objects: &mut [Object]) -> Result<()> {
+        let doubtful = objects
+            .iter_mut()
+            .filter(|object| object.link == Link::Perhaps);
+        let looks = doubtful.map(|object| async move {
+            let Some(key) = &object.key else {
+                return Ok(());
+            };
+            let session = self.store.session();
+            let mut retry: Retry = session.retry_of_page();
+            let head = || self.store.head(key);
+            let found = session.until_done(&self.what, &mut retry, head).await?;
+            object.link = match found {
+                Some(Found::Kept(_, kept)) if kept.link.is_some() => Link::Yes,
+                _ => Link::No,
+            };
+            Ok(())
+        });
+        let looks = stream::iter(looks.collect::<Vec<_>>());
+        looks.buffer_unordered(LOOKS_AT_ONCE).try_collect().await
     }
 }
 
@@ -117,17 +149,11 @@ fn arrange(page: Page, prefix: &str, held: &mut BTreeMap<Name, ObjectMeta>) -> O
     let mut names = std::mem::take(held);
     let mut last = None::<Vec<u8>>;
     for object in page.objects {
-        let Object {
-            key,
-            size,
-            etag,
-            mtime_ns,
-        } = object;
-        let Some(key) = key else {
+        let Some(key) = &object.key else {
             shown.unshowable += 1;
             continue;
         };
-        let rest = below(&key, prefix)?;
+        let rest = below(key, prefix)?;
         if rest.is_empty() {
             // The marker of the directory itself.
             continue;
@@ -137,19 +163,7 @@ fn arrange(page: Page, prefix: &str, held: &mut BTreeMap<Name, ObjectMeta>) -> O
             shown.unshowable += 1;
             continue;
         };
-        let tag = VersionTag {
-            etag,
-            mtime_ns,
-            size,
-        };
-        names.insert(
-            name,
-            ObjectMeta {
-                kind: NodeKind::File,
-                tag,
-                owner: None,
-            },
-        );
+        names.insert(name, listed(object));
     }
     for key in page.prefixes {
         let Some(key) = key else {
@@ -165,14 +179,15 @@ fn arrange(page: Page, prefix: &str, held: &mut BTreeMap<Name, ObjectMeta>) -> O
         };
         if names
             .insert(name, ObjectMeta::implied_directory())
-            .is_some_and(|old| is_file(&old))
+            .is_some_and(|old| is_object(&old))
         {
             shown.unshowable += 1;
         }
     }
     if let (Some(last), Some(_)) = (last, &page.next) {
-        let open =
-            |name: &Name, meta: &mut ObjectMeta| is_file(meta) && last.starts_with(name.as_bytes());
+        let open = |name: &Name, meta: &mut ObjectMeta| {
+            is_object(meta) && last.starts_with(name.as_bytes())
+        };
         *held = names.extract_if(.., open).collect();
     }
     shown.entries = names
@@ -182,8 +197,25 @@ fn arrange(page: Page, prefix: &str, held: &mut BTreeMap<Name, ObjectMeta>) -> O
     Ok(shown)
 }
 
-fn is_file(meta: &ObjectMeta) -> bool {
-    meta.kind == NodeKind::File
+/// Returns what a listing told of an object.
+fn listed(object: Object) -> ObjectMeta {
+    ObjectMeta {
+        kind: match object.link {
+            Link::No | Link::Perhaps => NodeKind::File,
+            Link::Yes => NodeKind::Symlink,
+        },
+        tag: VersionTag {
+            etag: object.etag,
+            mtime_ns: object.mtime_ns,
+            size: object.size,
+        },
+        owner: None,
+        extras: None,
+    }
+}
+
+fn is_object(meta: &ObjectMeta) -> bool {
+    meta.kind != NodeKind::Directory
 }
 
 /// Returns what follows the prefix; a storage that lists anything else is not believed.
@@ -217,7 +249,7 @@ mod tests {
     }
 
     fn shown(page: &ListPage) -> Vec<String> {
-        let mark = |entry: &ListEntry| if is_file(&entry.meta) { "" } else { "/" };
+        let mark = |entry: &ListEntry| if is_object(&entry.meta) { "" } else { "/" };
         page.entries
             .iter()
             .map(|entry| format!("{}{}", entry.name, mark(entry)))

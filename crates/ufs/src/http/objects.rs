@@ -20,6 +20,7 @@ use types::{
 
 use super::Outcome;
 use super::body::{self, Got, Source, Wanted};
+use super::kept::Kept;
 use super::keys::KeyWriter;
 use super::listing::{self, Object, Page};
 use super::session::Session;
@@ -31,8 +32,8 @@ use crate::{ByteStream, Counters, ListStream, UnderStorage, UnderWriter};
 pub(crate) enum Found {
     /// An object of this version.
     Object(VersionTag),
-    /// The same, with an owner who is kept beside it.
-    Owned(VersionTag, Owner),
+    /// The same, with what is kept beside it.
+    Kept(VersionTag, Box<Kept>),
     /// A directory, on storages that have them.
     Directory,
 }
@@ -155,12 +156,13 @@ impl<S: ObjectStore> UnderStorage for Bucket<S> {
         let head = || self.store.head(&key);
         let file = match session.until_done(&what, &mut retry, head).await? {
             Some(Found::Directory) => return Ok(ObjectMeta::implied_directory()),
-            Some(Found::Object(tag)) => Some(file(tag, None)),
-            Some(Found::Owned(tag, owner)) => Some(file(tag, Some(owner))),
+            Some(Found::Object(tag)) => Some(file(tag)),
+            Some(Found::Kept(tag, kept)) => Some(object(tag, &kept)),
             None => None,
         };
         // An empty object may be one that tools put where a directory is.
-        if let Some(file) = file.as_ref().filter(|file| file.tag.size > 0) {
+        let is_sure = |file: &&ObjectMeta| file.tag.size > 0 || file.kind == NodeKind::Symlink;
+        if let Some(file) = file.as_ref().filter(is_sure) {
             return Ok(file.clone());
         }
         let dir = self.prefix_of(path)?;
@@ -176,6 +178,24 @@ impl<S: ObjectStore> UnderStorage for Bucket<S> {
                 Error::new(ErrorKind::NotFound, "no such object or directory").context(what)
             }),
         }
+    }
+
+    async fn read_link(&self, path: &ObjectPath, deadline: Deadline) -> Result<Vec<u8>> {
+        let (what, mut retry) = (self.name("read link", path), Retry::new(deadline));
+        let (session, key) = (self.store.session(), self.key(path)?);
+        let head = || self.store.head(&key);
+        let (kind, message) = match session.until_done(&what, &mut retry, head).await? {
+            Some(Found::Kept(_, kept)) if kept.link.is_some() => {
+                return Ok(kept.link.unwrap_or_default());
+            }
+            Some(_) => (ErrorKind::Invalid, "not a symbolic link"),
+            None => (ErrorKind::NotFound, "no such object"),
+        };
+        Err(Error::new(kind, message).context(what))
+    }
+
+    fn lists_all(&self) -> bool {
+        false
     }
 
     async fn check(&self, deadline: Deadline) -> Result<()> {
@@ -219,18 +239,36 @@ impl<S: ObjectStore> UnderStorage for Bucket<S> {
     }
 }
 
-fn file(tag: VersionTag, owner: Option<Owner>) -> ObjectMeta {
+fn file(tag: VersionTag) -> ObjectMeta {
     ObjectMeta {
         kind: NodeKind::File,
         tag,
-        owner,
+        owner: None,
+        extras: None,
+    }
+}
+
+/// Describes an object with what is kept beside it.
+pub(super) fn object(tag: VersionTag, kept: &Kept) -> ObjectMeta {
+    let (kind, size) = match &kept.link {
+        Some(link) => (NodeKind::Symlink, link.len() as u64),
+        None => (NodeKind::File, tag.size),
+    };
+    ObjectMeta {
+        kind,
+        tag: VersionTag { size, ..tag },
+        owner: kept.attributes.owner,
+        extras: Some(kept.extras()),
     }
 }
 
 /// Returns what the marker of a directory tells of it.
 fn directory(marker: Option<Found>) -> ObjectMeta {
     match marker {
-        Some(Found::Owned(tag, owner)) => marked_directory(&tag, Some(owner)),
+        Some(Found::Kept(tag, kept)) => ObjectMeta {
+            extras: Some(kept.extras()),
+            ..marked_directory(&tag, kept.attributes.owner)
+        },
         Some(Found::Object(tag)) => marked_directory(&tag, None),
         Some(Found::Directory) | None => ObjectMeta::implied_directory(),
     }

@@ -20,7 +20,12 @@ pub(crate) fn percent_encode(text: &str) -> String {
 
 /// Encodes a path: as [`percent_encode`], and slashes stay.
 pub(crate) fn percent_encode_path(path: &str) -> String {
-    encode(path.as_bytes(), b"/")
+    percent_encode_bytes(path.as_bytes())
+}
+
+/// Encodes a path that need not be text.
+pub(crate) fn percent_encode_bytes(path: &[u8]) -> String {
+    encode(path, b"/")
 }
 
 fn encode(bytes: &[u8], kept: &[u8]) -> String {
@@ -37,6 +42,11 @@ fn encode(bytes: &[u8], kept: &[u8]) -> String {
 
 /// Decodes percent signs; `None` when they are wrong or what comes out is not UTF-8.
 pub(crate) fn percent_decode(text: &str) -> Option<String> {
+    String::from_utf8(percent_decode_bytes(text)?).ok()
+}
+
+/// Decodes percent signs; `None` when they are wrong.
+pub(crate) fn percent_decode_bytes(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
@@ -50,7 +60,7 @@ pub(crate) fn percent_decode(text: &str) -> Option<String> {
             bytes.push(*first);
         }
     }
-    String::from_utf8(bytes).ok()
+    Some(bytes)
 }
 
 /// Returns the tag without its quotes; `None` when there is none. A weak tag is kept whole.

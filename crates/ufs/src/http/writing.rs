@@ -57,6 +57,7 @@ impl<S: ObjectStore> UnderWriter for Bucket<S> {
     ) -> Result<Box<dyn Upload>> {
         let what = self.name("write", path);
         let draft = self.draft(path, attributes).map_err(context(&what))?;
+        self.check_room(&what, &draft)?;
         let upload = ObjectUpload::begin(&self.store, what, draft, deadline).await?;
         Ok(Box::new(upload))
     }
@@ -151,9 +152,10 @@ impl<S: ObjectStore> UnderWriter for Bucket<S> {
         let draft = Draft {
             key: self.key(path)?,
             is_directory: false,
-            kept: Kept::new(&source.kept.changed_by(attributes)),
+            kept: source.kept.changed_by(attributes),
             rest: source.rest,
         };
+        self.check_room(&what, &draft)?;
         let copying = Copying {
             from: &draft.key,
             tag: &source.tag,
@@ -162,6 +164,25 @@ impl<S: ObjectStore> UnderWriter for Bucket<S> {
             expect: &Expect::Anything,
         };
         self.copy_key(&what, &copying, deadline).await
+    }
+
+    async fn symlink(
+        &self,
+        path: &ObjectPath,
+        target: &[u8],
+        attributes: &FileAttributes,
+        deadline: Deadline,
+    ) -> Result<ObjectMeta> {
+        let what = self.name("make link", path);
+        let mut draft = self.draft(path, attributes).map_err(context(&what))?;
+        draft.kept.link = Some(target.to_vec());
+        if let Some(why) = self.is_too_much(&draft) {
+            return Err(Error::new(ErrorKind::TooLong, why).context(what));
+        }
+        let bytes = keys(&*self.store).link_bytes();
+        let absent = Expect::Absent;
+        self.put_draft(&what, &draft, bytes, &absent, deadline)
+            .await
     }
 
     async fn clean(&self, age: Duration, deadline: Deadline) -> Result<u64> {
@@ -221,6 +242,21 @@ impl<S: ObjectStore> Bucket<S> {
         }
     }
 
+    /// Returns why an object cannot keep all that it is to keep beside its bytes.
+    fn is_too_much(&self, draft: &Draft) -> Option<String> {
+        let (needed, max) = (draft.kept.len(), keys(&*self.store).metadata_max());
+        (needed > max).then(|| format!("{needed} bytes of metadata, of which an object has {max}"))
+    }
+
+    /// Checks that an object can keep the extended attributes that it is to have.
+    fn check_room(&self, what: &str, draft: &Draft) -> Result<()> {
+        let has_some = draft.kept.attributes.xattrs.is_some();
+        match self.is_too_much(draft).filter(|_| has_some) {
+            Some(why) => Err(Error::new(ErrorKind::OutOfSpace, why).context(what)),
+            None => Ok(()),
+        }
+    }
+
     async fn put_draft(
         &self,
         what: &str,
@@ -236,6 +272,7 @@ impl<S: ObjectStore> Bucket<S> {
             let why = format!("{size} bytes at once, of which the storage takes {put_max}");
             return Err(Error::internal(why).context(what));
         }
+        self.check_room(what, draft)?;
         let key = draft.key.as_str();
         let work = Change {
             what,
@@ -393,12 +430,14 @@ impl<S: ObjectStore> Bucket<S> {
             .until_done(&what, &mut Retry::new(deadline), look)
             .await?;
         let (kept, rest) = seen.map(|seen| (seen.kept, seen.rest)).unwrap_or_default();
-        let kept = Kept::new(&kept.changed_by(attributes));
-        let draft = self.marker(path, kept, rest)?;
+        let draft = self.marker(path, kept.changed_by(attributes), rest)?;
         let (nothing, anything) = (Bytes::new(), Expect::Anything);
         let put = self.put_draft(&what, &draft, nothing, &anything, deadline);
         let put = put.await?;
-        Ok(marked_directory(&put.tag, put.owner))
+        Ok(ObjectMeta {
+            extras: put.extras,
+            ..marked_directory(&put.tag, put.owner)
+        })
     }
 }
 

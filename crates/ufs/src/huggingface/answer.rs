@@ -66,6 +66,7 @@ pub(super) fn parse_page(json: &[u8], mtime_ns: i64) -> Outcome<Page> {
                     // The API writes the kind of hash in front, the headers do not.
                     etag: etag.map(|tag| tag.trim_start_matches("sha256:").to_string()),
                     mtime_ns,
+                    ..Object::default()
                 });
             }
             // A submodule: nothing that can be shown.

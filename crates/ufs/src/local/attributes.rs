@@ -9,7 +9,7 @@ use types::Result;
 use types::meta::Owner;
 
 use super::draft::write_error;
-use super::io_error;
+use super::{io_error, xattrs};
 use crate::FileAttributes;
 
 /// What to do where the daemon may not give files to others.
@@ -29,6 +29,9 @@ pub(super) fn set_all(file: &OwnedFd, attributes: &FileAttributes, chown: Chown)
         let mode = Mode::from_raw_mode(owner.mode & 0o7777);
         rustix::fs::fchmod(file, mode).map_err(|errno| write_error("change mode", errno))?;
     }
+    if let Some(xattrs) = &attributes.xattrs {
+        xattrs::write(file, xattrs)?;
+    }
     if let Some(mtime_ns) = attributes.mtime_ns {
         let times = times(mtime_ns);
         rustix::fs::futimens(file, &times).map_err(|errno| write_error("change time", errno))?;
@@ -44,6 +47,9 @@ pub(super) fn set_by_handle(file: &OwnedFd, attributes: &FileAttributes) -> Resu
         let mode = Mode::from_raw_mode(owner.mode & 0o7777);
         rustix::fs::chmod(path.as_str(), mode)
             .map_err(|errno| write_error("change mode", errno))?;
+    }
+    if let Some(xattrs) = &attributes.xattrs {
+        xattrs::write(file, xattrs)?;
     }
     if let Some(mtime_ns) = attributes.mtime_ns {
         let (times, flags) = (times(mtime_ns), AtFlags::empty());

@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
@@ -12,7 +13,7 @@ use types::{Error, ErrorKind, Name, ObjectMeta, ObjectPath, Result};
 
 use super::attributes::{Chown, set_all};
 use super::version::{meta_of_own, tag_of};
-use super::{Inner, io_error};
+use super::{Inner, io_error, xattrs};
 use crate::temporary::{check_name, temporary_name};
 use crate::{Expect, FileAttributes};
 
@@ -62,13 +63,18 @@ impl Draft {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let old = old.as_ref().map(rustix::fs::fstat).transpose();
-        let old = old.map_err(|errno| io_error("stat", errno))?;
-        check_expected(expect, old.as_ref())?;
-        let as_before = || meta_of_own(old.as_ref()?)?.owner;
+        let stat = old.as_ref().map(rustix::fs::fstat).transpose();
+        let stat = stat.map_err(|errno| io_error("stat", errno))?;
+        check_expected(expect, stat.as_ref())?;
+        let as_before = || meta_of_own(stat.as_ref()?)?.owner;
+        let xattrs = match (&attributes.xattrs, &old) {
+            (None, Some(old)) => Some(Arc::new(xattrs::read(old)?)),
+            (given, _) => given.clone(),
+        };
         let attributes = FileAttributes {
             owner: attributes.owner.or_else(as_before),
-            ..*attributes
+            mtime_ns: attributes.mtime_ns,
+            xattrs,
         };
         set_all(&self.file, &attributes, Chown::IfAllowed)?;
         sync(&self.file)?;
@@ -211,10 +217,13 @@ pub(super) fn write_error(what: &str, errno: Errno) -> Error {
             return Error::new(ErrorKind::PermissionDenied, why).with_source(errno);
         }
         Errno::EXIST => return taken(),
-        Errno::NAMETOOLONG | Errno::INVAL | Errno::ILSEQ => ErrorKind::Invalid,
+        Errno::NAMETOOLONG => ErrorKind::TooLong,
+        Errno::INVAL | Errno::ILSEQ => ErrorKind::Invalid,
         Errno::NOTEMPTY => ErrorKind::NotEmpty,
         Errno::XDEV | Errno::OPNOTSUPP => ErrorKind::Unsupported,
-        Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::MLINK => ErrorKind::OutOfSpace,
+        Errno::NOSPC | Errno::DQUOT | Errno::TOOBIG | Errno::FBIG | Errno::MLINK => {
+            ErrorKind::OutOfSpace
+        }
         Errno::BUSY | Errno::TXTBSY => ErrorKind::Busy,
         _ => return io_error(what, errno),
     };
@@ -239,7 +248,8 @@ mod tests {
             (Errno::NOTEMPTY, ErrorKind::NotEmpty),
             (Errno::ISDIR, ErrorKind::IsADirectory),
             (Errno::NOTDIR, ErrorKind::NotADirectory),
-            (Errno::NAMETOOLONG, ErrorKind::Invalid),
+            (Errno::NAMETOOLONG, ErrorKind::TooLong),
+            (Errno::ILSEQ, ErrorKind::Invalid),
             (Errno::XDEV, ErrorKind::Unsupported),
         ] {
             assert_eq!(write_error("write", errno).kind(), kind, "{errno}");

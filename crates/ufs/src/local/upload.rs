@@ -46,7 +46,7 @@ impl LocalUpload {
             what,
             path: path.clone(),
             part_size: part_size.max(1),
-            attributes: *attributes,
+            attributes: attributes.clone(),
             draft: Mutex::new(Some(Arc::new(draft))),
             parts: Mutex::default(),
         })
@@ -107,7 +107,8 @@ impl Upload for LocalUpload {
             let mut draft = self.draft.lock().unwrap_or_else(PoisonError::into_inner);
             draft.take().ok_or_else(|| self.ended())?
         };
-        let (path, expect, attributes) = (self.path.clone(), expect.clone(), self.attributes);
+        let (path, expect, attributes) =
+            (self.path.clone(), expect.clone(), self.attributes.clone());
         let publish = move |inner: &Inner| {
             let busy = || Error::internal("a part is still being written");
             let draft = Arc::into_inner(draft).ok_or_else(busy)?;

@@ -46,6 +46,7 @@ pub(super) fn meta_of(stat: &Stat, now: SystemTime) -> Option<ObjectMeta> {
         kind,
         tag,
         owner: Some(owner),
+        extras: None,
     })
 }
 

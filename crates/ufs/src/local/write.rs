@@ -12,6 +12,7 @@
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
@@ -24,7 +25,7 @@ use super::attributes::{Chown, set_all, set_by_handle, set_of_link};
 use super::draft::{DIRECTORY_MODE, Draft, is_the_root, look, os, sync, write_at, write_error};
 use super::upload::LocalUpload;
 use super::version::{meta_of_own, tag_of};
-use super::{Inner, Local, check_version, io_error, open_version};
+use super::{Inner, Local, check_version, io_error, open_version, xattrs};
 use crate::counters::count;
 use crate::temporary::{check_name, is_draft};
 use crate::{Abilities, Expect, FileAttributes, UnderWriter, Upload};
@@ -42,6 +43,7 @@ impl UnderWriter for Local {
             rename: true,
             attributes: true,
             symlinks: true,
+            xattrs_max: usize::MAX,
             conditions: false,
             put_max: 1 << 40,
             parts_max: u32::MAX,
@@ -61,7 +63,7 @@ impl UnderWriter for Local {
     ) -> Result<ObjectMeta> {
         let what = self.0.name("write", path);
         count(&self.0.counters.put);
-        let (path, expect, attributes) = (path.clone(), expect.clone(), *attributes);
+        let (path, expect, attributes) = (path.clone(), expect.clone(), attributes.clone());
         let write = move |inner: &Inner| {
             let draft = Draft::new(inner, &path)?;
             write_at(&draft.file, &bytes, 0)?;
@@ -117,7 +119,7 @@ impl UnderWriter for Local {
     ) -> Result<ObjectMeta> {
         let what = self.0.name("make directory", path);
         count(&self.0.counters.put);
-        let (path, attributes) = (path.clone(), *attributes);
+        let (path, attributes) = (path.clone(), attributes.clone());
         let create = move |inner: &Inner| {
             if path.is_root() {
                 return Err(Error::new(ErrorKind::AlreadyExists, "the root is there"));
@@ -182,6 +184,7 @@ impl UnderWriter for Local {
             let attributes = FileAttributes {
                 owner: meta_of_own(&stat).and_then(|meta| meta.owner),
                 mtime_ns: Some(tag.mtime_ns),
+                xattrs: Some(Arc::new(xattrs::read(&source)?)),
             };
             draft.publish(inner, &to, &expect, &attributes)
         };
@@ -224,7 +227,7 @@ impl UnderWriter for Local {
     ) -> Result<ObjectMeta> {
         let what = self.0.name("change attributes of", path);
         count(&self.0.counters.other);
-        let (path, tag, attributes) = (path.clone(), tag.clone(), *attributes);
+        let (path, tag, attributes) = (path.clone(), tag.clone(), attributes.clone());
         let set = move |inner: &Inner| {
             let file = inner.open(&path, OFlags::PATH)?;
             let stat = rustix::fs::fstat(&file).map_err(|errno| io_error("stat", errno))?;
@@ -256,7 +259,7 @@ impl UnderWriter for Local {
     ) -> Result<ObjectMeta> {
         let what = self.0.name("make link", path);
         count(&self.0.counters.put);
-        let (path, target, attributes) = (path.clone(), target.to_vec(), *attributes);
+        let (path, target, attributes) = (path.clone(), target.to_vec(), attributes.clone());
         let link = move |inner: &Inner| {
             check_name(&path)?;
             let (dir, name) = parent(inner, &path)?;

@@ -4,7 +4,7 @@
 //! Pure functions over bytes that may be hostile. Keys matter to the byte: they are asked with
 //! `encoding-type=url`, without which control characters cannot pass through XML.
 
-use crate::http::{Fault, Object, Outcome, Page, clean_etag, iso_time, percent_decode, walk};
+use crate::http::{Fault, Link, Object, Outcome, Page, clean_etag, iso_time, percent_decode, walk};
 
 /// Reads a page of a listing.
 pub(super) fn parse_page(xml: &[u8]) -> Outcome<Page> {
@@ -21,7 +21,10 @@ pub(super) fn parse_page(xml: &[u8]) -> Outcome<Page> {
             }
             ["Contents", "ETag"] => object.etag = clean_etag(text),
             ["Contents", "LastModified"] => object.mtime_ns = iso_time(text),
-            ["Contents"] => raw.push((std::mem::take(&mut key), std::mem::take(&mut object))),
+            ["Contents"] => {
+                object.link = Link::of_etag(object.size, object.etag.as_deref());
+                raw.push((std::mem::take(&mut key), std::mem::take(&mut object)));
+            }
             ["CommonPrefixes", "Prefix"] => page.prefixes.push(Some(text.to_string())),
             ["EncodingType"] => encoded = text.trim() == "url",
             ["IsTruncated"] => truncated = text.trim() == "true",

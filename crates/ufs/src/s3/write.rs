@@ -23,8 +23,8 @@ use types::ByteRange;
 use super::change::{Ended, UnfinishedPage, parse_begun, parse_ended, parse_unfinished};
 use super::{S3, tag_of};
 use crate::http::{
-    Ask, Copying, Draft, Fault, KEPT_NAMES, Kept, KeyWriter, Leeway, Outcome, Part, Parted,
-    Payload, Seen, Step, Stored, Unfinished, clean_etag, header_text, http_time, if_match,
+    Ask, Copying, Draft, Fault, KEPT_BYTES, KEPT_NAMES, Kept, KeyWriter, Leeway, Outcome, Part,
+    Parted, Payload, Seen, Step, Stored, Unfinished, clean_etag, header_text, http_time, if_match,
     percent_encode, percent_encode_path,
 };
 use crate::{Abilities, Expect};
@@ -51,6 +51,9 @@ const ENDED_BYTES_MAX: usize = 1 << 20;
 const UPLOADS_BYTES_MAX: usize = 16 << 20;
 const GIB: u64 = 1 << 30;
 
+/// What the storage takes of metadata, names and values together.
+const METADATA_MAX: usize = 2 << 10;
+
 /// The answer to a long operation comes when the storage is done with it.
 const SLOW: Leeway = Leeway {
     redirect: false,
@@ -66,7 +69,8 @@ impl KeyWriter for S3 {
             directories: false,
             rename: false,
             attributes: false,
-            symlinks: false,
+            symlinks: true,
+            xattrs_max: METADATA_MAX - KEPT_BYTES,
             conditions: true,
             put_max: 5 * GIB,
             parts_max: 10_000,
@@ -74,6 +78,10 @@ impl KeyWriter for S3 {
             part_max: 5 * GIB,
             parallel_parts: true,
         }
+    }
+
+    fn metadata_max(&self) -> usize {
+        METADATA_MAX
     }
 
     fn checks(&self, step: Step) -> bool {

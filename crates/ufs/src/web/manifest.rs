@@ -213,7 +213,7 @@ pub(super) fn page(files: &Files, prefix: &str) -> Page {
                 key: Some(path.clone()),
                 size: file.tag.size,
                 etag: file.tag.etag.clone(),
-                mtime_ns: 0,
+                ..Object::default()
             }),
         }
     }

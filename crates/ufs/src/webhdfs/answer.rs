@@ -82,6 +82,7 @@ impl Status {
             kind: self.kind()?,
             tag,
             owner: Some(owner),
+            extras: None,
         })
     }
 }

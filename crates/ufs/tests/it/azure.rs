@@ -13,7 +13,6 @@ use types::{Clock, ErrorKind, SystemClock};
 use ufs::conformance::{self, Fixture, Flat, list, odd_names, stat};
 use ufs::{Settings, UnderStorage, open, probe};
 
-use crate::lost_answers;
 use crate::wire::{counts_every_request, encode_path, plain_client};
 
 /// A server with a container, a relay before it, and the driver behind that.
@@ -162,12 +161,6 @@ async fn a_prefix_of_a_container_keeps_every_promise_of_writing() {
 #[tokio::test]
 async fn a_prefix_of_a_container_keeps_every_promise() {
     conformance::run(&Container::new("a prefix/of +it").await).await;
-}
-
-#[tokio::test]
-async fn a_change_whose_answer_is_lost_is_no_second_change() {
-    let container = Container::new("").await;
-    lost_answers::are_no_second_change(&container, &container.relay).await;
 }
 
 #[tokio::test]

@@ -14,7 +14,6 @@ use ufs::conformance::{self, Fixture, Flat, list, odd_names};
 use ufs::{Settings, UnderStorage, open, probe};
 
 use crate::liar::{Liar, told};
-use crate::lost_answers;
 use crate::wire::{counts_every_request, encode_whole, plain_client};
 
 /// A server with a bucket, a relay before it, and the driver behind that.
@@ -160,12 +159,6 @@ async fn ten_thousand_names_come_in_pages_of_a_thousand() {
     let wanted = (0..10_000).map(|index| format!("n{index:05}"));
     assert!(names.eq(wanted));
     assert_eq!(liar.asked().len(), 10);
-}
-
-#[tokio::test]
-async fn a_change_whose_answer_is_lost_is_no_second_change() {
-    let bucket = Bucket::new("").await;
-    lost_answers::are_no_second_change(&bucket, &bucket.relay).await;
 }
 
 #[tokio::test]

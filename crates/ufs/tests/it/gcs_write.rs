@@ -13,6 +13,7 @@ use crate::liar::{Asked, Liar, Told, told};
 const KEPT: FileAttributes = FileAttributes {
     owner: None,
     mtime_ns: Some(5_000_000_000),
+    xattrs: None,
 };
 const OBJECT: &str = "{\"name\":\"k\",\"size\":\"1\",\"generation\":\"7\",\
     \"timeCreated\":\"2009-10-12T17:50:30Z\"}";

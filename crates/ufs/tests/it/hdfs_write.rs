@@ -18,6 +18,7 @@ use crate::wire::{WrongClock, open_by};
 const KEPT: FileAttributes = FileAttributes {
     owner: None,
     mtime_ns: None,
+    xattrs: None,
 };
 
 fn soon() -> Deadline {
@@ -175,6 +176,7 @@ async fn directories_are_made_once_and_removed_when_empty() {
         let wanted = FileAttributes {
             owner: Some(owner),
             mtime_ns: None,
+            xattrs: None,
         };
         let made = writer
             .create_dir(&path(b"d"), &wanted, soon())
@@ -270,6 +272,7 @@ async fn modes_owners_and_times_are_set_and_copies_have_them_too() {
         let wanted = |mode, uid, gid, mtime_ns| FileAttributes {
             owner: Some(Owner { mode, uid, gid }),
             mtime_ns: Some(mtime_ns),
+            xattrs: None,
         };
         let first = wanted(0o640, uid, gid, 1_234_567_890_123_456_789);
         let put = writer

@@ -21,7 +21,6 @@ mod huggingface;
 mod liar;
 mod local;
 mod local_faults;
-mod lost_answers;
 mod minio;
 mod s3;
 mod s3_bucket;

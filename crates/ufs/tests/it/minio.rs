@@ -4,7 +4,6 @@
 use testkit::rigs::Minio;
 use ufs::conformance::{self, Flat};
 
-use crate::lost_answers;
 use crate::s3_bucket::{self, Bucket, Keeps};
 use crate::wire::counts_every_request;
 
@@ -32,12 +31,6 @@ async fn a_prefix_of_a_bucket_keeps_every_promise() {
 #[tokio::test]
 async fn a_bucket_keeps_every_promise_of_writing() {
     conformance::write::run(&bucket("").await).await;
-}
-
-#[tokio::test]
-async fn a_change_whose_answer_is_lost_is_no_second_change() {
-    let bucket = bucket("").await;
-    lost_answers::are_no_second_change(&bucket, &bucket.relay).await;
 }
 
 #[tokio::test]

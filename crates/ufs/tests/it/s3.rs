@@ -8,7 +8,6 @@ use types::{ByteRange, Clock, ErrorKind, SystemClock};
 use ufs::conformance::{self, Fixture, read, stat};
 use ufs::probe;
 
-use crate::lost_answers;
 use crate::s3_bucket::{self, Bucket, Keeps};
 use crate::wire::counts_every_request;
 
@@ -49,12 +48,6 @@ async fn a_prefix_of_a_bucket_keeps_every_promise_of_writing() {
 #[tokio::test]
 async fn uploads_that_never_ended_are_given_up() {
     s3_bucket::gives_up_old_uploads(&bucket("a prefix").await).await;
-}
-
-#[tokio::test]
-async fn a_change_whose_answer_is_lost_is_no_second_change() {
-    let bucket = bucket("").await;
-    lost_answers::are_no_second_change(&bucket, &bucket.relay).await;
 }
 
 #[tokio::test]

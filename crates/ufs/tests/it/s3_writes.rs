@@ -411,6 +411,7 @@ async fn a_change_of_attributes_keeps_what_others_told_of_the_object() {
     let attributes = FileAttributes {
         owner: Some(owner),
         mtime_ns: None,
+        xattrs: None,
     };
     let writer = storage.writer().unwrap();
     let set = writer

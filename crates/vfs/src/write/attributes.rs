@@ -108,7 +108,7 @@ impl Vfs {
     }
 
     /// What has no handle that could be closed is promised at once.
-    async fn promise_of_path(self: &Arc<Self>, ino: Ino, mode: WriteMode) -> Result<()> {
+    pub(super) async fn promise_of_path(self: &Arc<Self>, ino: Ino, mode: WriteMode) -> Result<()> {
         let node = self.node(ino)?;
         let Some(written) = node.cell.written() else {
             return Ok(());
@@ -126,18 +126,35 @@ impl Vfs {
         let (mount, _) = self.write_mode(node)?;
         let shown = self.attributes_of(node);
         let attributes = FileAttributes {
-            owner: change.changes_owner().then(|| change.owner(&shown)),
+            owner: (change.changes_owner())
+                .then(|| self.owner_in_storage(mount, change.owner(&shown), node.meta.owner)),
             mtime_ns: change.modified,
+            xattrs: None,
         };
-        let id = self.storage_of(mount).0;
         if node.place.path.is_root() {
             // The storage's own root is not ours to change; who mounts says what it looks like.
             return Ok(());
         }
+        self.tell_storage(node, &attributes).await?;
+        if let Some(written) = node.cell.written() {
+            written.change(|state| {
+                state.owner = change.owner(&shown);
+                state.times.modified = change.modified.unwrap_or(state.times.modified);
+            });
+        }
+        Ok(())
+    }
+
+    /// Changes what the storage keeps beside the bytes of what it has.
+    pub(super) async fn tell_storage(
+        &self,
+        node: &Node,
+        attributes: &FileAttributes,
+    ) -> Result<()> {
+        let (mount, _) = self.write_mode(node)?;
+        let id = self.storage_of(mount).0;
         let path = &node.place.path;
-        let changed = self
-            .worker
-            .set_attributes(id, path, &node.meta, &attributes);
+        let changed = self.worker.set_attributes(id, path, &node.meta, attributes);
         let meta = match changed.await {
             Ok(meta) => meta,
             Err(error) if error.kind() == ErrorKind::Stale => {
@@ -146,6 +163,7 @@ impl Vfs {
             }
             Err(error) => return Err(error),
         };
+        let tag = meta.tag.clone();
         self.namespace.change(node.ino, |node| node.meta = meta);
         if node.meta.kind != NodeKind::Directory && self.bindings.get(&node.place).is_none() {
             let (ino, is_here) = (node.ino, false);
@@ -153,17 +171,7 @@ impl Vfs {
             self.bindings.set(&node.place, bound);
         }
         if let Some(written) = node.cell.written() {
-            let expect = self
-                .namespace
-                .get(node.ino)
-                .map(|node| node.meta.tag.clone());
-            written.change(|state| {
-                state.owner = change.owner(&shown);
-                state.times.modified = change.modified.unwrap_or(state.times.modified);
-                if let Some(tag) = expect {
-                    state.expect = worker::Expect::Version(tag);
-                }
-            });
+            written.change(|state| state.expect = worker::Expect::Version(tag));
         }
         Ok(())
     }

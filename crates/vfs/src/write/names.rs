@@ -24,7 +24,7 @@ impl Vfs {
         self.make(parent, name, move |vfs, target| {
             async move {
                 let id = vfs.storage_of(target.mount).0;
-                let attributes = creator.attributes(vfs.now_ns());
+                let attributes = vfs.new_attributes(target.mount, creator);
                 vfs.worker
                     .create_dir(id, &target.place.path, &attributes)
                     .await
@@ -48,7 +48,7 @@ impl Vfs {
         self.make(parent, name, move |vfs, target| {
             async move {
                 let id = vfs.storage_of(target.mount).0;
-                let attributes = creator.attributes(vfs.now_ns());
+                let attributes = vfs.new_attributes(target.mount, creator);
                 let path = &target.place.path;
                 let made = vfs.worker.symlink(id, path, &points_to, &attributes);
                 made.await
@@ -157,7 +157,14 @@ impl Vfs {
             return Ok(());
         }
         let work = self.work_of(&*self.node(node.ino)?, written)?;
-        let found = self.worker.find_own(&work).await?;
+        let found = match self.worker.find_own(&work).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) => {
+                // Who takes its name must not wait for a storage that is away.
+                tracing::warn!("'{}' may be left in the storage: {error}", work.path);
+                return Ok(());
+            }
+            found => found?,
+        };
         work.attempts.close();
         if let Some((meta, _)) = found {
             written.change(|state| state.expect = Expect::Version(meta.tag));

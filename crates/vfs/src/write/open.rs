@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use parking_lot::Mutex;
 use types::meta::Owner;
-use types::{Error, ErrorKind, Freshness, NodeKind, ObjectMeta, ObjectRef, Result, VersionTag};
+use types::{
+    Error, ErrorKind, Freshness, NodeKind, ObjectMeta, ObjectRef, Result, VersionTag, Xattrs,
+};
 use worker::Expect;
 use worker::settings::WHOLE_MAX;
 
@@ -93,14 +95,15 @@ impl Vfs {
                 mtime_ns: now_ns,
                 size: 0,
             },
-            owner: Some(creator.owner()),
+            owner: Some(self.owner_in_storage(target.mount, creator.owner(), None)),
+            extras: None,
         };
         let mut expect = Expect::Absent;
         let id = self.storage_of(target.mount).0;
         let claims = is_exclusive && target.mode == WriteMode::Through;
         if claims && self.worker.abilities(id)?.conditions {
             // Between nodes the storage decides who was first.
-            let attributes = creator.attributes(now_ns);
+            let attributes = self.new_attributes(target.mount, creator);
             let claimed = self.worker.claim_name(id, &target.place.path, &attributes);
             meta = claimed.await.map_err(|error| match error.kind() {
                 ErrorKind::AlreadyExists => {
@@ -189,7 +192,7 @@ impl Vfs {
             return Ok(node);
         }
         let object = self.object(&node)?;
-        self.check_unchanged(&object).await?;
+        let xattrs = self.check_unchanged(&object).await?;
         let base = if is_cut { 0 } else { object.size() };
         let file = self.worker.stage(base)?;
         if base > 0 && base <= WHOLE_MAX {
@@ -208,9 +211,9 @@ impl Vfs {
         // Held before it is looked at, so that a last release cannot end it in between.
         let node = self.namespace.hold(ino).ok_or_else(|| unknown(ino))?;
         let mine = Arc::as_ptr(&file);
-        let written = node
-            .cell
-            .set(Written::new(file, base, owner, times, expect));
+        let written = Written::new(file, base, owner, times, expect);
+        written.change(|state| state.xattrs = xattrs);
+        let written = node.cell.set(written);
         let is_mine = Arc::as_ptr(&written.file) == mine;
         if is_mine {
             self.begin_staged(&node);
@@ -219,19 +222,21 @@ impl Vfs {
         Ok(node)
     }
 
-    /// The bytes that show through, and what must not be overwritten, are those of now.
-    async fn check_unchanged(&self, object: &ObjectRef) -> Result<()> {
+    /// The bytes that show through, and what must not be overwritten, are those of now. Returns the
+    /// extended attributes, where the next version has to be told them.
+    async fn check_unchanged(&self, object: &ObjectRef) -> Result<Option<Arc<Xattrs>>> {
         let (mount, path) = (object.mount, object.path.clone());
         let asked = self
             .worker
             .stat(mount, path, Freshness::Always, self.deadline());
-        let is_same = match asked.await {
-            Ok(learnt) => same_bytes(&learnt.value.tag, &object.tag),
-            Err(error) if error.kind() == ErrorKind::NotFound => false,
+        match asked.await {
+            Ok(learnt) if same_bytes(&learnt.value.tag, &object.tag) => {
+                let extras = learnt.value.extras;
+                return Ok(extras.map(|extras| Arc::clone(&extras.xattrs)));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
-        };
-        if is_same {
-            return Ok(());
         }
         self.worker.forget_path(mount, &object.path);
         let message = format!("'{}' was changed by somebody else", object.path);

@@ -11,7 +11,7 @@ use types::{Error, ErrorKind, NodeKind, ObjectMeta, Result};
 use worker::{Expect, Move};
 
 use super::names::{is_in_storage, not_found};
-use super::{Resolved, Target};
+use super::{Resolved, Target, WriteMode};
 use crate::bindings::Bound;
 use crate::ino::Ino;
 use crate::namespace::Node;
@@ -77,6 +77,9 @@ impl Vfs {
         }
         let is_directory = moved.meta.kind == NodeKind::Directory;
         if is_directory {
+            self.check_same_mode(from, to)?;
+        }
+        if is_directory && from.mode != WriteMode::Local {
             self.store_below(from).await?;
         }
         let written = moved
@@ -92,7 +95,28 @@ impl Vfs {
         }
         self.touch_dir(&from.dir);
         self.touch_dir(&to.dir);
-        Ok(())
+        match &moved.node {
+            // Who has it open closes it under the new mode.
+            Some(node) if from.mode != to.mode && self.namespace.handles(node.ino) <= 1 => {
+                self.promise_of_path(node.ino, to.mode).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A directory is not moved to where its files are kept in another way.
+    fn check_same_mode(&self, from: &Target, to: &Target) -> Result<()> {
+        let table = self.mount_table();
+        let modes = &table.spec(from.mount).writes;
+        let (old, new) = (&from.place.path, &to.place.path);
+        if modes
+            .of_tree(old)
+            .is_some_and(|mode| Some(mode) == modes.of_tree(new))
+        {
+            return Ok(());
+        }
+        let message = format!("'{old}' and '{new}' have different write modes: copy instead");
+        Err(Error::new(ErrorKind::CrossMount, message))
     }
 
     /// Renames a file that is being written.
@@ -111,8 +135,10 @@ impl Vfs {
         let _alone = written.alone().await;
         self.find_sent(node, written).await?;
         if is_in_storage(written) {
-            // What lies there under the old name goes along, with all that was written.
-            self.store_held(node.ino, written).await?;
+            // What lies there under the old name goes along, with all that was written but for scratch.
+            if from.mode != WriteMode::Local {
+                self.store_held(node.ino, written).await?;
+            }
             let meta = self.node(node.ino)?.meta.clone();
             let stored = Resolved {
                 meta,
@@ -198,7 +224,8 @@ impl Vfs {
             meta: moved.meta.clone(),
             replaces: other.map(|other| other.meta.clone()),
         };
-        let move_here = |meta: &ObjectMeta| self.move_here(from, to, meta);
+        let renamed = moved.node.as_ref().map(|node| node.ino);
+        let move_here = |meta: &ObjectMeta| self.move_here(from, to, meta, renamed);
         if let Err(error) = self.worker.rename(&work, move_here).await {
             if error.kind() == ErrorKind::Stale {
                 self.worker.forget_path(id, &from.place.path);
@@ -215,13 +242,13 @@ impl Vfs {
     }
 
     /// Gives what is known below the old name, and itself, the new one.
-    fn move_here(&self, from: &Target, to: &Target, meta: &ObjectMeta) {
+    fn move_here(&self, from: &Target, to: &Target, meta: &ObjectMeta, renamed: Option<Ino>) {
         let (old, new) = (&from.place.path, &to.place.path);
         if let Some(bound) = self.bindings.get(&from.place) {
             self.bindings.remove(&from.place, bound.ino);
         }
         self.bindings.remove_below(from.mount, old);
-        for (ino, place) in self.namespace.move_tree(from.mount, old, new) {
+        for (ino, place) in self.namespace.move_tree(from.mount, (old, new), renamed) {
             let mut is_here = false;
             self.namespace.change(ino, |node| {
                 if place == to.place {

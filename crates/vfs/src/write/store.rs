@@ -211,7 +211,9 @@ impl Vfs {
             expect: state.expect,
             owner: state.owner,
             mtime_ns: state.times.modified,
+            xattrs: state.xattrs,
             extents: written.file.extents(),
+            attempts: written.attempts.open(),
         })
     }
 
@@ -290,6 +292,9 @@ impl Vfs {
     /// Describes what is to be stored of a file.
     pub(super) fn work_of(&self, node: &Node, written: &Written) -> Result<Persist> {
         let (mount, _) = self.write_mode(node)?;
+        let mut attributes = written.file_attributes();
+        let owner = written.state().owner;
+        attributes.owner = Some(self.owner_in_storage(mount, owner, node.meta.owner));
         Ok(Persist {
             mount: self.storage_of(mount).0,
             path: node.place.path.clone(),
@@ -297,7 +302,7 @@ impl Vfs {
             version: written.file.version(),
             attempts: Arc::clone(&written.attempts),
             expect: written.state().expect,
-            attributes: written.file_attributes(),
+            attributes,
         })
     }
 
@@ -532,7 +537,7 @@ impl Vfs {
         })
     }
 
-    fn is_dirty(&self, ino: Ino) -> bool {
+    pub(super) fn is_dirty(&self, ino: Ino) -> bool {
         let node = self.node(ino);
         node.is_ok_and(|node| {
             node.cell

@@ -65,11 +65,15 @@ impl Vfs {
             kind: NodeKind::File,
             tag,
             owner: Some(note.owner),
+            extras: None,
         };
         let times = Times::all(note.mtime_ns);
         let written = Written::new(file, note.base, note.owner, times, note.expect);
-        written.attempts.begun_before();
-        written.change(|state| (state.changes, state.sealed) = (1, 1));
+        written.attempts.begun_before(note.attempts);
+        written.change(|state| {
+            (state.changes, state.sealed) = (1, 1);
+            state.xattrs = note.xattrs;
+        });
         let node = self.namespace.insert(self.new_number(&place), place, meta);
         node.cell.set(written);
         self.begin_staged(&node);
@@ -98,6 +102,19 @@ impl Vfs {
             error: Some("its storage is not mounted: mount it again".to_owned()),
         });
         waiting.chain(aside).collect()
+    }
+
+    /// Sees to it that what was scratch until now is stored, where that is wanted now.
+    pub(crate) fn queue_what_waits(&self, mount: MountIndex) {
+        for ino in self.bindings.here_below(mount, &ObjectPath::root()) {
+            let Ok(node) = self.node(ino) else { continue };
+            let mode = self.write_mode(&node).map(|(_, mode)| mode);
+            let is_wanted = matches!(mode, Ok(WriteMode::Through | WriteMode::Back));
+            // Who has it open closes it.
+            if is_wanted && self.namespace.handles(ino) <= 1 && self.is_dirty(ino) {
+                self.queue.push(ino);
+            }
+        }
     }
 
     fn age(&self, since_ns: i64) -> Duration {
@@ -142,11 +159,11 @@ impl Vfs {
             node.is_ok_and(|node| self.tree_path(&node.place) == wanted)
         };
         let waiting = self.queue.list().into_iter().map(|(ino, _)| ino);
-        let found = waiting.filter_map(|ino| {
+        let mut found = waiting.filter_map(|ino| {
             let written = self.node(ino).ok()?.cell.written().map(Arc::clone)?;
             is_it(&ino).then_some((ino, written))
         });
-        let Some((ino, written)) = found.last() else {
+        let Some((ino, written)) = found.next() else {
             let message = format!("'{wanted}' does not wait to be stored");
             return Err(Error::new(ErrorKind::NotFound, message));
         };

@@ -74,7 +74,12 @@ async fn a_storage_that_is_down_is_unavailable_and_not_empty() {
             let error = rig.list(Ino::ROOT).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable);
         }
-        let reason = rig.vfs.get_xattr(Ino::ROOT, b"user.forebay.error").unwrap();
+        let reason = rig
+            .vfs
+            .get_xattr(Ino::ROOT, b"user.forebay.error")
+            .wait()
+            .await
+            .unwrap();
         assert!(String::from_utf8(reason).unwrap().contains("switched off"));
         let stats = rig.vfs.stats();
         assert_eq!((stats.inodes, stats.dirs_open), (1, 0));
@@ -106,6 +111,7 @@ async fn a_known_file_whose_storage_is_down_fails_with_the_reason() {
                 size,
             },
             owner: None,
+            extras: None,
         },
     };
     let entries = vec![
@@ -130,7 +136,12 @@ async fn a_known_file_whose_storage_is_down_fails_with_the_reason() {
     let small = rig.lookup("small").await.unwrap().ino;
     let error = rig.vfs.open(small).wait().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    let reason = rig.vfs.get_xattr(small, b"user.forebay.error").unwrap();
+    let reason = rig
+        .vfs
+        .get_xattr(small, b"user.forebay.error")
+        .wait()
+        .await
+        .unwrap();
     assert!(String::from_utf8(reason).unwrap().contains("switched off"));
     let large = rig.open("large").await.unwrap();
     let error = rig.read(large.handle, 1 << 39, 4096).await.unwrap_err();

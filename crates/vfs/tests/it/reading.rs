@@ -3,14 +3,17 @@
 
 use types::{ErrorKind, Freshness, PAGE_SIZE};
 
+use vfs::Reply;
+
 use crate::rig::{Ground, MINUTE, Rig, bytes};
 
 const MIB: usize = 1 << 20;
 
 fn xattr(rig: &Rig, ino: vfs::Ino, name: &str) -> String {
-    let value = rig
-        .vfs
-        .get_xattr(ino, format!("user.forebay.{name}").as_bytes());
+    let name = format!("user.forebay.{name}");
+    let Reply::Ready(value) = rig.vfs.get_xattr(ino, name.as_bytes()) else {
+        panic!("'{name}' is made up here");
+    };
     String::from_utf8(value.unwrap()).unwrap()
 }
 
@@ -213,15 +216,20 @@ async fn extended_attributes_tell_where_a_file_comes_from() {
     rig.cat("f").await.unwrap();
     assert_eq!(xattr(&rig, entry.ino, "cached"), "whole");
     assert_eq!(xattr(&rig, entry.ino, "version"), version);
-    let names = rig.vfs.list_xattr(entry.ino).unwrap();
-    let expected =
-        b"user.forebay.mount\0user.forebay.etag\0user.forebay.cached\0user.forebay.version\0";
-    assert_eq!(
-        names.escape_ascii().to_string(),
-        expected.escape_ascii().to_string()
-    );
-    for absent in ["user.forebay.error", "user.other", "security.selinux"] {
-        let error = rig.vfs.get_xattr(entry.ino, absent.as_bytes()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotFound, "{absent}");
+    assert_eq!(xattr(&rig, entry.ino, "write-mode"), "read-only");
+    assert_eq!(xattr(&rig, entry.ino, "persisted"), "yes");
+    let names = rig.vfs.list_xattr(entry.ino).wait().await.unwrap();
+    assert!(names.is_empty(), "no copy of the file takes ours along");
+    for (absent, kind) in [
+        ("user.forebay.error", ErrorKind::NotFound),
+        ("user.forebay.other", ErrorKind::NotFound),
+        ("user.other", ErrorKind::NotFound),
+        ("security.selinux", ErrorKind::Unsupported),
+        ("system.posix_acl_access", ErrorKind::Unsupported),
+    ] {
+        let Reply::Ready(Err(error)) = rig.vfs.get_xattr(entry.ino, absent.as_bytes()) else {
+            panic!("{absent}: it is there, or takes a request");
+        };
+        assert_eq!(error.kind(), kind, "{absent}");
     }
 }

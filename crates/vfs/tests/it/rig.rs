@@ -10,7 +10,7 @@ use types::{
     ByteRange, ByteSize, Clock, Freshness, ManualClock, MountId, NodeKind, ObjectPath, Result,
 };
 use ufs::{CountersSnapshot, UnderStorage};
-use vfs::{AttributeDefaults, Entry, HandleId, Ino, MountSpec, Opened, ReadReply, Vfs, WriteMode};
+use vfs::{AttributeDefaults, Entry, HandleId, Ino, MountSpec, Opened, ReadReply, Vfs, WriteModes};
 use worker::Worker;
 
 pub(crate) const MINUTE: Freshness = Freshness::MaxAge(Duration::from_secs(60));
@@ -105,7 +105,7 @@ impl Ground {
                 uri,
                 freshness: one.freshness,
                 attributes: AttributeDefaults::default(),
-                writes: WriteMode::ReadOnly,
+                writes: WriteModes::default(),
             });
         }
         let settings = vfs::Settings::default();
@@ -158,7 +158,7 @@ impl Rig {
             id: self.worker.add_storage(storage),
             freshness: mounted.freshness,
             attributes: AttributeDefaults::default(),
-            writes: WriteMode::ReadOnly,
+            writes: WriteModes::default(),
         }
     }
 

@@ -64,6 +64,32 @@ async fn one_listing_answers_for_all_names_of_a_directory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_a_listing_is_looked_at_once_and_nothing_else_is() {
+    let rig = Rig::new();
+    rig.storage.put("d/empty", "");
+    rig.storage.put("d/link", "link to d/empty");
+    assert_eq!(names(&rig, "d").await, ["empty", "link"]);
+    stat(&rig, "d/empty", MINUTE).await.unwrap();
+    assert_eq!(rig.storage.asked(), (1, 0));
+    let rig = {
+        for _ in 0..2 {
+            let link = stat(&rig, "d/link", MINUTE).await.unwrap();
+            assert_eq!(link.link(), Some(&b"d/empty"[..]));
+        }
+        assert_eq!(rig.storage.asked(), (1, 1));
+        rig.restart()
+    };
+    let link = stat(&rig, "d/link", MINUTE).await.unwrap();
+    assert_eq!(link.link(), Some(&b"d/empty"[..]));
+    assert_eq!(rig.storage.asked(), (1, 1), "it is known after a restart");
+    // The first look-up of all is a listing, and the link another look.
+    rig.storage.put("e/link", "link to x");
+    let link = stat(&rig, "e/link", MINUTE).await.unwrap();
+    assert_eq!(link.link(), Some(&b"x"[..]));
+    assert_eq!(rig.storage.asked(), (2, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_seen_when_its_age_has_passed() {
     let rig = Rig::new();
     rig.storage.put("d/a", "1");

@@ -10,10 +10,13 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use tokio::sync::Semaphore;
 use types::{
-    ByteRange, Deadline, Error, ErrorKind, MountId, Name, NodeKind, ObjectMeta, ObjectPath,
+    ByteRange, Deadline, Error, ErrorKind, Extras, MountId, Name, NodeKind, ObjectMeta, ObjectPath,
     ObjectRef, Result, VersionTag,
 };
 use ufs::{ByteStream, Counters, ListEntry, ListPage, ListStream, UnderStorage};
+
+/// An object that begins so is a symbolic link to the rest.
+pub(crate) const LINK: &[u8] = b"link to ";
 
 /// See the module.
 #[derive(Debug)]
@@ -93,10 +96,18 @@ impl ScriptedStorage {
             mtime_ns: 0,
             size: bytes.len() as u64,
         };
+        let link = bytes.strip_prefix(LINK).map(<[u8]>::to_vec);
         Some(ObjectMeta {
-            kind: NodeKind::File,
+            kind: match link {
+                Some(_) => NodeKind::Symlink,
+                None => NodeKind::File,
+            },
             tag,
             owner: None,
+            extras: Some(Arc::new(Extras {
+                link,
+                ..Extras::default()
+            })),
         })
     }
 
@@ -162,7 +173,11 @@ impl UnderStorage for ScriptedStorage {
                     names.insert(rest[..slash].to_vec(), ObjectMeta::implied_directory());
                 }
                 None => {
-                    names.insert(rest.to_vec(), self.meta(&key).unwrap());
+                    let meta = ObjectMeta {
+                        extras: None,
+                        ..self.meta(&key).unwrap()
+                    };
+                    names.insert(rest.to_vec(), meta);
                 }
             }
         }
@@ -213,6 +228,10 @@ impl UnderStorage for ScriptedStorage {
             .map(|at| Ok(bytes.slice(at..bytes.len().min(at + 100_000))))
             .collect();
         Ok(stream::iter(chunks).boxed())
+    }
+
+    fn lists_all(&self) -> bool {
+        false
     }
 
     fn counters(&self) -> &Counters {

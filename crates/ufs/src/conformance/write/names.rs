@@ -7,8 +7,8 @@ use types::{ErrorKind, NodeKind, ObjectMeta};
 
 use super::parts;
 use super::place::{NOTHING, Place, content, fails};
-use crate::conformance::{path, soon};
-use crate::{Expect, FileAttributes};
+use crate::conformance::{list, soon};
+use crate::{Expect, FileAttributes, ListEntry};
 
 pub(super) async fn makes_and_removes_directories(place: &Place<'_>) {
     if place.can().directories {
@@ -58,6 +58,7 @@ fn attributes(mode: u32, mtime_ns: i64) -> FileAttributes {
     FileAttributes {
         owner: Some(owner),
         mtime_ns: Some(mtime_ns),
+        xattrs: None,
     }
 }
 
@@ -89,12 +90,13 @@ pub(super) async fn keeps_attributes(place: &Place<'_>) {
     let only_time = FileAttributes {
         owner: None,
         mtime_ns: first.mtime_ns,
+        xattrs: None,
     };
     let changed = place.set(name, &changed.tag, &only_time).await;
     let changed = changed.expect("a change");
     let both = FileAttributes {
         owner: second.owner,
-        ..first
+        ..first.clone()
     };
     tells(place, name, &both, &changed).await;
     place.fixture.put(name, b"others").await;
@@ -243,20 +245,72 @@ pub(super) async fn renames_odd_names(place: &Place<'_>) {
 
 pub(super) async fn links(place: &Place<'_>) {
     place.write(b"links/file", b"x").await;
-    let target = b"../dir/\xc3\xa9 no such \n";
+    let target = b"../dir/\xc3\xa9 100%\xff no such \n";
     let made = place.link(b"links/link", target).await;
     if !place.can().symlinks {
         fails(made, ErrorKind::Unsupported, "a link");
         return;
     }
-    assert_eq!(made.expect("a link").kind, NodeKind::Symlink);
-    assert_eq!(place.stat(b"links/link").await.kind, NodeKind::Symlink);
-    let told = place.storage.read_link(&path(b"links/link"), soon()).await;
-    assert_eq!(told.expect("a target"), target);
+    let made = made.expect("a link");
+    place.points_to(b"links/link", target, &made).await;
     let taken = place.link(b"links/link", b"x").await;
     fails(taken, ErrorKind::AlreadyExists, "a link");
     let taken = place.link(b"links/file", b"x").await;
     fails(taken, ErrorKind::AlreadyExists, "a file");
-    place.remove(b"links/link").await;
+    let endless = place.link(b"links/long", &[b'x'; 9000]).await;
+    fails(endless, ErrorKind::TooLong, "what it points to");
+    let told = place.target(b"links/file").await;
+    fails(told, ErrorKind::Invalid, "a file is no link");
+
+    let time = FileAttributes {
+        owner: None,
+        mtime_ns: Some(1_500_000_000_000_000_000),
+        xattrs: None,
+    };
+    let set = place.set(b"links/link", &made.tag, &time).await;
+    let set = set.expect("a change");
+    assert_eq!(Some(set.tag.mtime_ns), time.mtime_ns);
+    place.points_to(b"links/link", target, &set).await;
+    let moved = match place.can().rename {
+        true => place.rename(b"links/link", b"links/moved").await,
+        false => {
+            let (from, to) = (b"links/link", b"links/moved");
+            let copied = place.copy(from, &set.tag, to, &Expect::Absent).await;
+            let expect = Expect::Version(set.tag.clone());
+            place.delete(from, &expect).await.expect("a removal");
+            copied
+        }
+    };
+    let moved = moved.expect("another name");
+    place.points_to(b"links/moved", target, &moved).await;
+    // What others put in its place is none.
+    place.fixture.remove(b"links/moved").await;
+    place.fixture.put(b"links/moved", b"").await;
+    assert_eq!(place.stat(b"links/moved").await.kind, NodeKind::File);
+    place.remove(b"links/moved").await;
     assert_eq!(place.names(b"links").await, [b"file"]);
+}
+
+/// A directory of many links and empty files costs no look at each.
+pub(super) async fn lists_links_without_looks(place: &Place<'_>) {
+    if !place.can().symlinks {
+        return;
+    }
+    for number in 0..5 {
+        let file = format!("many links/{number}");
+        place.write(file.as_bytes(), b"").await;
+        let link = format!("many links/link-{number}");
+        let made = place.link(link.as_bytes(), b"file").await;
+        made.expect("a link");
+    }
+    let counters = place.storage.counters();
+    let looks = || counters.snapshot().head;
+    let before = looks();
+    let (entries, _) = list(&*place.storage, b"many links").await.expect("names");
+    assert_eq!(looks(), before);
+    let is_link = |entry: &&ListEntry| entry.meta.kind == NodeKind::Symlink;
+    let links = entries.iter().filter(is_link);
+    let names: Vec<_> = links.map(|entry| entry.name.to_string()).collect();
+    let wanted: Vec<_> = (0..5).map(|number| format!("link-{number}")).collect();
+    assert_eq!(names, wanted);
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use types::{ByteRange, ErrorKind, ObjectMeta, Result, VersionTag};
+use types::{ByteRange, ErrorKind, NodeKind, ObjectMeta, Result, VersionTag, Xattrs};
 
 use crate::conformance::{Fixture, list, path, read, soon, stat};
 use crate::{Abilities, Expect, FileAttributes, UnderStorage, UnderWriter, Upload};
@@ -15,6 +15,7 @@ const SKEW_NS: u64 = 10_000_000_000;
 pub(super) const NOTHING: FileAttributes = FileAttributes {
     owner: None,
     mtime_ns: None,
+    xattrs: None,
 };
 
 pub(super) struct Place<'a> {
@@ -120,6 +121,39 @@ impl Place<'_> {
     pub(super) async fn link(&self, name: &[u8], target: &[u8]) -> Result<ObjectMeta> {
         let path = path(name);
         self.writer().symlink(&path, target, &NOTHING, soon()).await
+    }
+
+    pub(super) async fn xattrs(&self, name: &[u8]) -> Xattrs {
+        let told = match self.storage.lists_all() {
+            true => self.storage.xattrs(&path(name), soon()).await,
+            false => {
+                let extras = self.stat(name).await.extras;
+                Ok(extras
+                    .map(|extras| Xattrs::clone(&extras.xattrs))
+                    .unwrap_or_default())
+            }
+        };
+        told.unwrap_or_else(|error| panic!("{}: {error}", name.escape_ascii()))
+    }
+
+    pub(super) async fn target(&self, name: &[u8]) -> Result<Vec<u8>> {
+        self.storage.read_link(&path(name), soon()).await
+    }
+
+    /// Checks that a link is one, also in a listing, and that the answer to its write told it.
+    pub(super) async fn points_to(&self, name: &[u8], target: &[u8], told: &ObjectMeta) {
+        assert_eq!(self.target(name).await.expect("a target"), target);
+        for meta in [told, &self.stat(name).await] {
+            let size = target.len() as u64;
+            assert_eq!((meta.kind, meta.tag.size), (NodeKind::Symlink, size));
+            assert_eq!(meta.tag.etag, told.tag.etag);
+            // Where a listing does not tell it, the answer does.
+            assert!(self.storage.lists_all() || meta.link() == Some(target));
+        }
+        let (dir, last) = path(name).split().expect("a name");
+        let (listed, _) = list(&*self.storage, dir.as_bytes()).await.expect("names");
+        let found = listed.iter().find(|entry| entry.name == last);
+        assert_eq!(found.expect("it is listed").meta.kind, NodeKind::Symlink);
     }
 
     pub(super) async fn stat(&self, name: &[u8]) -> ObjectMeta {
