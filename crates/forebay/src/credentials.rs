@@ -2,9 +2,9 @@
 //! References to secrets: what may be written down, stored and shown in place of a secret.
 //!
 //! A mount has either references for single options (`secret_access_key = "env:NAME"`) or one for
-//! all: `env:NAME`, `file:/path` or `profile:NAME`. They are resolved by the daemon that mounts,
-//! each time that it opens the storage, so that a secret that was replaced is found again. A secret
-//! written out is refused: files and command lines are copied, committed and shown. What could not
+//! all: `env:NAME`, `file:/path` or `profile:NAME`. They are resolved by the daemon that mounts, when
+//! it opens the storage and again when the storage refuses what they were, so that a secret that was
+//! replaced in its file is found. A secret written out is refused: files and command lines are copied, committed and shown. What could not
 //! be resolved is named, what was resolved never is.
 
 use std::collections::BTreeMap;

@@ -80,8 +80,12 @@ pub(crate) async fn open(
         request_timeout,
         max_connections: CONNECTIONS_MAX,
     };
+    // What references stand for may be replaced while the storage is in use.
+    let references = mount.credentials.clone();
+    let again: ufs::Secrets = Arc::new(move || references.resolve(&Environment));
+    let again = (!mount.credentials.is_empty()).then_some(again);
     // A directory on a file server that is away may hang.
-    let opened = ufs::open(&settings, Arc::clone(clock));
+    let opened = ufs::open_with(&settings, again, Arc::clone(clock));
     match tokio::time::timeout(request_timeout, opened).await {
         Ok(opened) => opened,
         Err(_) => Err(Error::new(

@@ -23,7 +23,7 @@ const PLACE: &str = "shared";
 
 /// May do everything until 2099, for anybody: signed with the key of the emulator's account, which
 /// is published.
-const AZURITE_TOKEN: &str = "sv=2018-11-09&ss=b&srt=sco&sp=rwdlc&se=2099-01-01T00%3A00%3A00Z\
+pub const AZURITE_TOKEN: &str = "sv=2018-11-09&ss=b&srt=sco&sp=rwdlc&se=2099-01-01T00%3A00%3A00Z\
                              &sig=96GeYi%2B1xz42aWqjf1TK6lSzPg311V%2FZ50YbAMr6Z2c%3D";
 
 /// A storage, and how the binary is led to it.

@@ -12,7 +12,7 @@ mod credentials;
 mod location;
 mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use http::header::{IF_MATCH, LAST_MODIFIED, RANGE};
@@ -23,10 +23,10 @@ use self::config::{Config, Credentials};
 pub(crate) use self::location::AzureLocation;
 use crate::http::{
     Ask, Bucket, Clients, Fault, Found, Got, KeyWriter, ObjectStore, Outcome, Page, Session, Skew,
-    Transport, check_version, clean_etag, header_text, http_time, if_match, percent_encode,
+    Transport, Who, check_version, clean_etag, header_text, http_time, if_match, percent_encode,
     percent_encode_path, range_header, signing_context, whole_length,
 };
-use crate::{Counters, Settings, UnderStorage};
+use crate::{Counters, Secrets, Settings, UnderStorage};
 
 /// The first with which names of control characters are encoded in listings is of 2021.
 const API_VERSION: &str = "2023-11-03";
@@ -37,11 +37,11 @@ const PAGE_BYTES_MAX: usize = 48 << 20;
 pub(crate) fn open(
     location: AzureLocation,
     settings: &Settings,
+    secrets: Option<Secrets>,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn UnderStorage>> {
     let uri = location.uri();
-    let store = Config::new(&location, settings, |name| std::env::var(name).ok())
-        .and_then(|config| Azure::new(&location, config, settings, clock))
+    let store = Azure::new(&location, settings, secrets, clock)
         .map_err(|error| error.context(format!("open {uri}")))?;
     Ok(Arc::new(Bucket::new(uri, location.prefix, store)))
 }
@@ -51,35 +51,45 @@ struct Azure {
     session: Arc<Session>,
     container_url: String,
     /// What makes an address readable for Azure itself: a shared access signature.
-    source_token: Option<String>,
+    source_token: Arc<Mutex<Option<String>>>,
+}
+
+fn config_of(location: &AzureLocation, settings: &Settings) -> Result<Config> {
+    Config::new(location, settings, |name| std::env::var(name).ok())
 }
 
 impl Azure {
     fn new(
         location: &AzureLocation,
-        config: Config,
         settings: &Settings,
+        secrets: Option<Secrets>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
+        let config = config_of(location, settings)?;
         let connections = settings.max_connections.max(1);
         let clients = Clients::new(config.ca_bundle.as_deref(), &config.endpoint, connections)?;
         let counters = Arc::new(Counters::default());
         let container = location.container.clone();
         let skew = Skew::new(Arc::clone(&clock));
         let context = signing_context(&clients, Arc::clone(&counters), Arc::clone(&skew));
-        let source_token = match &config.credentials {
-            Credentials::Sas(token) => Some(token.clone()),
-            _ => None,
-        };
+        let source_token = Arc::new(Mutex::new(None));
+        let (place, ours, at) = (location.clone(), Arc::clone(&clock), Arc::clone(&skew));
+        let given_token = Arc::clone(&source_token);
+        let who = Who::new(settings, secrets, move |settings| {
+            let credentials = config_of(&place, settings)?.credentials;
+            let texts = credentials.secrets();
+            *given_token.lock().unwrap_or_else(PoisonError::into_inner) = match &credentials {
+                Credentials::Sas(token) => Some(token.clone()),
+                _ => None,
+            };
+            let (context, clock, skew) = (context.clone(), Arc::clone(&ours), Arc::clone(&at));
+            let authorize = credentials::authorize(credentials, context, clock, skew);
+            Ok((authorize, texts))
+        })?;
         let transport = Transport {
             client: clients.storage,
-            secrets: config.credentials.secrets(),
-            authorize: credentials::authorize(
-                config.credentials,
-                context,
-                Arc::clone(&clock),
-                Arc::clone(&skew),
-            ),
+            authorize: who.authorize,
+            secrets: who.hidden,
             refusal: Box::new(move |status, headers, body| {
                 answer::read_refusal(status, headers, body, &container)
             }),

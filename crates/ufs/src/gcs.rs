@@ -23,11 +23,11 @@ use self::answer::Told;
 use self::config::Config;
 use crate::http::{
     Ask, Bucket, Clients, Fault, Found, Got, KeyWriter, ObjectStore, Outcome, Page, Session, Skew,
-    Transport, check_version, header_text, percent_encode, range_header, signing_context,
+    Transport, Who, check_version, header_text, percent_encode, range_header, signing_context,
     whole_length,
 };
 use crate::uri::BucketLocation;
-use crate::{Counters, Settings, UnderStorage};
+use crate::{Counters, Secrets, Settings, UnderStorage};
 
 /// A page of 1,000 names of a kilobyte, each byte escaped as six, and as much again around them.
 const PAGE_BYTES_MAX: usize = 16 << 20;
@@ -42,13 +42,17 @@ const TOLD_FIELDS: &str = "name,size,generation,timeCreated,metadata";
 pub(crate) fn open(
     location: BucketLocation,
     settings: &Settings,
+    secrets: Option<Secrets>,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn UnderStorage>> {
     let uri = location.uri();
-    let store = Config::new(settings, |name| std::env::var(name).ok())
-        .and_then(|config| Gcs::new(&location, config, settings, clock))
+    let store = Gcs::new(&location, settings, secrets, clock)
         .map_err(|error| error.context(format!("open {uri}")))?;
     Ok(Arc::new(Bucket::new(uri, location.prefix, store)))
+}
+
+fn config_of(settings: &Settings) -> Result<Config> {
+    Config::new(settings, |name| std::env::var(name).ok())
 }
 
 /// The requests of Google Cloud Storage.
@@ -67,10 +71,11 @@ struct Gcs {
 impl Gcs {
     fn new(
         location: &BucketLocation,
-        config: Config,
         settings: &Settings,
+        secrets: Option<Secrets>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
+        let config = config_of(settings)?;
         let connections = settings.max_connections.max(1);
         let clients = Clients::new(config.ca_bundle.as_deref(), &config.endpoint, connections)?;
         let counters = Arc::new(Counters::default());
@@ -78,16 +83,17 @@ impl Gcs {
         let writes = Arc::new(AtomicBool::new(false));
         let skew = Skew::new(Arc::clone(&clock));
         let context = signing_context(&clients, Arc::clone(&counters), Arc::clone(&skew));
+        let (ours, at, writing) = (Arc::clone(&clock), Arc::clone(&skew), Arc::clone(&writes));
+        let who = Who::new(settings, secrets, move |settings| {
+            let credentials = config_of(settings)?.credentials;
+            let writing = Arc::clone(&writing);
+            let authorize = credentials::authorize(&credentials, &context, &ours, &at, writing);
+            Ok((authorize, credentials.secrets()))
+        })?;
         let transport = Transport {
             client: clients.storage,
-            secrets: config.credentials.secrets(),
-            authorize: credentials::authorize(
-                &config.credentials,
-                &context,
-                &clock,
-                &skew,
-                Arc::clone(&writes),
-            ),
+            authorize: who.authorize,
+            secrets: who.hidden,
             refusal: Box::new(move |status, _, body| answer::read_refusal(status, body, &bucket)),
             counters,
             patience: settings.request_timeout,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What storages that speak HTTP have in common.
 //!
-//! From the wire upwards: connections and whom they trust (`tls`), who asks (`credentials`),
+//! From the wire upwards: connections and whom they trust (`tls`), who asks (`credentials`,
+//! `references`),
 //! requests with their counts and a first look at each answer (`transport`, `range`), at whose time (`skew`), what goes
 //! wrong and what to do about it (`fault`), limits, deadlines and retries (`session`), bodies that
 //! are checked and resumed (`body`), and object stores with keys and pages (`objects`, `listing`),
@@ -21,6 +22,7 @@ mod links;
 mod listing;
 mod objects;
 mod range;
+mod references;
 #[cfg(test)]
 pub(crate) mod services;
 mod session;
@@ -47,6 +49,7 @@ pub(crate) use links::Link;
 pub(crate) use listing::{Object, Page};
 pub(crate) use objects::{Bucket, Found, ObjectStore};
 pub(crate) use range::whole_length;
+pub(crate) use references::{Hidden, Who};
 pub(crate) use session::Session;
 pub(crate) use skew::Skew;
 pub(crate) use text::{

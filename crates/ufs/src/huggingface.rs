@@ -24,12 +24,12 @@ use types::{ByteRange, Clock, Deadline, Result, VersionTag};
 pub(crate) use self::location::HfLocation;
 use crate::http::{
     Arrived, Ask, Authorize, Bearer, Bucket, Clients, Fault, Found, Got, Leeway, ObjectStore,
-    Outcome, Page, Session, Skew, Transport, check_endpoint, check_version, clean_etag, first_set,
-    follow, header_text, next_place, percent_encode, percent_encode_path, range_header,
+    Outcome, Page, Session, Skew, Transport, Who, check_endpoint, check_version, clean_etag,
+    first_set, follow, header_text, next_place, percent_encode, percent_encode_path, range_header,
     whole_length,
 };
 use crate::uri::invalid;
-use crate::{Counters, Settings, UnderStorage};
+use crate::{Counters, Secrets, Settings, UnderStorage};
 
 const OPTIONS: [&str; 6] = [
     "endpoint",
@@ -52,10 +52,11 @@ const PLACES_MAX: usize = 4096;
 pub(crate) fn open(
     location: HfLocation,
     settings: &Settings,
+    secrets: Option<Secrets>,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn UnderStorage>> {
     let (uri, prefix) = (location.uri(), location.prefix.clone());
-    let hub = Hub::new(location, settings, clock, |name| std::env::var(name).ok());
+    let hub = Hub::new(location, settings, secrets, clock);
     let hub = hub.map_err(|error| error.context(format!("open {uri}")))?;
     Ok(Arc::new(Bucket::new(uri, prefix, hub)))
 }
@@ -92,9 +93,10 @@ impl Hub {
     fn new(
         location: HfLocation,
         settings: &Settings,
+        secrets: Option<Secrets>,
         clock: Arc<dyn Clock>,
-        env: impl Fn(&str) -> Option<String>,
     ) -> Result<Self> {
+        let env = |name: &str| std::env::var(name).ok();
         settings.check_options("Hugging Face", &OPTIONS)?;
         let endpoint = first_set(settings, &env, "endpoint", &["HF_ENDPOINT"]);
         let endpoint = check_endpoint(endpoint.as_deref().unwrap_or("https://huggingface.co"))?;
@@ -105,14 +107,14 @@ impl Hub {
             settings.max_connections.max(1),
         )?;
         let repository = location.repository();
+        let who = Who::new(settings, secrets, move |settings| {
+            let token = settings.text("token").map(String::from);
+            Ok((authorize(settings, &env)?, token.into_iter().collect()))
+        })?;
         let transport = Transport {
             client: clients.storage,
-            authorize: authorize(settings, &env)?,
-            secrets: settings
-                .text("token")
-                .map(String::from)
-                .into_iter()
-                .collect(),
+            authorize: who.authorize,
+            secrets: who.hidden,
             refusal: Box::new(move |status, headers, body| {
                 answer::read_refusal(status, headers, body, &repository)
             }),

@@ -28,6 +28,8 @@ mod write;
 pub mod conformance;
 
 pub use counters::{Counters, CountersSnapshot};
-pub use settings::{SECRET_OPTIONS, Settings};
-pub use storage::{ByteStream, ListEntry, ListPage, ListStream, Space, UnderStorage, open, probe};
+pub use settings::{SECRET_OPTIONS, Secrets, Settings};
+pub use storage::{
+    ByteStream, ListEntry, ListPage, ListStream, Space, UnderStorage, open, open_with, probe,
+};
 pub use write::{Abilities, Expect, FileAttributes, UnderWriter, Upload, xattrs_len};

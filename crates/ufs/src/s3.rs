@@ -27,11 +27,11 @@ use self::answer::{parse_buckets, parse_page};
 use self::config::{Address, Config};
 use crate::http::{
     Ask, Bucket, Clients, Fault, Found, Got, KeyWriter, ObjectStore, Outcome, Page, Session, Skew,
-    Transport, check_version, clean_etag, header_text, http_time, if_match, percent_encode,
-    percent_encode_path, range_header, whole_length,
+    Transport, Who, check_version, clean_etag, header_text, http_time, if_match, percent_encode,
+    percent_encode_path, range_header, signing_context, whole_length,
 };
 use crate::uri::BucketLocation;
-use crate::{Counters, Settings, UnderStorage};
+use crate::{Counters, Secrets, Settings, UnderStorage};
 
 /// A page of 1,000 keys of a kilobyte, each byte encoded as three, and as much again around them.
 const PAGE_BYTES_MAX: usize = 16 << 20;
@@ -40,13 +40,17 @@ const PAGE_BYTES_MAX: usize = 16 << 20;
 pub(crate) fn open(
     location: BucketLocation,
     settings: &Settings,
+    secrets: Option<Secrets>,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn UnderStorage>> {
     let uri = location.uri();
-    let store = Config::new(&location, settings, |name| std::env::var(name).ok())
-        .and_then(|config| S3::new(&location, config, settings, clock))
+    let store = S3::new(&location, settings, secrets, clock)
         .map_err(|error| error.context(format!("open {uri}")))?;
     Ok(Arc::new(Bucket::new(uri, location.prefix, store)))
+}
+
+fn config_of(location: &BucketLocation, settings: &Settings) -> Result<Config> {
+    Config::new(location, settings, |name| std::env::var(name).ok())
 }
 
 /// The requests of S3.
@@ -64,10 +68,11 @@ struct S3 {
 impl S3 {
     fn new(
         location: &BucketLocation,
-        config: Config,
         settings: &Settings,
+        secrets: Option<Secrets>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
+        let config = config_of(location, settings)?;
         let connections = settings.max_connections.max(1);
         let clients = Clients::new(
             config.ca_bundle.as_deref(),
@@ -76,18 +81,24 @@ impl S3 {
         )?;
         let counters = Arc::new(Counters::default());
         let skew = Skew::new(Arc::clone(&clock));
-        let secrets = config.credentials.secrets();
         let (endpoint, bucket) = (config.address.endpoint.clone(), location.bucket.clone());
+        let context = signing_context(&clients, Arc::clone(&counters), Arc::clone(&skew));
+        let (place, ours, at) = (location.clone(), Arc::clone(&clock), Arc::clone(&skew));
+        let who = Who::new(settings, secrets, move |settings| {
+            let Config {
+                credentials,
+                region,
+                ..
+            } = config_of(&place, settings)?;
+            let texts = credentials.secrets();
+            let (context, clock, skew) = (context.clone(), Arc::clone(&ours), Arc::clone(&at));
+            let authorize = credentials::authorize(credentials, &region, context, clock, skew);
+            Ok((authorize, texts))
+        })?;
         let transport = Transport {
-            client: clients.storage.clone(),
-            authorize: credentials::authorize(
-                config.credentials,
-                &config.region,
-                crate::http::signing_context(&clients, Arc::clone(&counters), Arc::clone(&skew)),
-                Arc::clone(&clock),
-                Arc::clone(&skew),
-            ),
-            secrets,
+            client: clients.storage,
+            authorize: who.authorize,
+            secrets: who.hidden,
             refusal: Box::new(move |status, headers, body| {
                 refusal::read(status, headers, body, &endpoint, &bucket)
             }),

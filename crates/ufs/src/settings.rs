@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use types::{Error, ErrorKind, Result};
@@ -23,6 +24,10 @@ pub const SECRET_OPTIONS: [&str; 10] = [
     "token",
     "password",
 ];
+
+/// Reads the secrets among the options again: by option, or why they cannot be read.
+pub type Secrets =
+    Arc<dyn Fn() -> std::result::Result<BTreeMap<String, String>, String> + Send + Sync>;
 
 /// Where a storage is and how it is reached.
 #[derive(Clone)]

@@ -22,7 +22,9 @@ use types::{
 
 use crate::uri::Location;
 use crate::write::UnderWriter;
-use crate::{Counters, Settings, azure, cephfs, gcs, hdfs, huggingface, local, s3, web, webhdfs};
+use crate::{
+    Counters, Secrets, Settings, azure, cephfs, gcs, hdfs, huggingface, local, s3, web, webhdfs,
+};
 
 /// Bytes of one version of one object, in order. Ends early only with an error.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -151,14 +153,27 @@ pub trait UnderStorage: Send + Sync + Debug {
 /// `Invalid` for a URI or an option that cannot be right, with what would be; for a local
 /// directory also what keeps it from being opened.
 pub async fn open(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Arc<dyn UnderStorage>> {
+    open_with(settings, None, clock).await
+}
+
+/// Opens as [`open`], and asks for the secrets among the options again when the storage refuses
+/// those that it was opened with. Drivers that take no secrets do not ask.
+///
+/// # Errors
+/// Those of [`open`].
+pub async fn open_with(
+    settings: &Settings,
+    secrets: Option<Secrets>,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<dyn UnderStorage>> {
     match Location::parse(&settings.uri)? {
-        Location::S3(location) => s3::open(location, settings, clock),
-        Location::Azure(location) => azure::open(location, settings, clock),
-        Location::Gcs(location) => gcs::open(location, settings, clock),
-        Location::Hf(location) => huggingface::open(location, settings, clock),
-        Location::Web(location) => web::open(location, settings, clock),
+        Location::S3(location) => s3::open(location, settings, secrets, clock),
+        Location::Azure(location) => azure::open(location, settings, secrets, clock),
+        Location::Gcs(location) => gcs::open(location, settings, secrets, clock),
+        Location::Hf(location) => huggingface::open(location, settings, secrets, clock),
+        Location::Web(location) => web::open(location, settings, secrets, clock),
         Location::Hdfs(location) => hdfs::open(location, settings, clock),
-        Location::WebHdfs(location) => webhdfs::open(location, settings, clock),
+        Location::WebHdfs(location) => webhdfs::open(location, settings, secrets, clock),
         Location::CephFs(location) => cephfs::open(location, settings, clock).await,
         Location::Local(path) => local::open(path, settings.clone(), clock).await,
     }

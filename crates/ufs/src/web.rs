@@ -32,13 +32,13 @@ pub(crate) use self::location::WebLocation;
 use self::manifest::Manifest;
 use crate::http::{
     Arrived, Ask, Authorize, Bearer, Bucket, Clients, Fault, Found, Got, Leeway, Object,
-    ObjectStore, Outcome, Page, Refusal, Session, Skew, Transport, check_version, clean_etag,
+    ObjectStore, Outcome, Page, Refusal, Session, Skew, Transport, Who, check_version, clean_etag,
     follow, header_text, http_time, if_match, next_place, percent_decode, percent_encode_path,
     range_header, whole_length,
 };
 use crate::retry::Retry;
 use crate::uri::invalid;
-use crate::{Counters, Settings, UnderStorage};
+use crate::{Counters, Secrets, Settings, UnderStorage};
 
 const OPTIONS: [&str; 5] = ["manifest", "token", "username", "password", "ca_bundle"];
 /// An index page of a hundred thousand names.
@@ -57,10 +57,11 @@ const GRAIN_NS: i64 = 2_000_000_000;
 pub(crate) fn open(
     location: WebLocation,
     settings: &Settings,
+    secrets: Option<Secrets>,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn UnderStorage>> {
     let uri = location.uri();
-    let web = Web::new(location, settings, clock);
+    let web = Web::new(location, settings, secrets, clock);
     let web = web.map_err(|error| error.context(format!("open {uri}")))?;
     Ok(Arc::new(Bucket::new(uri, String::new(), web)))
 }
@@ -74,19 +75,24 @@ struct Web {
 }
 
 impl Web {
-    fn new(location: WebLocation, settings: &Settings, clock: Arc<dyn Clock>) -> Result<Self> {
+    fn new(
+        location: WebLocation,
+        settings: &Settings,
+        secrets: Option<Secrets>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
         settings.check_options("a web server", &OPTIONS)?;
         let connections = settings.max_connections.max(1);
         let bundle = settings.text("ca_bundle").map(PathBuf::from);
         let clients = Clients::new(bundle.as_deref(), location.root.as_str(), connections)?;
-        let secret = |name| settings.text(name).map(String::from);
+        let who = Who::new(settings, secrets, |settings| {
+            let texts = ["token", "password"].map(|name| settings.text(name).map(String::from));
+            Ok((authorize(settings)?, texts.into_iter().flatten().collect()))
+        })?;
         let transport = Transport {
             client: clients.storage,
-            authorize: authorize(settings)?,
-            secrets: ["token", "password"]
-                .into_iter()
-                .filter_map(secret)
-                .collect(),
+            authorize: who.authorize,
+            secrets: who.hidden,
             refusal: Box::new(|status, _, _| refusal(status)),
             counters: Arc::new(Counters::default()),
             patience: settings.request_timeout,

@@ -39,7 +39,7 @@ use crate::http::{
 };
 use crate::retry::Retry;
 use crate::temporary::hide;
-use crate::{ByteStream, Counters, ListStream, Settings, UnderStorage, UnderWriter};
+use crate::{ByteStream, Counters, ListStream, Secrets, Settings, UnderStorage, UnderWriter};
 
 /// What one request for bytes asks for. Each takes three round trips.
 const PIECE: u64 = 4 << 20;
@@ -51,10 +51,11 @@ const STATUS_MAX: usize = 64 << 10;
 pub(crate) fn open(
     location: HadoopLocation,
     settings: &Settings,
+    secrets: Option<Secrets>,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn UnderStorage>> {
     let what = format!("open storage {}", location.uri());
-    let web = Web::new(location, settings, clock).map_err(|error| error.context(what))?;
+    let web = Web::new(location, settings, secrets, clock).map_err(|error| error.context(what))?;
     Ok(Arc::new(WebHdfs(Arc::new(web))))
 }
 
@@ -75,19 +76,20 @@ struct Web {
 }
 
 impl Web {
-    fn new(location: HadoopLocation, settings: &Settings, clock: Arc<dyn Clock>) -> Result<Self> {
-        let place = Place::new(location, settings)?;
+    fn new(
+        location: HadoopLocation,
+        settings: &Settings,
+        secrets: Option<Secrets>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let place = Place::new(location, settings, secrets)?;
         let bundle = settings.text("ca_bundle").map(PathBuf::from);
         let connections = settings.max_connections.max(1);
         let clients = Clients::new(bundle.as_deref(), &place.endpoints[0], connections)?;
         let transport = Transport {
             client: clients.storage,
             authorize: None,
-            secrets: settings
-                .text("token")
-                .map(String::from)
-                .into_iter()
-                .collect(),
+            secrets: Arc::clone(place.hidden()),
             refusal: Box::new(|status, _, body| answer::read_refusal(status, body)),
             counters: Arc::default(),
             patience: settings.request_timeout,
@@ -124,9 +126,10 @@ impl Web {
         path: &str,
         operation: &str,
     ) -> Outcome<reqwest::Response> {
+        let round = self.place.round();
         let answer = self.ask_once(ask, method.clone(), path, operation).await;
         match &answer {
-            Err(Fault::Refused(refusal)) if refusal.is_denial() && self.place.renew() => {
+            Err(Fault::Refused(refusal)) if refusal.is_denial() && self.place.renew(round) => {
                 count(&self.session.counters().retries);
                 self.ask_once(ask, method, path, operation).await
             }

@@ -80,6 +80,51 @@ fn bucket(asked: &Asked, day: usize) -> Told {
     told("206 Partial Content", &headers, &content[first..=last])
 }
 
+/// Two processes read files that nobody has read, so that both are refused with the old keys.
+#[test]
+fn keys_in_a_file_that_end_are_read_again_without_a_new_mount() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let day = Arc::new(AtomicUsize::new(1));
+    let today = Arc::clone(&day);
+    let storage = Scripted::start(move |_, asked| bucket(asked, today.load(Ordering::SeqCst)));
+    let storage = runtime.block_on(storage);
+    let local = Storage::local();
+    let sandbox = Sandbox::new(&local);
+    let file = sandbox.dir().join("keys");
+    let replace = |day: usize| {
+        let keys = format!("access_key_id = DAY{day}\nsecret_access_key = hunter{day}\n");
+        let new = file.with_extension("new");
+        std::fs::write(&new, keys).unwrap();
+        std::fs::rename(&new, &file).unwrap();
+    };
+    replace(1);
+    let mount = sandbox
+        .mount(&local)
+        .uri("s3://data")
+        .flag("--endpoint", storage.endpoint())
+        .flag("--region", "us-east-1")
+        .flag("--credentials", &format!("file:{}", file.display()))
+        .switch("--read-only")
+        .start();
+    day.store(2, Ordering::SeqCst);
+    let refused = std::fs::read(mount.path("a")).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EACCES), "{refused}");
+    replace(2);
+    std::thread::scope(|scope| {
+        for (name, seed) in [("a", 1), ("b", 2)] {
+            let mount = &mount;
+            scope.spawn(move || assert_eq!(data::check(seed, 0, &mount.read(name)), Ok(())));
+        }
+    });
+    let log = std::fs::read_to_string(sandbox.log()).unwrap();
+    let status = sandbox.run(&["status", "--json"]).success();
+    assert!(
+        !log.contains("hunter") && !status.contains("hunter"),
+        "{log}"
+    );
+    mount.unmount();
+}
+
 #[test]
 fn keys_of_an_instance_that_end_are_renewed_without_a_new_mount_though_the_clock_is_wrong() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -127,7 +127,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(asked_as(&*signature).await.unwrap(), "Bearer t3");
         }
-        assert!(signature.renew(), "the storage refused it");
+        assert!(signature.renew(signature.round()), "the storage refused it");
         assert_eq!(asked_as(&*signature).await.unwrap(), "Bearer t4");
     }
 
@@ -155,7 +155,7 @@ mod tests {
             let who = asked_as(&*signature).await.unwrap();
             assert_eq!(who, format!("Bearer of-{wanted}"));
         }
-        assert!(signature.renew());
+        assert!(signature.renew(signature.round()));
         assert_eq!(asked_as(&*signature).await.unwrap(), "Bearer of-two");
     }
 }

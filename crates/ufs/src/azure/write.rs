@@ -6,6 +6,7 @@
 //! forgotten with the next write of the blob, or after a week, so there is nothing to give up. A blob
 //! on accounts with a flat namespace marks a directory when its name ends with a slash.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -184,7 +185,8 @@ impl Azure {
     /// Returns an address for Azure to read from. It goes by the requests' own credentials, but for
     /// those that are part of addresses.
     fn signed_source(&self, url: String) -> String {
-        match &self.source_token {
+        let token = self.source_token.lock();
+        match &*token.unwrap_or_else(PoisonError::into_inner) {
             Some(token) => format!("{url}?{token}"),
             None => url,
         }

@@ -74,8 +74,16 @@ impl Authorize for Scoped {
         self.current().sign(parts).await
     }
 
-    fn renew(&self) -> bool {
-        self.current().renew()
+    fn renew(&self, round: u64) -> bool {
+        let other = match self.writes.load(Ordering::Relaxed) {
+            true => &self.reading,
+            false => &self.writing,
+        };
+        self.current().renew(round.saturating_sub(other.round()))
+    }
+
+    fn round(&self) -> u64 {
+        self.reading.round() + self.writing.round()
     }
 }
 
@@ -167,7 +175,7 @@ mod tests {
             let who = asked_as(&*signature).await.unwrap();
             assert_eq!(who, format!("Bearer {wanted}"));
         }
-        assert!(signature.renew(), "the storage refused it");
+        assert!(signature.renew(signature.round()), "the storage refused it");
         assert_eq!(asked_as(&*signature).await.unwrap(), "Bearer t4");
     }
 
@@ -193,7 +201,7 @@ mod tests {
             let who = asked_as(&*signature).await.unwrap();
             assert_eq!(who, format!("Bearer of-{wanted}"));
         }
-        assert!(signature.renew());
+        assert!(signature.renew(signature.round()));
         assert_eq!(asked_as(&*signature).await.unwrap(), "Bearer of-two");
     }
 }

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -40,8 +41,20 @@ pub(crate) trait Authorize: Send + Sync {
     /// Adds what proves it.
     async fn sign(&self, parts: &mut Parts) -> Outcome<()>;
 
-    /// Forgets credentials that were refused; `false` when looking again is of no use.
-    fn renew(&self) -> bool {
+    /// Forgets the credentials of a round, which were refused; `false` when looking again is of no
+    /// use. `true` also when another request did so meanwhile.
+    fn renew(&self, _round: u64) -> bool {
+        false
+    }
+
+    /// Returns how often other credentials took the place of those before.
+    fn round(&self) -> u64 {
+        0
+    }
+
+    /// Returns whether looking again costs so little that each denial is worth it, whatever the
+    /// storage says of its reason.
+    fn heeds_denials(&self) -> bool {
         false
     }
 
@@ -67,6 +80,8 @@ pub(crate) struct Signature<C: SigningCredential> {
 struct Renewal {
     clock: Arc<dyn Clock>,
     next: RwLock<Option<Deadline>>,
+    /// How often they were.
+    round: AtomicU64,
 }
 
 impl<C: SigningCredential> Signature<C> {
@@ -84,6 +99,7 @@ impl<C: SigningCredential> Signature<C> {
             renewal: renewed_by.map(|clock| Renewal {
                 clock,
                 next: RwLock::new(None),
+                round: AtomicU64::new(0),
             }),
             advice,
             skew,
@@ -121,18 +137,27 @@ impl<C: SigningCredential> Authorize for Signature<C> {
         Ok(())
     }
 
-    fn renew(&self) -> bool {
+    fn renew(&self, round: u64) -> bool {
         let Some(renewal) = &self.renewal else {
             return false;
         };
         let mut next = renewal.next.write().unwrap_or_else(PoisonError::into_inner);
+        if self.round() != round {
+            return true;
+        }
         let now = renewal.clock.now();
         if next.is_some_and(|next| !next.left(now).is_zero()) {
             return false;
         }
         *next = Some(renewal.clock.deadline(RENEWAL_PAUSE));
         *self.signer.write().unwrap_or_else(PoisonError::into_inner) = (self.make)();
+        renewal.round.fetch_add(1, Ordering::Relaxed);
         true
+    }
+
+    fn round(&self) -> u64 {
+        let renewal = self.renewal.as_ref();
+        renewal.map_or(0, |renewal| renewal.round.load(Ordering::Relaxed))
     }
 
     fn tells_time(&self) -> bool {
@@ -146,6 +171,8 @@ pub(crate) struct Bearer {
     value: RwLock<HeaderValue>,
     /// The file it came from.
     file: Option<PathBuf>,
+    /// How often it was replaced.
+    round: AtomicU64,
 }
 
 impl Bearer {
@@ -161,6 +188,7 @@ impl Bearer {
         Some(Bearer {
             value: RwLock::new(value),
             file: None,
+            round: AtomicU64::new(0),
         })
     }
 
@@ -182,13 +210,19 @@ impl Authorize for Bearer {
         Ok(())
     }
 
-    fn renew(&self) -> bool {
+    fn renew(&self, round: u64) -> bool {
         let Some(Bearer { value: new, .. }) = self.file.clone().and_then(Self::of_file) else {
             return false;
         };
         let new = new.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut value = self.value.write().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *value, new.clone()) != new
+        let changed = std::mem::replace(&mut *value, new.clone()) != new;
+        self.round.fetch_add(u64::from(changed), Ordering::Relaxed);
+        changed || self.round() != round
+    }
+
+    fn round(&self) -> u64 {
+        self.round.load(Ordering::Relaxed)
     }
 }
 

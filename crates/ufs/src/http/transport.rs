@@ -23,6 +23,7 @@ use super::Outcome;
 use super::credentials::Authorize;
 use super::fault::{Fault, Refusal};
 use super::range::{check_range, range_asked};
+use super::references::Hidden;
 use super::skew::Skew;
 use super::text::retry_after;
 use crate::Counters;
@@ -93,7 +94,7 @@ pub(crate) struct Transport {
     /// Who asks; nobody when there is none.
     pub(crate) authorize: Option<Box<dyn Authorize>>,
     /// What must not show in any message.
-    pub(crate) secrets: Vec<String>,
+    pub(crate) secrets: Arc<Hidden>,
     pub(crate) refusal: Box<ReadRefusal>,
     pub(crate) counters: Arc<Counters>,
     /// How long an answer, and then each piece of its body, may take to come.
@@ -121,13 +122,17 @@ impl Transport {
     ) -> Outcome<reqwest::Response> {
         let request = request.map(Into::into);
         let ahead = self.skew.ahead();
+        let round = self.authorize.as_ref().map_or(0, |who| who.round());
         let answer = self.send_signed(ask, request.clone(), leeway).await;
+        let may_renew = |refusal: &Refusal, who: &dyn Authorize| {
+            refusal.renewable || (refusal.is_denial() && who.heeds_denials())
+        };
         match (&answer, &self.authorize) {
             (Err(Fault::Refused(refusal)), Some(authorize))
                 if (refusal.is_denial()
                     && authorize.tells_time()
                     && self.skew.differs_from(ahead))
-                    || (refusal.renewable && authorize.renew()) =>
+                    || (may_renew(refusal, &**authorize) && authorize.renew(round)) =>
             {
                 count(&self.counters.retries);
                 self.send_signed(ask, request, leeway).await
@@ -308,15 +313,8 @@ impl Transport {
             let more = refusal.advice.map(|advice| format!("; {advice}"));
             refusal.advice = Some(clock + &more.unwrap_or_default());
         }
-        refusal.message = self.hide_secrets(refusal.message);
+        refusal.message = self.secrets.hide(refusal.message);
         refusal
-    }
-
-    /// Takes given secrets out of a text, should a storage echo them.
-    fn hide_secrets(&self, text: String) -> String {
-        self.secrets.iter().fold(text, |text, secret| {
-            text.replace(secret.as_str(), "(hidden)")
-        })
     }
 
     fn count_failure(&self, fault: &Fault) {

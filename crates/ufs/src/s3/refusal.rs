@@ -66,11 +66,17 @@ fn judge(refusal: &mut Refusal) {
         _ => refusal.kind,
     };
     refusal.kind = kind;
-    refusal.renewable = refusal.status == 401
-        || matches!(
-            refusal.code.as_str(),
-            "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" | "InvalidAccessKeyId"
-        );
+    refusal.renewable = match refusal.code.as_str() {
+        // The answer to a HEAD has no code: AWS says 400 and 403 then, also when a token has ended.
+        "" => matches!(refusal.status, 400 | 401 | 403),
+        "ExpiredToken"
+        | "InvalidToken"
+        | "TokenRefreshRequired"
+        | "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "XAdminUserNotFound" => true,
+        _ => refusal.status == 401,
+    };
 }
 
 fn advice(refusal: &Refusal, region: Option<&str>, endpoint: &str, bucket: &str) -> Option<String> {

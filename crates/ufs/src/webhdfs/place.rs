@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where WebHDFS requests go and in whose name, from URI, options and the site's configuration.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use nix::unistd::{User, getuid};
 use types::Result;
 
 use super::ROOT;
 use super::token::TokenFile;
-use crate::Settings;
 use crate::hdfs::{HadoopLocation, Site};
-use crate::http::percent_encode;
+use crate::http::{Hidden, percent_encode};
+use crate::{Secrets, Settings};
 
 pub(super) const OPTIONS: [&str; 7] = [
     "name_node",
@@ -23,7 +25,6 @@ pub(super) const OPTIONS: [&str; 7] = [
 ];
 
 /// The name nodes, or gateways, that answer, and the parameters that say who asks.
-#[derive(Debug)]
 pub(super) struct Place {
     pub(super) location: HadoopLocation,
     /// `http://host:port`, or `https`.
@@ -31,18 +32,32 @@ pub(super) struct Place {
     /// The one that answered last.
     current: AtomicUsize,
     who: Who,
+    /// How often another token took the place of the one before.
+    round: AtomicU64,
+    /// What must not show in any message.
+    hidden: Arc<Hidden>,
 }
 
 /// Who asks: part of each query, which may hold a secret.
-#[derive(Debug)]
 enum Who {
     Named(String),
-    Token(String),
+    Token(GivenToken),
     TokenFile(TokenFile),
 }
 
+/// A token that is an option, and how it is asked for again.
+struct GivenToken {
+    /// Locked for as long as it takes to clone or replace it.
+    current: RwLock<String>,
+    secrets: Option<Secrets>,
+}
+
 impl Place {
-    pub(super) fn new(location: HadoopLocation, settings: &Settings) -> Result<Self> {
+    pub(super) fn new(
+        location: HadoopLocation,
+        settings: &Settings,
+        secrets: Option<Secrets>,
+    ) -> Result<Self> {
         settings.check_options(&location.scheme, &OPTIONS)?;
         let site = Site::read(settings.text("hadoop_conf_dir"))?;
         let secure = location.scheme == "swebhdfs";
@@ -71,10 +86,12 @@ impl Place {
         };
         let endpoints: Vec<_> = addresses.into_iter().map(endpoint).collect();
         Ok(Place {
-            who: who(settings, &location, &endpoints)?,
+            who: who(settings, secrets, &location, &endpoints)?,
             endpoints,
             location,
             current: AtomicUsize::new(0),
+            round: AtomicU64::new(0),
+            hidden: Hidden::new(settings.text("token").map(String::from)),
         })
     }
 
@@ -85,19 +102,33 @@ impl Place {
         let token = |token: &str| format!("&delegation={}", percent_encode(token));
         let who = match &self.who {
             Who::Named(user) => format!("&user.name={}", percent_encode(user)),
-            Who::Token(given) => token(given),
+            Who::Token(given) => token(&given.current()),
             Who::TokenFile(file) => token(&file.current()),
         };
         let url = format!("{endpoint}{ROOT}{encoded_path}?op={operation}{who}");
         (url, index)
     }
 
-    /// Looks for another token after one was refused; returns whether there is one.
-    pub(super) fn renew(&self) -> bool {
-        match &self.who {
+    /// Returns how often another token took the place of the one before.
+    pub(super) fn round(&self) -> u64 {
+        self.round.load(Ordering::Relaxed)
+    }
+
+    /// Returns what must not show in any message.
+    pub(super) fn hidden(&self) -> &Arc<Hidden> {
+        &self.hidden
+    }
+
+    /// Looks for another token after the one of a round was refused; returns whether there is one,
+    /// also when another request found it meanwhile.
+    pub(super) fn renew(&self, round: u64) -> bool {
+        let renewed = match &self.who {
             Who::TokenFile(file) => file.renew(),
-            Who::Named(_) | Who::Token(_) => false,
-        }
+            Who::Token(given) => given.renew(&self.hidden),
+            Who::Named(_) => false,
+        };
+        self.round.fetch_add(u64::from(renewed), Ordering::Relaxed);
+        renewed || self.round() != round
     }
 
     /// Turns from an endpoint that cannot help to the next one, unless somebody did so already.
@@ -113,6 +144,29 @@ impl Place {
         let mut endpoints = self.endpoints.clone();
         endpoints.sort();
         format!("{} at {}", self.location.uri(), endpoints.join(","))
+    }
+}
+
+impl GivenToken {
+    fn current(&self) -> String {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.clone()
+    }
+
+    fn renew(&self, hidden: &Hidden) -> bool {
+        let Some(secrets) = &self.secrets else {
+            return false;
+        };
+        let read = secrets().unwrap_or_else(|why| {
+            tracing::warn!(why, "the token of a mount cannot be read again");
+            BTreeMap::new()
+        });
+        let Some(new) = read.get("token").filter(|token| !token.is_empty()) else {
+            return false;
+        };
+        hidden.add([new.clone()]);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *current, new.clone()) != *new
     }
 }
 
@@ -132,9 +186,17 @@ fn of_service(location: &HadoopLocation, site: &Site, secure: bool) -> Option<Ve
 }
 
 /// Returns who asks: a token that is given, or that is where Hadoop's tools look for one, or a name.
-fn who(settings: &Settings, location: &HadoopLocation, endpoints: &[String]) -> Result<Who> {
+fn who(
+    settings: &Settings,
+    secrets: Option<Secrets>,
+    location: &HadoopLocation,
+    endpoints: &[String],
+) -> Result<Who> {
     if let Some(token) = settings.text("token") {
-        return Ok(Who::Token(token.into()));
+        return Ok(Who::Token(GivenToken {
+            current: RwLock::new(token.into()),
+            secrets,
+        }));
     }
     let environment = || match settings.text("user") {
         Some(_) => None,
@@ -186,7 +248,8 @@ mod tests {
             request_timeout: Duration::from_secs(10),
             max_connections: 4,
         };
-        Place::new(HadoopLocation::parse(scheme, authority).unwrap(), &settings).unwrap()
+        let location = HadoopLocation::parse(scheme, authority).unwrap();
+        Place::new(location, &settings, None).unwrap()
     }
 
     #[test]

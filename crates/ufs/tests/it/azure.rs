@@ -13,7 +13,7 @@ use types::{Clock, ErrorKind, SystemClock};
 use ufs::conformance::{self, Fixture, Flat, list, odd_names, stat};
 use ufs::{Settings, UnderStorage, open, probe};
 
-use crate::wire::{counts_every_request, encode_path, plain_client};
+use crate::wire::{counts_every_request, encode_path, is_mended_by_other_secrets, plain_client};
 
 /// A server with a container, a relay before it, and the driver behind that.
 struct Container {
@@ -216,6 +216,22 @@ async fn what_is_wrong_with_a_mount_is_said_by_the_probe() {
         assert!(text.contains(advice), "{text}");
         assert!(!text.contains("aHVudGVyMg"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn secrets_that_replaced_wrong_ones_are_used() {
+    let container = Container::new("").await;
+    let server = &container.server;
+    let options = [
+        ("endpoint", server.endpoint.as_str()),
+        ("account_name", &server.account),
+    ];
+    let wrong_key = ("account_key", "aHVudGVyMg==");
+    let wrong_token = ("sas_token", "sv=2022-11-02&sp=rl&sig=aHVudGVyMg%3D%3D");
+    let key = [("account_key", server.key.as_str())];
+    is_mended_by_other_secrets("az://container/", &options, &[wrong_key], &key).await;
+    let token = [("sas_token", testkit::stores::AZURITE_TOKEN)];
+    is_mended_by_other_secrets("az://container/", &options, &[wrong_token], &token).await;
 }
 
 #[tokio::test]

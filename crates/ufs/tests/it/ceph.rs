@@ -29,6 +29,7 @@ async fn a_cluster_keeps_every_promise_through_its_gateway_and_as_files() {
     s3_bucket::gives_up_old_uploads(&gateway).await;
     s3_bucket::is_used_by_a_machine_whose_clock_is_wrong(&gateway).await;
     wrong_keys_are_denied(&ceph).await;
+    s3_bucket::uses_keys_that_replaced_wrong_ones(&gateway).await;
 
     let mounted = ceph.mount(&dir.path().join("mounted")).unwrap();
     is_found_among_the_mounts(&mounted).await;

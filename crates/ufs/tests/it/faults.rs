@@ -22,7 +22,7 @@ pub(crate) struct Driver {
     /// How the condition on the version looks in a request; empty when there is none to send.
     condition: fn(&Asked) -> bool,
     /// A listing of the root with two objects; the driver may ask for each of them.
-    page: &'static str,
+    pub(crate) page: &'static str,
     /// A listing of nothing that says where its next page is, at a place given by a number.
     circle: Option<fn(usize) -> Told>,
     /// What comes of an answer that ignores the range.

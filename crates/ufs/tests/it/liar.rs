@@ -9,7 +9,7 @@ use testkit::rigs::Scripted;
 pub(crate) use testkit::rigs::{Asked, End, Told, told};
 use tokio_rustls::TlsAcceptor;
 use types::{SystemClock, VersionTag};
-use ufs::{Settings, UnderStorage, open};
+use ufs::{Secrets, Settings, UnderStorage, open, open_with};
 
 /// Makes an answer of S3 that refuses.
 pub(crate) fn refused(status: &str, code: &str, message: &str) -> Told {
@@ -79,16 +79,32 @@ impl Liar {
         uri: &str,
         options: &[(&str, &str)],
     ) -> types::Result<Arc<dyn UnderStorage>> {
-        let settings = Settings {
-            uri: uri.into(),
-            options: options
-                .iter()
-                .map(|(k, v)| ((*k).into(), (*v).into()))
-                .collect(),
-            request_timeout: Duration::from_millis(300),
-            max_connections: 4,
-        };
-        open(&settings, Arc::new(SystemClock)).await
+        open(&settings(uri, options), Arc::new(SystemClock)).await
+    }
+
+    /// Opens it with more options, which are secrets and may be asked for again.
+    pub(crate) async fn open_by_reference(
+        &self,
+        uri: &str,
+        options: &[(&str, &str)],
+        secrets: Secrets,
+    ) -> Arc<dyn UnderStorage> {
+        let mut settings = settings(uri, options);
+        settings.options.extend(secrets().unwrap());
+        let opened = open_with(&settings, Some(secrets), Arc::new(SystemClock));
+        opened.await.unwrap()
+    }
+}
+
+fn settings(uri: &str, options: &[(&str, &str)]) -> Settings {
+    Settings {
+        uri: uri.into(),
+        options: options
+            .iter()
+            .map(|(k, v)| ((*k).into(), (*v).into()))
+            .collect(),
+        request_timeout: Duration::from_millis(300),
+        max_connections: 4,
     }
 }
 

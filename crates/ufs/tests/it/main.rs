@@ -22,6 +22,7 @@ mod liar;
 mod local;
 mod local_faults;
 mod minio;
+mod renewals;
 mod s3;
 mod s3_bucket;
 mod s3_faults;

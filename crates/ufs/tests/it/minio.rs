@@ -60,6 +60,11 @@ async fn a_machine_whose_clock_is_wrong_uses_it_all_the_same() {
 }
 
 #[tokio::test]
+async fn keys_that_replaced_wrong_ones_are_used() {
+    s3_bucket::uses_keys_that_replaced_wrong_ones(&bucket("").await).await;
+}
+
+#[tokio::test]
 async fn all_buckets_are_directories() {
     s3_bucket::shows_all_buckets(&bucket("").await).await;
 }

@@ -18,7 +18,7 @@ use types::{ByteRange, Clock, ErrorKind, ObjectPath, SystemClock};
 use ufs::conformance::{Fixture, Flat, list, read, stat};
 use ufs::{Expect, FileAttributes, UnderStorage, probe};
 
-use crate::wire::{WrongClock, encode_path, open_by, plain_client};
+use crate::wire::{WrongClock, encode_path, is_mended_by_other_secrets, open_by, plain_client};
 
 /// Where a server is, and its root account.
 #[derive(Debug, Clone)]
@@ -374,6 +374,25 @@ pub(crate) async fn resumes_where_an_answer_was_cut(bucket: &Bucket) {
     assert!(counts.retries >= 4, "{counts:?}");
     assert_eq!(counts.get, counts.retries + 1);
     assert_eq!(counts.bytes_read, 3_000_000);
+}
+
+/// Keys that the server does not know, and a secret that does not fit its key.
+pub(crate) async fn uses_keys_that_replaced_wrong_ones(bucket: &Bucket) {
+    let account = &bucket.account;
+    let options = [
+        ("endpoint", account.endpoint.as_str()),
+        ("region", &account.region),
+    ];
+    let known = account.access_key.as_str();
+    let right = [
+        ("access_key_id", known),
+        ("secret_access_key", &account.secret_key),
+    ];
+    let uri = format!("s3://{}", bucket.place);
+    for id in ["unknown", known] {
+        let wrong = [("access_key_id", id), ("secret_access_key", "hunter2")];
+        is_mended_by_other_secrets(&uri, &options, &wrong, &right).await;
+    }
 }
 
 pub(crate) async fn shows_all_buckets(bucket: &Bucket) {

@@ -2,13 +2,14 @@
 //! What tests of many drivers need: to open a storage, to change one over HTTP behind a driver's
 //! back, and to compare what a driver counts with what went over the wire.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use testkit::rigs::Relay;
-use types::{ByteRange, Clock, SystemClock};
+use types::{ByteRange, Clock, ErrorKind, SystemClock};
 use ufs::conformance::{Fixture, list, read, stat};
-use ufs::{Settings, UnderStorage, open};
+use ufs::{Secrets, Settings, UnderStorage, open, open_with};
 
 /// A clock that shows the wrong time of day, and goes as fast as others.
 #[derive(Debug)]
@@ -53,6 +54,39 @@ pub(crate) async fn open_by(
         max_connections: 8,
     };
     open(&settings, clock).await
+}
+
+/// Opens a storage with secrets that it does not know, and replaces them by those that it does: the
+/// next request is answered.
+pub(crate) async fn is_mended_by_other_secrets(
+    uri: &str,
+    options: &[(&str, &str)],
+    wrong: &[(&str, &str)],
+    right: &[(&str, &str)],
+) {
+    let owned = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        let owned = |(name, value): &(&str, &str)| ((*name).into(), (*value).into());
+        pairs.iter().map(owned).collect()
+    };
+    let in_file = Arc::new(Mutex::new(owned(wrong)));
+    let file = Arc::clone(&in_file);
+    let settings = Settings {
+        uri: uri.into(),
+        options: owned(&[options, wrong].concat()),
+        request_timeout: Duration::from_secs(10),
+        max_connections: 8,
+    };
+    let secrets: Secrets = Arc::new(move || Ok(file.lock().unwrap().clone()));
+    let opened = open_with(&settings, Some(secrets), Arc::new(SystemClock));
+    let storage = &*opened.await.unwrap();
+    let denied = ErrorKind::PermissionDenied;
+    assert_eq!(list(storage, b"").await.unwrap_err().kind(), denied);
+    assert_eq!(stat(storage, b"absent").await.unwrap_err().kind(), denied);
+    *in_file.lock().unwrap() = owned(right);
+    let absent = stat(storage, b"absent").await.unwrap_err();
+    assert_eq!(absent.kind(), ErrorKind::NotFound, "{absent}");
+    list(storage, b"").await.unwrap();
+    assert_eq!(storage.counters().snapshot().retries, 1);
 }
 
 /// Compares the counts of a driver of flat names with the requests that its relay saw.

@@ -126,11 +126,11 @@ async fn credentials_that_were_refused_are_looked_for_again_but_not_all_the_time
     assert!(signs_as("OLD").await);
     write("NEW");
     assert!(signs_as("OLD").await, "kept while it is good");
-    assert!(signature.renew());
+    assert!(signature.renew(signature.round()));
     assert!(signs_as("NEW").await);
-    assert!(!signature.renew(), "too soon");
+    assert!(!signature.renew(signature.round()), "too soon");
     clock.advance(std::time::Duration::from_secs(11));
-    assert!(signature.renew());
+    assert!(signature.renew(signature.round()));
 }
 
 #[tokio::test]
@@ -198,7 +198,10 @@ async fn keys_of_an_instance_are_renewed_before_they_end_and_when_they_are_refus
     for wanted in ["ID1", "ID2", "ID3", "ID3"] {
         assert_eq!(signed_with(&*signature).await, wanted);
     }
-    assert!(signature.renew(), "the storage refused them");
+    assert!(
+        signature.renew(signature.round()),
+        "the storage refused them"
+    );
     assert_eq!(signed_with(&*signature).await, "ID4");
 }
 
@@ -271,7 +274,7 @@ async fn a_process_is_asked_again_before_its_keys_end() {
         let wanted = if id == "LATER" { "LONG" } else { id };
         assert_eq!(signed_with(&*signature).await, wanted);
     }
-    assert!(signature.renew());
+    assert!(signature.renew(signature.round()));
     assert_eq!(signed_with(&*signature).await, "LATER");
 }
 
