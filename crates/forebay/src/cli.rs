@@ -255,7 +255,7 @@ pub(crate) struct StorageArgs {
         help_heading = "Storage"
     )]
     pub(crate) path_style: Option<bool>,
-    /// Certificates to trust, in PEM, besides those of the system
+    /// Certificates to trust, in PEM, instead of those of the system
     #[arg(
         long,
         env = "FOREBAY_CA_BUNDLE",
