@@ -164,9 +164,17 @@ pub(crate) fn convert(properties: &str, listing: &str, mount_point: &Path) -> Re
         used: BTreeSet::new(),
     };
     let mut mounts = read_listing(listing)?;
-    let root = root_of(&mut site);
-    if mounts.iter().all(|mount| mount.at != "/") {
-        mounts.extend(root);
+    match (
+        root_of(&mut site),
+        mounts.iter_mut().find(|mount| mount.at == "/"),
+    ) {
+        // The table says where it is; options that it leaves out are in the properties.
+        (Some(root), Some(listed)) => {
+            for (key, value) in root.properties {
+                listed.properties.entry(key).or_insert(value);
+            }
+        }
+        (root, _) => mounts.extend(root),
     }
     let point = site.first(&MOUNT_POINT);
     let point = point.unwrap_or_else(|| mount_point.display().to_string());
@@ -614,6 +622,24 @@ mod tests {
         ] {
             assert!(text.contains(part), "no {part} in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_the_table_leaves_out_of_the_root_is_taken_from_the_properties() {
+        let site = "alluxio.master.mount.table.root.ufs=s3://old/\n\
+            alluxio.master.mount.table.root.option.s3a.accessKeyId=AKIAHUNTER2\n\
+            alluxio.master.mount.table.root.option.s3a.secretKey=hunter2\n";
+        let listing = "s3://lake/root on / (s3, not read-only, not shared, properties={})\n";
+        let text = convert(site, listing, Path::new("/mnt/data")).unwrap();
+        for line in [
+            "uri = \"s3://lake/root\"",
+            "credentials = { access_key_id = \"env:ALLUXIO_S3_ACCESS_KEY_ID\", \
+             secret_access_key = \"env:ALLUXIO_S3_SECRET_ACCESS_KEY\" }",
+        ] {
+            assert!(text.contains(line), "no {line} in:\n{text}");
+        }
+        assert_eq!(text.matches("[[mount]]").count(), 1, "{text}");
+        assert!(!text.contains("old") && !text.contains("hunter"), "{text}");
     }
 
     #[test]
