@@ -187,16 +187,20 @@ impl ObjectStore for S3 {
         let request = Request::get(url).body(());
         let request = request.map_err(|error| Fault::Unfit(error.to_string()))?;
         let transport = &self.session.transport;
-        let answer = transport
-            .send(Ask::List, request)
-            .await
-            .map_err(|fault| match fault {
-                // Only a bucket can be missing here, and that has a code of its own.
-                fault if fault.absent() => {
-                    Fault::Unfit(format!("{fault}; is this an S3 endpoint?"))
-                }
-                fault => fault,
-            })?;
+        let answer = match transport.send(Ask::List, request).await {
+            Ok(answer) => answer,
+            // Among all buckets one that is not there is a name that is not there.
+            Err(Fault::Refused(refusal))
+                if self.bucket.is_none() && refusal.code == "NoSuchBucket" =>
+            {
+                return Ok(Page::default());
+            }
+            // Only a bucket can be missing here, and that has a code of its own.
+            Err(fault) if fault.absent() => {
+                return Err(Fault::Unfit(format!("{fault}; is this an S3 endpoint?")));
+            }
+            Err(fault) => return Err(fault),
+        };
         let mut page = parse_page(&transport.body(answer, PAGE_BYTES_MAX).await?)?;
         if self.bucket.is_none() {
             let keys = page.objects.iter_mut().map(|object| &mut object.key);

@@ -422,4 +422,15 @@ pub(crate) async fn shows_all_buckets(bucket: &Bucket) {
         let error = stat(&*all, absent).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     }
+    // A bucket that is to be made is no name that is missing.
+    let bucket = ObjectPath::parse(b"nobody").unwrap();
+    let attributes = FileAttributes::default();
+    let made = all.writer().unwrap();
+    let made = made.create_dir(&bucket, &attributes, deadline).await;
+    let error = made.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(
+        error.to_string().contains("a bucket is not made"),
+        "{error}"
+    );
 }
