@@ -382,7 +382,7 @@ pub(crate) enum MountsCommand {
     /// Take a storage out of the tree; nothing in the storage changes
     #[command(visible_alias = "rm")]
     Remove(RemoveArgs),
-    /// Try a storage without mounting it: reach, list, read, measure
+    /// Try a storage without mounting it: reach, list, read, measure, write
     Check(Box<CheckArgs>),
 }
 
@@ -569,7 +569,7 @@ pub(crate) enum ConfigCommand {
     },
     /// Print a file with every key, its meaning and its default
     Example,
-    /// Write a file from the configuration of Alluxio; secrets become references
+    /// Print a file made from the configuration of Alluxio; secrets become references
     FromAlluxio {
         /// Its alluxio-site.properties
         #[arg(value_name = "FILE")]

@@ -15,7 +15,7 @@ use reqsign_core::time::Timestamp;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::rigs::{Azurite, Ceph, CephFs, FakeGcs, Hdfs, Hub, NameNodes, WebServer};
+use crate::rigs::{Azurite, Ceph, CephFs, FakeGcs, Hdfs, Hub, Minio, NameNodes, WebServer};
 use crate::storage::Storage;
 
 /// What everything is put below: a bucket, a container, a directory.
@@ -45,6 +45,7 @@ pub struct Store {
 #[derive(Debug)]
 enum Server {
     Files(Storage),
+    Minio(Minio),
     Web(WebServer),
     Azure(Azurite),
     Google(FakeGcs),
@@ -108,6 +109,28 @@ impl Store {
             environment: storage.environment(),
             server: Server::Files(storage),
             _dir: None,
+        }
+    }
+
+    /// A MinIO.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn minio() -> Store {
+        let dir = directory();
+        let server = Minio::start(dir.path()).expect("MinIO starts");
+        let keys = [&server.access_key, &server.secret_key];
+        send_signed("PUT", &server.endpoint, keys, PLACE, b"");
+        Store {
+            name: "s3",
+            uri: format!("s3://{PLACE}"),
+            flags: options_of(&[("endpoint", &server.endpoint)]),
+            environment: vec![
+                ("AWS_ACCESS_KEY_ID", server.access_key.clone()),
+                ("AWS_SECRET_ACCESS_KEY", server.secret_key.clone()),
+            ],
+            server: Server::Minio(server),
+            _dir: Some(dir),
         }
     }
 
@@ -267,6 +290,11 @@ impl Store {
             Server::CephFiles(mounted, _) => {
                 write(mounted.mounted_at.join(PLACE).join(name), content);
             }
+            Server::Minio(server) => {
+                let keys = [&server.access_key, &server.secret_key];
+                let place = format!("{PLACE}/{name}");
+                send_signed("PUT", &server.endpoint, keys, &place, content);
+            }
             Server::Gateway(cluster) => cluster.send("PUT", &format!("{PLACE}/{name}"), content),
             Server::Hub(hub, _) => hub.put(name, content),
             Server::Azure(server) => {
@@ -291,6 +319,19 @@ impl Store {
         }
     }
 
+    /// Changes the mode of a file or a directory in HDFS; no name is that of the mounted directory.
+    ///
+    /// # Panics
+    /// When this is no HDFS, or it does not do it.
+    pub fn change_mode(&self, name: &str, mode: &str) {
+        let Server::Hdfs(server) = &self.server else {
+            panic!("{} has no modes", self.name)
+        };
+        let path = format!("/{PLACE}/{name}");
+        let words = ["chmod", path.trim_end_matches('/'), mode].map(str::as_bytes);
+        server.tell(&words).expect("HDFS does it");
+    }
+
     /// Changes the owner and the group of a file in HDFS.
     ///
     /// # Panics
@@ -306,23 +347,24 @@ impl Store {
 }
 
 impl Cluster {
-    /// Sends one request to the gateway, with a signature of the second version, which is short.
     fn send(&self, method: &str, place: &str, body: &[u8]) {
-        let Ceph {
-            endpoint,
-            access_key,
-            secret_key,
-            ..
-        } = &self.ceph;
-        let date = Timestamp::now().format_http_date();
-        let text = format!("{method}\n\n\n{date}\n/{place}");
-        let signature = base64_hmac_sha1(secret_key.as_bytes(), text.as_bytes());
-        let headers = [
-            ("Date", date),
-            ("Authorization", format!("AWS {access_key}:{signature}")),
-        ];
-        send_with(method, &format!("{endpoint}/{place}"), &headers, body);
+        let ceph = &self.ceph;
+        let keys = [&ceph.access_key, &ceph.secret_key];
+        send_signed(method, &ceph.endpoint, keys, place, body);
     }
+}
+
+/// Sends one request of S3, with a signature of the second version, which is short.
+fn send_signed(method: &str, endpoint: &str, keys: [&String; 2], place: &str, body: &[u8]) {
+    let [access_key, secret_key] = keys;
+    let date = Timestamp::now().format_http_date();
+    let text = format!("{method}\n\n\n{date}\n/{place}");
+    let signature = base64_hmac_sha1(secret_key.as_bytes(), text.as_bytes());
+    let headers = [
+        ("Date", date),
+        ("Authorization", format!("AWS {access_key}:{signature}")),
+    ];
+    send_with(method, &format!("{endpoint}/{place}"), &headers, body);
 }
 
 /// Writes a file that a server keeps as a file.

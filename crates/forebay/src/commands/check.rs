@@ -333,7 +333,8 @@ impl Check {
                     ErrorKind::Unsupported => Outcome::NotSupported,
                     _ => Outcome::Failed,
                 };
-                self.tell(name, outcome, error.to_string(), fix(error.kind()));
+                let fix = fix(error.kind(), Place::of(&self.report.uri));
+                self.tell(name, outcome, error.to_string(), Some(fix.to_owned()));
                 None
             }
         }
@@ -374,21 +375,76 @@ fn line(step: &Step) -> String {
     )
 }
 
+/// What kind of place a URI names, as far as the mending of a failure depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// A directory of this machine.
+    Directory,
+    /// An HDFS, by either protocol.
+    Hadoop,
+    /// Anything else: on the other side of HTTP.
+    Service,
+}
+
+impl Place {
+    fn of(uri: &str) -> Place {
+        match uri.split_once("://").map(|(scheme, _)| scheme) {
+            None | Some("file" | "cephfs") => Place::Directory,
+            Some("hdfs" | "webhdfs" | "swebhdfs") => Place::Hadoop,
+            Some(_) => Place::Service,
+        }
+    }
+}
+
 /// Returns what a user can do about a failure of a kind.
-fn fix(kind: ErrorKind) -> Option<String> {
-    let text = match kind {
-        ErrorKind::PermissionDenied => {
+fn fix(kind: ErrorKind, place: Place) -> &'static str {
+    use Place::{Directory, Hadoop, Service};
+    match (kind, place) {
+        (ErrorKind::PermissionDenied, Directory) => {
+            "let who runs Forebay search, list and read the directory, or run it as another user"
+        }
+        (ErrorKind::PermissionDenied, Hadoop) => {
+            "give --option user=NAME of somebody who may, a Kerberos ticket or keytab, or a \
+             delegation token"
+        }
+        (ErrorKind::PermissionDenied, Service) => {
             "give credentials that may list and read here: --credentials env:NAME, file:/path or \
              profile:NAME, or the environment variables of the storage"
         }
-        ErrorKind::NotFound => "check the name of the bucket or directory, and the region",
-        ErrorKind::Unavailable => "check --endpoint, the network and the proxy from this machine",
-        ErrorKind::Timeout => "it does not answer in time: check --endpoint, network and firewall",
-        ErrorKind::Invalid => "correct the URI or the option that is named",
-        ErrorKind::Stale => "the file changed while it was read: try again",
-        _ => return None,
-    };
-    Some(text.to_owned())
+        (ErrorKind::NotFound, Directory | Hadoop) => "check the path, or make the directory first",
+        (ErrorKind::NotFound, Service) => {
+            "check the name of the bucket or directory, the endpoint and the region"
+        }
+        (ErrorKind::NotADirectory, _) => "mount the directory that it is in",
+        (ErrorKind::Unavailable, Directory) => "check that its file system is mounted and works",
+        (ErrorKind::Unavailable, Hadoop) => {
+            "check host and port of the name node, and the network from this machine"
+        }
+        (ErrorKind::Unavailable, Service) => {
+            "check the address (--endpoint), the network and the proxy from this machine"
+        }
+        (ErrorKind::Timeout, Directory) => "it hangs: check the server that it is mounted from",
+        (ErrorKind::Timeout, Hadoop | Service) => {
+            "it does not answer in time: check the address, network and firewall"
+        }
+        (ErrorKind::Invalid, _) => "correct the URI or the option that is named",
+        (ErrorKind::Unsupported, _) => {
+            "use it without this, or switch it on in the storage where that is possible"
+        }
+        (ErrorKind::ReadOnly, _) => "mount it with --read-only",
+        (ErrorKind::OutOfSpace, _) => "make room in the storage or raise its quota",
+        (ErrorKind::Stale | ErrorKind::Busy, _) => "something changed meanwhile: try again",
+        (
+            ErrorKind::AlreadyExists
+            | ErrorKind::IsADirectory
+            | ErrorKind::NotEmpty
+            | ErrorKind::TooLong
+            | ErrorKind::CrossMount
+            | ErrorKind::Corrupt
+            | ErrorKind::Internal,
+            _,
+        ) => "try again; if it stays, the storage or Forebay has a fault: report the line above",
+    }
 }
 
 #[cfg(test)]
@@ -416,6 +472,22 @@ mod tests {
         assert_eq!(outcomes, [pass, pass, pass, not, not, not, pass]);
         let left = std::fs::read_dir(dir.path()).unwrap().count();
         assert_eq!(left, 0, "what was written is removed");
+    }
+
+    #[test]
+    fn what_to_do_fits_the_kind_of_the_place() {
+        let denied = |uri| fix(ErrorKind::PermissionDenied, Place::of(uri));
+        for (uri, words) in [
+            ("/data", "who runs Forebay"),
+            ("file:///data", "who runs Forebay"),
+            ("cephfs:///data", "who runs Forebay"),
+            ("hdfs://h/data", "--option user="),
+            ("swebhdfs://h/data", "delegation token"),
+            ("s3://b/", "--credentials"),
+            ("https://h/", "--credentials"),
+        ] {
+            assert!(denied(uri).contains(words), "{uri}: {}", denied(uri));
+        }
     }
 
     #[test]
