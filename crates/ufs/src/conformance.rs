@@ -251,6 +251,11 @@ async fn reads_exactly_what_is_asked(fixture: &dyn Fixture) {
         );
         assert!(bytes == content[from..to], "bytes {range:?}");
     }
+    for (offset, len) in [(size - 1, 2), (size, 1), (size + 10, 10)] {
+        let range = ByteRange::new(offset, len);
+        let past = read(&*storage, b"bytes/large", &tag, range).await;
+        past.expect_err("no bytes past the end, and no fewer than were asked for");
+    }
     let tag = stat(&*storage, b"bytes/empty").await.expect("a file").tag;
     let none = read(&*storage, b"bytes/empty", &tag, ByteRange::new(0, 0)).await;
     assert_eq!(none.expect("no bytes"), b"");
@@ -320,13 +325,11 @@ async fn never_mixes_versions_in_a_stream(fixture: &dyn Fixture) {
     let storage = fixture.storage();
     let name = b"versions/stream";
     let old = vec![b'o'; 6_000_000];
-    fixture.put(name, &old).await;
-    for change in [Some(b'n'), None] {
+    // Other bytes, fewer bytes, none.
+    let changes = [Some(vec![b'n'; old.len()]), Some(vec![b'n'; 100]), None];
+    for change in changes {
+        fixture.put(name, &old).await;
         let tag = stat(&*storage, name).await.expect("a file").tag;
-        let before = match change {
-            Some(_) => b'o',
-            None => b'n',
-        };
         let whole = ByteRange::new(0, tag.size);
         let mut stream = storage
             .read(&path(name), &tag, whole, soon())
@@ -339,7 +342,7 @@ async fn never_mixes_versions_in_a_stream(fixture: &dyn Fixture) {
             .expect("bytes")
             .to_vec();
         match change {
-            Some(letter) => fixture.put(name, &vec![letter; old.len()]).await,
+            Some(new) => fixture.put(name, &new).await,
             None => fixture.remove(name).await,
         }
         let end = loop {
@@ -349,7 +352,7 @@ async fn never_mixes_versions_in_a_stream(fixture: &dyn Fixture) {
                 None => break None,
             }
         };
-        assert!(bytes.iter().all(|&byte| byte == before), "a mixture");
+        assert!(bytes.iter().all(|&byte| byte == b'o'), "a mixture");
         match end {
             Some(error) => assert_eq!(error.kind(), ErrorKind::Stale, "{error}"),
             None => assert_eq!(bytes.len(), old.len()),

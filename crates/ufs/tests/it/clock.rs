@@ -108,6 +108,23 @@ async fn who_is_not_asked_for_the_time_reads_the_right_bytes_whatever_it_is() {
             assert!(SystemClock.now() - started < Duration::from_secs(5));
         }
     }
+    for driver in all_drivers() {
+        for ahead in OFF {
+            let liar = Liar::start(move |index, _| {
+                let come_back = stamp(their_time(ahead) + Duration::from_secs(1));
+                let come_back = come_back.format_http_date();
+                let busy = [("Retry-After", come_back.as_str())];
+                let answer = match index {
+                    0 => told("503 Service Unavailable", &busy, b""),
+                    _ => told("200 OK", &[], driver.page.as_bytes()),
+                };
+                dated(answer, ahead)
+            });
+            let liar = liar.await;
+            let deadline = SystemClock.deadline(Duration::from_secs(5));
+            probe(&*driver.open(&liar).await, deadline).await.unwrap();
+        }
+    }
 }
 
 #[tokio::test]
