@@ -13,6 +13,7 @@ use types::{Clock, ErrorKind, SystemClock};
 use ufs::conformance::{self, Fixture, Flat, list, odd_names, stat};
 use ufs::{Settings, UnderStorage, open, probe};
 
+use crate::bad_way;
 use crate::wire::{counts_every_request, encode_path, is_mended_by_other_secrets, plain_client};
 
 /// A server with a container, a relay before it, and the driver behind that.
@@ -167,6 +168,12 @@ async fn a_prefix_of_a_container_keeps_every_promise() {
 async fn every_request_on_the_wire_is_counted() {
     let container = Container::new("").await;
     counts_every_request(&container, &container.relay).await;
+}
+
+#[tokio::test]
+async fn a_bad_way_is_withstood() {
+    let container = Container::new("").await;
+    bad_way::is_withstood(&container, &container.relay).await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use types::{ByteRange, Clock, ErrorKind, SystemClock};
 use ufs::conformance::{self, Flat, read, stat};
 use ufs::probe;
 
+use crate::bad_way;
 use crate::local::Directory;
 use crate::s3_bucket::{self, Account, Bucket, Keeps};
 use crate::wire::open_at;
@@ -29,6 +30,7 @@ async fn a_cluster_keeps_every_promise_through_its_gateway_and_as_files() {
     s3_bucket::gives_up_old_uploads(&gateway).await;
     s3_bucket::is_used_by_a_machine_whose_clock_is_wrong(&gateway).await;
     wrong_keys_are_denied(&ceph).await;
+    bad_way::is_withstood(&gateway, &gateway.relay).await;
     s3_bucket::uses_keys_that_replaced_wrong_ones(&gateway).await;
 
     let mounted = ceph.mount(&dir.path().join("mounted")).unwrap();

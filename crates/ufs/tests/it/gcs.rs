@@ -13,6 +13,7 @@ use types::{Clock, ErrorKind, SystemClock};
 use ufs::conformance::{self, Fixture, Flat, list, odd_names};
 use ufs::{Settings, UnderStorage, open, probe};
 
+use crate::bad_way;
 use crate::liar::{Liar, told};
 use crate::wire::{counts_every_request, encode_whole, plain_client};
 
@@ -165,6 +166,12 @@ async fn ten_thousand_names_come_in_pages_of_a_thousand() {
 async fn every_request_on_the_wire_is_counted() {
     let bucket = Bucket::new("").await;
     counts_every_request(&bucket, &bucket.relay).await;
+}
+
+#[tokio::test]
+async fn a_bad_way_is_withstood() {
+    let bucket = Bucket::new("").await;
+    bad_way::is_withstood(&bucket, &bucket.relay).await;
 }
 
 #[tokio::test]

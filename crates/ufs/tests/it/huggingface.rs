@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use testkit::rigs::Hub;
+use testkit::rigs::{Hub, Relay};
 use types::{ByteRange, Clock, ErrorKind, SystemClock};
 use ufs::conformance::{self, Fixture, list, odd_names, read, stat};
 use ufs::{Settings, UnderStorage, open, probe};
+
+use crate::bad_way;
 
 /// A hub, and a driver that follows its branch.
 struct Repository {
@@ -86,6 +88,16 @@ async fn a_repository_keeps_every_promise() {
 #[tokio::test]
 async fn a_directory_of_a_repository_keeps_every_promise() {
     conformance::run(&Repository::new("a prefix/of +it/").await).await;
+}
+
+#[tokio::test]
+async fn a_bad_way_is_withstood() {
+    let mut repository = Repository::new("").await;
+    let relay = Relay::start(repository.hub.door.endpoint()).unwrap();
+    let more = [("endpoint", relay.endpoint()), ("follow", "true")];
+    repository.storage = open_at(&repository.hub, "hf://datasets/owner/name", &more).await;
+    // The bytes of larger files come by another way.
+    bad_way::of_an_object_is_withstood(&repository, &relay, 900).await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 )]
 
 mod azure;
+mod bad_way;
 mod ceph;
 mod clock;
 mod docs;

@@ -4,6 +4,7 @@
 use testkit::rigs::Minio;
 use ufs::conformance::{self, Flat};
 
+use crate::bad_way;
 use crate::s3_bucket::{self, Bucket, Keeps};
 use crate::wire::counts_every_request;
 
@@ -47,6 +48,12 @@ async fn what_is_wrong_with_a_mount_is_said_by_the_probe() {
 #[tokio::test]
 async fn a_storage_that_is_off_or_silent_fails_in_time_and_is_used_again_after() {
     s3_bucket::fails_in_time_and_is_used_again(&bucket("").await).await;
+}
+
+#[tokio::test]
+async fn a_bad_way_is_withstood() {
+    let bucket = bucket("").await;
+    bad_way::is_withstood(&bucket, &bucket.relay).await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use types::{ByteRange, Clock, ErrorKind, SystemClock};
 use ufs::conformance::{self, Fixture, read, stat};
 use ufs::probe;
 
+use crate::bad_way;
 use crate::s3_bucket::{self, Bucket, Keeps};
 use crate::wire::counts_every_request;
 
@@ -64,6 +65,12 @@ async fn what_is_wrong_with_a_mount_is_said_by_the_probe() {
 #[tokio::test]
 async fn a_storage_that_is_off_or_silent_fails_in_time_and_is_used_again_after() {
     s3_bucket::fails_in_time_and_is_used_again(&bucket("").await).await;
+}
+
+#[tokio::test]
+async fn a_bad_way_is_withstood() {
+    let bucket = bucket("").await;
+    bad_way::is_withstood(&bucket, &bucket.relay).await;
 }
 
 #[tokio::test]

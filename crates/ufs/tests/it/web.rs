@@ -14,6 +14,8 @@ use types::{ByteRange, Clock, ErrorKind, NodeKind, SystemClock};
 use ufs::conformance::{self, Fixture, list, odd_names, read, stat};
 use ufs::{Settings, UnderStorage, open, probe};
 
+use crate::bad_way;
+
 /// A server of a directory, a relay before it, and the driver behind that.
 struct Site {
     relay: Relay,
@@ -108,6 +110,12 @@ async fn every_request_on_the_wire_is_counted() {
     let counts = storage.counters().snapshot();
     assert_eq!(counts.requests(), site.relay.requests());
     assert_eq!(counts.errors, 0, "an absent name is no failure");
+}
+
+#[tokio::test]
+async fn a_bad_way_is_withstood() {
+    let site = Site::new(WebServer::nginx).await;
+    bad_way::is_withstood(&site, &site.relay).await;
 }
 
 #[tokio::test]

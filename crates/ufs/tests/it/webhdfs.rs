@@ -10,6 +10,7 @@ use types::{ByteRange, Clock, ErrorKind, ObjectPath, SystemClock};
 use ufs::conformance::{self, Fixture, list, read, stat};
 use ufs::probe;
 
+use crate::bad_way;
 use crate::hdfs::{Directory, SERVER, bytes, fails_in_time_and_is_used_again};
 use crate::wire::open_at;
 
@@ -211,6 +212,16 @@ async fn a_service_that_is_off_or_silent_fails_in_time_and_is_used_again_after()
         .unwrap();
     let dir = Directory::with(&server, "/web silent", storage);
     fails_in_time_and_is_used_again(&dir, &relay).await;
+}
+
+#[tokio::test]
+async fn a_bad_way_is_withstood() {
+    let server = SERVER.read().await;
+    let relay = Relay::start(&format!("http://{}", server.web[0])).unwrap();
+    let address = relay.endpoint().strip_prefix("http://").unwrap();
+    let storage = open_at(&format!("webhdfs://{address}/web bad way"), &[]).await;
+    let dir = Directory::with(&server, "/web bad way", storage.unwrap());
+    bad_way::is_withstood(&dir, &relay).await;
 }
 
 #[tokio::test]
