@@ -155,7 +155,7 @@ fn what_is_wrong_with_any_service_is_told(store: &Store, endpoint: &str) {
     };
     is_told_with_its_fix(store, &unreachable);
     let misspelt = Wrong {
-        flags: &["--option", "ca_bundel=/x"],
+        flags: &["--option", "ca_bundles=/x"],
         step: "resolve",
         says: ["did you mean 'ca_bundle'?", "correct the URI or the option"],
         ..unreachable

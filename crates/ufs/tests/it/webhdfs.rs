@@ -11,7 +11,9 @@ use ufs::conformance::{self, Fixture, list, read, stat};
 use ufs::probe;
 
 use crate::bad_way;
-use crate::hdfs::{Directory, SERVER, bytes, fails_in_time_and_is_used_again};
+use crate::hdfs::{
+    Directory, SERVER, bytes, fails_in_time_and_is_used_again, sees_changes_of_the_same_size,
+};
 use crate::wire::open_at;
 
 async fn directory(server: &Arc<Hdfs>, dir: &str) -> Directory {
@@ -71,6 +73,12 @@ async fn a_file_renamed_over_another_of_the_same_time_and_length_is_another() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Stale, "{error}");
+}
+
+#[tokio::test]
+async fn a_change_of_the_same_size_right_after_a_look_is_seen() {
+    let server = SERVER.read().await;
+    sees_changes_of_the_same_size(&directory(&server, "/web same size").await).await;
 }
 
 #[tokio::test]
