@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A TCP relay in front of an HTTP/1.1 server, to be slow, broken or silent on demand.
 //!
-//! It adds latency once to each request, caps the bytes of all answers together, counts requests,
+//! It adds latency once to each request, caps the bytes of all answers or of all requests together, counts requests,
 //! cuts answers, refuses connections, or takes them and stays silent; single requests can fail by
 //! rules. It looks at the heads of requests only, and expects no pipelining. Two threads a connection, blocking I/O: exact to a
 //! fraction of a millisecond, and cheap enough to stand beside a benchmark.
@@ -26,6 +26,8 @@ use super::requests::RequestHeads;
 const PIECE: usize = 192 << 10;
 /// What a flow may catch up after its thread was late, so that late wake-ups do not lower the rate.
 const CATCH_UP: Duration = Duration::from_millis(5);
+/// What is on its way on a slow line.
+const LINE: usize = 64 << 10;
 /// No answer is cut.
 const NEVER: u64 = u64::MAX;
 
@@ -54,7 +56,8 @@ struct Shared {
     mode: Mutex<State>,
     changed: Condvar,
     latency_ns: AtomicU64,
-    flow: Mutex<Flow>,
+    requests_flow: Mutex<Flow>,
+    answers_flow: Mutex<Flow>,
     cut_after: AtomicU64,
     requests: AtomicU64,
     failed: AtomicU64,
@@ -79,10 +82,24 @@ struct Answers {
     lost: AtomicBool,
 }
 
-/// The answers of all connections, as one queue that drains at a rate.
+/// The bytes of all connections in one direction, as one queue that drains at a rate.
 struct Flow {
     bytes_per_second: Option<f64>,
     drained: Instant,
+}
+
+impl Flow {
+    fn open() -> Mutex<Self> {
+        Mutex::new(Flow {
+            bytes_per_second: None,
+            drained: SystemClock.now(),
+        })
+    }
+
+    fn cap(&mut self, bytes_per_second: Option<u64>) {
+        self.bytes_per_second = bytes_per_second.map(|rate| rate.max(1) as f64);
+        self.drained = SystemClock.now();
+    }
 }
 
 impl Relay {
@@ -109,10 +126,8 @@ impl Relay {
             }),
             changed: Condvar::new(),
             latency_ns: AtomicU64::new(0),
-            flow: Mutex::new(Flow {
-                bytes_per_second: None,
-                drained: SystemClock.now(),
-            }),
+            requests_flow: Flow::open(),
+            answers_flow: Flow::open(),
             cut_after: AtomicU64::new(NEVER),
             requests: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -148,9 +163,13 @@ impl Relay {
 
     /// Caps the bytes a second of all answers together; `None` takes the cap off.
     pub fn set_bandwidth(&self, bytes_per_second: Option<u64>) {
-        let mut flow = lock(&self.shared.flow);
-        flow.bytes_per_second = bytes_per_second.map(|rate| rate.max(1) as f64);
-        flow.drained = SystemClock.now();
+        lock(&self.shared.answers_flow).cap(bytes_per_second);
+    }
+
+    /// Caps the bytes a second of all requests together; `None` takes the cap off. Connections that
+    /// there are keep their room for megabytes.
+    pub fn set_upload_bandwidth(&self, bytes_per_second: Option<u64>) {
+        lock(&self.shared.requests_flow).cap(bytes_per_second);
     }
 
     /// Cuts the connection when an answer, its head included, is this long; `None` stops that.
@@ -287,6 +306,10 @@ impl Shared {
 
     fn connect(self: &Arc<Self>, client: TcpStream) -> io::Result<()> {
         let server = TcpStream::connect(self.upstream)?;
+        // A slow line has no room for megabytes.
+        if lock(&self.requests_flow).bytes_per_second.is_some() {
+            rustix::net::sockopt::set_socket_recv_buffer_size(&client, LINE)?;
+        }
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
         let mut state = lock(&self.mode);
@@ -343,6 +366,7 @@ impl Shared {
                 sleep_until(came + Duration::from_nanos(self.latency_ns.load(Ordering::Relaxed)));
             }
             self.requests.fetch_add(seen.ended, Ordering::Relaxed);
+            sleep_until(slot(&self.requests_flow, len));
             if !self.passes() {
                 return Ok(());
             }
@@ -413,7 +437,7 @@ impl Shared {
             let total = answers.sent.fetch_add(len as u64, Ordering::Relaxed) + len as u64;
             let beyond = total.saturating_sub(self.cut_after.load(Ordering::Relaxed));
             let kept = len - usize::try_from(beyond).unwrap_or(len).min(len);
-            sleep_until(self.slot(kept));
+            sleep_until(slot(&self.answers_flow, kept));
             if !self.passes() {
                 return Ok(());
             }
@@ -422,18 +446,6 @@ impl Shared {
                 return Ok(());
             }
         }
-    }
-
-    /// Takes room for so many bytes in the flow; returns when they may go.
-    fn slot(&self, bytes: usize) -> Instant {
-        let now = SystemClock.now();
-        let mut flow = lock(&self.flow);
-        let Some(rate) = flow.bytes_per_second else {
-            return now;
-        };
-        let free = flow.drained.max(now.checked_sub(CATCH_UP).unwrap_or(now));
-        flow.drained = free + Duration::from_secs_f64(bytes as f64 / rate);
-        flow.drained
     }
 
     /// Returns whether bytes may pass; waits while the relay is silent, and then they may not.
@@ -455,6 +467,18 @@ impl Shared {
         lock(&self.mode).connections.remove(&id);
         cut(one, other);
     }
+}
+
+/// Takes room for so many bytes in a flow; returns when they may go.
+fn slot(flow: &Mutex<Flow>, bytes: usize) -> Instant {
+    let now = SystemClock.now();
+    let mut flow = lock(flow);
+    let Some(rate) = flow.bytes_per_second else {
+        return now;
+    };
+    let free = flow.drained.max(now.checked_sub(CATCH_UP).unwrap_or(now));
+    flow.drained = free + Duration::from_secs_f64(bytes as f64 / rate);
+    flow.drained
 }
 
 fn cut(one: &TcpStream, other: &TcpStream) {

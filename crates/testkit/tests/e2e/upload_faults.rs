@@ -337,6 +337,30 @@ fn a_network_that_dies_under_a_close_is_an_error_in_time_and_the_close_ends() {
 }
 
 #[test]
+fn a_line_that_is_slow_may_take_longer_than_the_deadline() {
+    let storage = Storage::s3();
+    let sandbox = Sandbox::new(&storage);
+    storage.relay().set_upload_bandwidth(Some(4 << 20));
+    let mount = sandbox.mount(&storage).flag("--deadline", "3s").start();
+    for (name, len) in [("one request", 16 << 20), ("parts", 40 << 20)] {
+        let (bytes, started) = (data::bytes(4, len), SystemClock.now());
+        let mut file = File::create(mount.path(name)).unwrap();
+        file.write_all(&bytes).unwrap();
+        let log = || fs::read_to_string(sandbox.log()).unwrap();
+        file.sync_all()
+            .unwrap_or_else(|e| panic!("{name}: {e}\n{}", log()));
+        let took = SystemClock.now() - started;
+        assert!(
+            took > Duration::from_secs(4),
+            "{name}: the line is not slow: {took:?}"
+        );
+        assert!(fs::read(storage.root().join(name)).unwrap() == bytes);
+    }
+    assert_eq!(storage.relay().failed(), 0);
+    mount.unmount();
+}
+
+#[test]
 fn a_removal_that_fails_is_told_and_the_file_stays() {
     let storage = Storage::s3();
     for (kind, fault) in FAULTS {

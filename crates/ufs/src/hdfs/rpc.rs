@@ -276,6 +276,7 @@ impl RpcSink {
     async fn with_open<F>(
         &mut self,
         step: &Step,
+        until: Deadline,
         counter: &AtomicU64,
         use_it: impl FnOnce(Open, Patience) -> F,
     ) -> Result<()>
@@ -290,7 +291,7 @@ impl RpcSink {
         let _connection = inner.connection(&step.what, step.deadline).await?;
         count(counter);
         let used = use_it(open, Patience(inner.request_timeout));
-        let used = inner.call_within(step.deadline, None, |_| used).await;
+        let used = inner.call_within(until, None, |_| used).await;
         self.open = Some(used.map_err(worded)?);
         Ok(())
     }
@@ -301,10 +302,17 @@ impl Sink for RpcSink {
     async fn write(&mut self, step: &Step, bytes: Bytes) -> Result<()> {
         let inner = Arc::clone(&self.inner);
         let len = bytes.len() as u64;
-        self.with_open(step, &inner.counters.put, |mut open, patience| async move {
-            open.write(bytes, patience).await?;
-            Ok(open)
-        })
+        // However long a slow line takes: each piece has its own time.
+        let until = inner.clock.deadline(Duration::MAX);
+        self.with_open(
+            step,
+            until,
+            &inner.counters.put,
+            |mut open, patience| async move {
+                open.write(bytes, patience).await?;
+                Ok(open)
+            },
+        )
         .await?;
         inner
             .counters
@@ -320,6 +328,7 @@ impl Sink for RpcSink {
         let may_hurry = failure == Failure::Mended;
         let closed = self.with_open(
             step,
+            step.deadline,
             &inner.counters.upload,
             |mut open, patience| async move {
                 let start = clock.now();

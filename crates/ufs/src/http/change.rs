@@ -21,6 +21,8 @@ pub(super) struct Change<'a> {
     pub(super) what: &'a str,
     pub(super) key: &'a str,
     pub(super) deadline: Deadline,
+    /// Whether the request carries bytes: as [`Session::until_sent`] then.
+    pub(super) carries_bytes: bool,
 }
 
 /// Sends a change until it is done, cannot be done, or the deadline comes. `mine` tells from a look
@@ -38,11 +40,15 @@ where
     let mut retry = Retry::new(change.deadline);
     let mut in_doubt = false;
     loop {
-        let limited = async {
+        let sent = async {
             let _connection = session.connection().await;
             send().await
         };
-        let fault = match before(retry.deadline(), limited).await {
+        let sent = match change.carries_bytes {
+            true => sent.await,
+            false => before(retry.deadline(), sent).await,
+        };
+        let fault = match sent {
             Ok(done) => return Ok(done),
             Err(fault) => fault,
         };
@@ -113,7 +119,8 @@ pub(super) async fn describe<S: ObjectStore>(
     let Kept { attributes, .. } = &draft.kept;
     let tag = match stored.etag {
         None => {
-            let mut retry = Retry::new(change.deadline);
+            // The bytes may have taken all of the time.
+            let mut retry = session.retry_of_page();
             let look = || keys(store).look(change.key);
             let seen = session.until_done(change.what, &mut retry, look).await?;
             let gone = || Error::new(ErrorKind::Stale, "the object is gone").context(change.what);

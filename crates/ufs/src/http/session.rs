@@ -82,6 +82,29 @@ impl Session {
         }
     }
 
+    /// Sends bytes as [`Session::until_done`]. No try is begun after the deadline; one that has begun may
+    /// go on for as long as the line takes some: the transport's patience ends it otherwise.
+    pub(crate) async fn until_sent<T, F>(
+        &self,
+        what: &str,
+        retry: &mut Retry,
+        request: impl Fn() -> F + Send + Sync,
+    ) -> Result<T>
+    where
+        F: Future<Output = Outcome<T>> + Send,
+    {
+        loop {
+            let sent = async {
+                let _connection = self.connection().await;
+                request().await
+            };
+            match sent.await {
+                Ok(done) => return Ok(done),
+                Err(fault) => self.pause(what, retry, fault).await?,
+            }
+        }
+    }
+
     /// Sends as [`Session::until_done`], but does not wait for a place that takes no connection.
     pub(crate) async fn check<T, F>(
         &self,

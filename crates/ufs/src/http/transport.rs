@@ -18,6 +18,7 @@ use futures::stream;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use tokio::time::Instant;
 
 use super::Outcome;
 use super::credentials::Authorize;
@@ -34,6 +35,9 @@ const REFUSAL_MAX: usize = 64 << 10;
 /// A body is handed to the connection so many bytes at a time. A line that takes less than one such
 /// piece within the patience is dead.
 const SENT_PIECE: usize = 64 << 10;
+
+/// How long, in terms of what the rest took, the last bytes of a body may lie in buffers.
+const BUFFERED: u32 = 3;
 
 /// What a request is for, to count it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,7 +234,7 @@ impl Transport {
             .map_err(|error| Fault::Unfit(format!("the request has no legal URL: {error}")))?;
         let mut request = reqwest::Request::new(parts.method, url);
         *request.headers_mut() = parts.headers;
-        let taken = Arc::new(AtomicU64::new(0));
+        let taken = Arc::new(Taken::start());
         if let Some(bytes) = bytes {
             let length = HeaderValue::from(bytes.len());
             request.headers_mut().insert(CONTENT_LENGTH, length);
@@ -262,29 +266,25 @@ impl Transport {
         Ok(answer)
     }
 
-    /// Waits for the answer for as long as the patience, and longer while the body still moves.
+    /// Waits for the answer for as long as the patience since the connection took the last bytes. These
+    /// may lie in buffers of a slow line: they may take longer, as the rest did.
     async fn answer(
         &self,
         request: reqwest::Request,
-        taken: &AtomicU64,
+        taken: &Taken,
         leeway: Leeway,
     ) -> Outcome<reqwest::Response> {
         let mut answer = pin!(self.client.execute(request));
-        let mut taken_before = 0;
+        if leeway.slow {
+            return answer.await.map_err(unreachable);
+        }
         loop {
-            match tokio::time::timeout(self.patience, &mut answer).await {
+            let last = taken.last();
+            let patience = self.patience.max(last * BUFFERED);
+            match tokio::time::timeout_at(taken.start + last + patience, &mut answer).await {
                 Ok(answer) => return answer.map_err(unreachable),
-                Err(_) if leeway.slow => {}
-                Err(_) => {
-                    let taken_now = taken.load(Ordering::Relaxed);
-                    if taken_now == taken_before {
-                        return Err(Fault::Slow(format!(
-                            "no answer came for {:?}",
-                            self.patience
-                        )));
-                    }
-                    taken_before = taken_now;
-                }
+                Err(_) if taken.last() > last => {}
+                Err(_) => return Err(Fault::Slow(format!("no answer came for {patience:?}"))),
             }
         }
     }
@@ -328,11 +328,36 @@ impl Transport {
     }
 }
 
-/// Makes a body that counts the bytes that the connection took.
-fn in_pieces(bytes: Bytes, taken: Arc<AtomicU64>) -> reqwest::Body {
+/// When the connection took bytes of a body.
+struct Taken {
+    start: Instant,
+    /// Nanoseconds from the start to the last time.
+    last: AtomicU64,
+}
+
+impl Taken {
+    fn start() -> Self {
+        Taken {
+            start: Instant::now(),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    fn note(&self) {
+        let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.last.store(now, Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Duration {
+        Duration::from_nanos(self.last.load(Ordering::Relaxed))
+    }
+}
+
+/// Makes a body that notes when the connection takes of it.
+fn in_pieces(bytes: Bytes, taken: Arc<Taken>) -> reqwest::Body {
     reqwest::Body::wrap_stream(stream::unfold(bytes, move |mut rest| {
         let piece = rest.split_to(rest.len().min(SENT_PIECE));
-        taken.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        taken.note();
         let piece = (!piece.is_empty()).then_some((Ok::<_, Infallible>(piece), rest));
         std::future::ready(piece)
     }))

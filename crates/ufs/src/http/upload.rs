@@ -89,6 +89,7 @@ impl<S: ObjectStore> ObjectUpload<S> {
             what: &what,
             key: &draft.key,
             deadline,
+            carries_bytes: false,
         };
         let upload = begin(&**store, &work, &draft).await?;
         Ok(ObjectUpload {
@@ -104,6 +105,7 @@ impl<S: ObjectStore> ObjectUpload<S> {
             what: &self.what,
             key: &self.upload.draft.key,
             deadline,
+            carries_bytes: false,
         }
     }
 
@@ -133,7 +135,7 @@ impl<S: ObjectStore> Upload for ObjectUpload<S> {
         let send = || keys.part(&self.upload, number, bytes.clone());
         let mut retry = Retry::new(deadline);
         let session = self.store.session();
-        let part = session.until_done(&self.what, &mut retry, send).await?;
+        let part = session.until_sent(&self.what, &mut retry, send).await?;
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.insert(number, part);
         Ok(())

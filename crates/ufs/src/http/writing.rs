@@ -286,6 +286,7 @@ impl<S: ObjectStore> Bucket<S> {
                 Err(fault) => Err(fault),
             };
             sent.map_err(|fault| fault.while_writing(expect))
+            carries_bytes: true,
         };
         let stored = change(store, &work, send, |seen| own(draft, seen)).await?;
         describe(store, &work, draft, stored, size).await
@@ -321,6 +322,7 @@ impl<S: ObjectStore> Bucket<S> {
     async fn source(
         &self,
         what: &str,
+            carries_bytes: false,
         path: &ObjectPath,
         tag: &VersionTag,
         deadline: Deadline,
@@ -356,6 +358,7 @@ impl<S: ObjectStore> Bucket<S> {
             let send = || self.copy_once(copying);
             let same = |seen: &Seen| !copying.changes_kept && seen.tag.etag == copying.tag.etag;
             let mine = |seen: Option<Seen>| {
+            carries_bytes: false,
                 own(draft, seen.clone()).or_else(|| seen.filter(same).map(stored))
             };
             change(store, &work, send, mine).await?

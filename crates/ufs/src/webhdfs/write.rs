@@ -264,7 +264,7 @@ impl WebSink {
         };
         let mut retry = Retry::new(step.deadline);
         let session = &self.web.session;
-        session.until_done(&step.what, &mut retry, create).await
+        session.until_sent(&step.what, &mut retry, create).await
     }
 
     async fn append(&self, step: &HadoopStep, before: u64, bytes: &Bytes) -> Result<()> {
@@ -287,7 +287,7 @@ impl WebSink {
         };
         let mut retry = Retry::new(step.deadline);
         let session = &self.web.session;
-        session.until_done(&step.what, &mut retry, append).await
+        session.until_sent(&step.what, &mut retry, append).await
     }
 }
 
