@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use futures::FutureExt;
-use types::{Error, ErrorKind, NodeKind, ObjectRef, Result};
+use types::{Error, ErrorKind, NodeKind, ObjectRef};
 use worker::LocalFile;
 use worker::settings::WHOLE_MAX;
 
@@ -39,14 +39,15 @@ impl Vfs {
     /// has to be looked up again); else what the storage said.
     pub fn open(self: &Arc<Self>, ino: Ino) -> Reply<Opened> {
         if let Ok(node) = self.node(ino)
-            && let Some(written) = node.cell.written()
+            && node.cell.written().is_some()
+            && let Some(held) = self.hold_written(ino)
         {
-            if written.state().is_lost {
+            if held.written.state().is_lost {
                 // Its name leads to what somebody else made.
                 let error = Error::new(ErrorKind::Stale, "somebody else changed the file");
                 return Reply::Ready(Err(error));
             }
-            return Reply::Ready(self.opened_written(&node, false));
+            return Reply::Ready(self.opened_written(&held, false));
         }
         let object = self.node(ino).and_then(|node| match node.meta.kind {
             NodeKind::File => Ok((self.object(&node)?, self.freshness(node.place.mount))),
@@ -63,14 +64,14 @@ impl Vfs {
             return Reply::Ready(Err(Error::new(ErrorKind::Unsupported, message)));
         }
         if object.size() == 0 {
-            return Reply::Ready(self.opened(ino, object, None));
+            return self.opened(ino, object, None);
         }
         if let Some(local_file) = self.worker.local_file(&object) {
             self.worker.opened(&object, true, freshness);
-            return Reply::Ready(self.opened(ino, object, Some(local_file)));
+            return self.opened(ino, object, Some(local_file));
         }
         if object.size() > WHOLE_MAX {
-            return Reply::Ready(self.opened(ino, object, None));
+            return self.opened(ino, object, None);
         }
         self.worker.opened(&object, false, freshness);
         let fetched = self.worker.fetch_whole(object.clone(), self.deadline());
@@ -78,21 +79,36 @@ impl Vfs {
         Reply::Pending(
             async move {
                 if let Err(error) = fetched.await {
+                    if worker::is_gone(&error) && vfs.is_changed_here(ino, &object) {
+                        return vfs.open(ino).wait().await;
+                    }
                     vfs.note_failure(ino, &object, &error);
                     return Err(error);
                 }
                 let local_file = vfs.worker.local_file(&object);
-                vfs.opened(ino, object, local_file)
+                vfs.opened(ino, object, local_file).wait().await
             }
             .boxed(),
         )
     }
 
-    fn opened(&self, ino: Ino, object: ObjectRef, local_file: Option<LocalFile>) -> Result<Opened> {
-        let node = self.namespace.hold(ino).ok_or_else(|| unknown(ino))?;
+    fn opened(
+        self: &Arc<Self>,
+        ino: Ino,
+        object: ObjectRef,
+        local_file: Option<LocalFile>,
+    ) -> Reply<Opened> {
+        let Some(node) = self.namespace.hold(ino) else {
+            return Reply::Ready(Err(unknown(ino)));
+        };
+        // A writer of this node may have closed another version since it was looked for.
+        if node.cell.written().is_none() && node.meta.tag != object.tag {
+            self.let_go(ino);
+            return self.open(ino);
+        }
         let Some(mount) = node.place.mount else {
-            self.namespace.let_go(ino);
-            return Err(Error::internal("a file outside all mounts"));
+            self.let_go(ino);
+            return Reply::Ready(Err(Error::internal("a file outside all mounts")));
         };
         if local_file.is_some() {
             self.counters.served_bytes.add(object.size());
@@ -104,10 +120,11 @@ impl Vfs {
             is_writer: false,
             reading: Some(self.reading(object, local_file.clone())),
         });
-        Ok(Opened {
+        Reply::Ready(Ok(Opened {
             handle,
             keep_cache: true,
-            local_file,
-        })
+            // Who is about to write must find it served by us.
+            local_file: local_file.filter(|_| !self.stands_in(ino)),
+        }))
     }
 }

@@ -10,7 +10,7 @@
 //! so that an object is never a mixture; nobody waits for a network with it. `sealing` is held while
 //! the note on the local disk changes. `state` is a leaf, held for assignments.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -111,6 +111,8 @@ pub(crate) struct Written {
     pub(crate) attempts: Arc<Attempts>,
     /// Held while the note on the local disk is changed, so that it says what is.
     pub(crate) sealing: tokio::sync::Mutex<()>,
+    /// How many handles may write.
+    writers: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -168,6 +170,7 @@ impl Written {
             storing: tokio::sync::Mutex::default(),
             attempts: Arc::default(),
             sealing: tokio::sync::Mutex::default(),
+            writers: AtomicUsize::new(0),
             state: Mutex::new(State {
                 owner,
                 times,
@@ -187,6 +190,26 @@ impl Written {
     pub(crate) async fn alone(&self) -> MutexGuard<'_, ()> {
         let _halt = self.attempts.halt();
         self.storing.lock().await
+    }
+
+    /// Takes note of a handle that may write.
+    pub(crate) fn writer_opened(&self) {
+        self.writers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes note that such a handle was released.
+    pub(crate) fn writer_released(&self) {
+        self.writers.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Returns whether somebody may still write, and closes the file then.
+    pub(crate) fn has_writer(&self) -> bool {
+        self.writers.load(Ordering::Acquire) > 0
+    }
+
+    /// Returns whether attributes go to the storage with the bytes, and not by themselves.
+    pub(crate) fn takes_attributes(&self) -> bool {
+        self.is_dirty() || self.has_writer() || !self.state().is_named
     }
 
     /// Looks at the state.

@@ -35,3 +35,8 @@ fn arrays_of_zarr_numpy_and_safetensors_are_changed_in_place() {
 fn lmdb_is_shared_by_processes_that_write_and_read() {
     keeps_its_files(|| program("lightning.py"));
 }
+
+#[test]
+fn locks_hold_and_many_append_to_one_file() {
+    keeps_its_files(|| program("sharing.py"));
+}

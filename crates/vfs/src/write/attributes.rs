@@ -9,6 +9,7 @@ use types::{ErrorKind, NodeKind, Result};
 use worker::FileAttributes;
 
 use super::WriteMode;
+use super::open::Held;
 use crate::attributes::Attributes;
 use crate::ino::Ino;
 use crate::namespace::Node;
@@ -70,17 +71,18 @@ impl Vfs {
 
     async fn set_now(self: &Arc<Self>, ino: Ino, change: Change) -> Result<()> {
         let (_, mode) = self.write_mode(&*self.node(ino)?)?;
-        if let Some(size) = change.size {
-            let node = self.staged(ino, size == 0).await?;
-            if let Some(written) = node.cell.written() {
-                let _shared = written.gate.read().await;
-                self.cut(written, size)?;
+        let held = match change.size {
+            None => self.hold_written(ino),
+            Some(size) => {
+                let held = self.hold_staged(ino, size == 0).await?;
+                let shared = held.written.gate.read().await;
+                self.cut(&held.written, size)?;
+                drop(shared);
+                Some(held)
             }
-        }
-        let node = self.node(ino)?;
-        let has_writer = self.namespace.handles(ino) > 1;
-        match node.cell.written() {
-            Some(written) if written.is_dirty() || has_writer || !written.state().is_named => {
+        };
+        match held.as_ref().map(|held| &held.written) {
+            Some(written) if written.takes_attributes() => {
                 let now_ns = self.now_ns();
                 let shown = written.attributes(ino);
                 written.change(|state| {
@@ -92,6 +94,7 @@ impl Vfs {
                 });
             }
             _ => {
+                let node = self.node(ino)?;
                 if change.is_kept() {
                     self.set_stored(&node, &change).await?;
                 }
@@ -101,25 +104,25 @@ impl Vfs {
                 node.cell.change(self.now_ns(), change.accessed);
             }
         }
-        if change.size.is_some() && !has_writer {
-            self.promise_of_path(ino, mode).await?;
+        if change.size.is_some()
+            && let Some(held) = held.filter(|held| !held.written.has_writer())
+        {
+            self.promise_of_path(held, mode).await?;
         }
         Ok(())
     }
 
     /// What has no handle that could be closed is promised at once.
-    pub(super) async fn promise_of_path(self: &Arc<Self>, ino: Ino, mode: WriteMode) -> Result<()> {
-        let node = self.node(ino)?;
-        let Some(written) = node.cell.written() else {
-            return Ok(());
-        };
-        let kept = match mode {
-            WriteMode::Through => self.store(ino).await,
-            WriteMode::Back => self.seal(ino, written).await,
+    pub(super) async fn promise_of_path(
+        self: &Arc<Self>,
+        held: Held,
+        mode: WriteMode,
+    ) -> Result<()> {
+        match mode {
+            WriteMode::Through => self.store(held.node.ino).await,
+            WriteMode::Back => self.seal(held.node.ino, &held.written).await,
             WriteMode::Local | WriteMode::ReadOnly => Ok(()),
-        };
-        self.settle(ino);
-        kept
+        }
     }
 
     async fn set_stored(&self, node: &Node, change: &Change) -> Result<()> {

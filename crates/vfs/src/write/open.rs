@@ -30,6 +30,22 @@ use crate::written::{Cell, Times, Written};
 /// Tries of an open that finds a name, and then not its file, because somebody removes it meanwhile.
 const TRIES: usize = 3;
 
+/// Tries of an open that finds another version each time, because writers of this node close it.
+const VERSIONS_TRIED: usize = 16;
+
+/// A staged file that does not end while this lives.
+pub(crate) struct Held {
+    vfs: Arc<Vfs>,
+    pub(super) node: Arc<Node>,
+    pub(crate) written: Arc<Written>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.vfs.let_go(self.node.ino);
+    }
+}
+
 impl Vfs {
     /// Makes a file, or opens it for writing when there is one and it need not be new. Success
     /// counts one reference of the kernel.
@@ -123,9 +139,11 @@ impl Vfs {
         let number = self.new_number(&target.place);
         let node = self.namespace.insert(number, target.place.clone(), meta);
         node.cell.set(written);
+        let held = self.hold_written(node.ino);
+        let held = held.ok_or_else(|| unknown(node.ino))?;
         self.begin_staged(&node);
         self.touch_dir(&target.dir);
-        let opened = self.opened_written(&node, true)?;
+        let opened = self.opened_written(&held, true)?;
         let ttl = self.own_ttl(&target.place);
         Ok((self.entry(&node, ttl, Duration::ZERO), opened))
     }
@@ -158,12 +176,12 @@ impl Vfs {
         let vfs = Arc::clone(self);
         Reply::Pending(
             async move {
-                let node = vfs.staged(ino, truncates).await?;
-                let opened = vfs.opened_written(&node, true)?;
-                if truncates && let Some(written) = node.cell.written() {
+                let held = vfs.hold_staged(ino, truncates).await?;
+                let opened = vfs.opened_written(&held, true)?;
+                if truncates {
                     let cut = async {
-                        let _shared = written.gate.read().await;
-                        vfs.cut(written, 0)
+                        let _shared = held.written.gate.read().await;
+                        vfs.cut(&held.written, 0)
                     };
                     if let Err(error) = cut.await {
                         vfs.release(opened.handle);
@@ -176,30 +194,62 @@ impl Vfs {
         )
     }
 
-    /// Returns the node with a staged file, which it gets if it has none. An open handle must
-    /// follow, or [`Vfs::settle`].
-    pub(super) async fn staged(self: &Arc<Self>, ino: Ino, is_cut: bool) -> Result<Arc<Node>> {
-        let node = self.node(ino)?;
-        match node.meta.kind {
-            NodeKind::File => {}
-            NodeKind::Directory => {
-                return Err(Error::new(ErrorKind::IsADirectory, "write to a directory"));
+    /// Holds the staged file of an inode, if it has one.
+    pub(crate) fn hold_written(self: &Arc<Self>, ino: Ino) -> Option<Held> {
+        let node = self.namespace.hold(ino)?;
+        let Some(written) = node.cell.written().map(Arc::clone) else {
+            self.let_go(ino);
+            return None;
+        };
+        let vfs = Arc::clone(self);
+        Some(Held { vfs, node, written })
+    }
+
+    /// Holds the staged file of an inode, which gets one if it has none.
+    pub(super) async fn hold_staged(self: &Arc<Self>, ino: Ino, is_cut: bool) -> Result<Held> {
+        for _ in 0..VERSIONS_TRIED {
+            let node = self.node(ino)?;
+            match node.meta.kind {
+                NodeKind::File => {}
+                NodeKind::Directory => {
+                    return Err(Error::new(ErrorKind::IsADirectory, "write to a directory"));
+                }
+                NodeKind::Symlink => return Err(Error::new(ErrorKind::Invalid, "write to a link")),
             }
-            NodeKind::Symlink => return Err(Error::new(ErrorKind::Invalid, "write to a link")),
+            self.write_mode(&node)?;
+            if let Some(held) = self.hold_written(ino) {
+                return Ok(held);
+            }
+            let object = self.object(&node)?;
+            let staged = match self.stage_version(&node, &object, is_cut).await {
+                // Another writer of this node made a new version of it meanwhile.
+                Err(error) if worker::is_gone(&error) && self.is_changed_here(ino, &object) => {
+                    continue;
+                }
+                staged => staged?,
+            };
+            if let Some(held) = self.hold_as(ino, &object, staged)? {
+                return Ok(held);
+            }
         }
-        self.write_mode(&node)?;
-        if node.cell.written().is_some() {
-            return Ok(node);
-        }
-        let object = self.object(&node)?;
-        let xattrs = self.check_unchanged(&object).await?;
+        Err(Error::new(ErrorKind::Stale, "the file changes too often"))
+    }
+
+    /// Makes a staged file over a version, which must be that of now.
+    async fn stage_version(
+        self: &Arc<Self>,
+        node: &Node,
+        object: &ObjectRef,
+        is_cut: bool,
+    ) -> Result<Written> {
+        let xattrs = self.check_unchanged(object).await?;
         let base = if is_cut { 0 } else { object.size() };
         let file = self.worker.stage(base)?;
         if base > 0 && base <= WHOLE_MAX {
             // It is needed when the file is stored, and may be gone by then.
-            self.worker.fill_whole(&file, &object).await?;
+            self.worker.fill_whole(&file, object).await?;
         }
-        let shown = self.attributes_of(&node);
+        let shown = self.attributes_of(node);
         let owner = Owner {
             mode: shown.mode,
             uid: shown.uid,
@@ -207,19 +257,43 @@ impl Vfs {
         };
         let times = times_of(&shown);
         let expect = Expect::Version(object.tag.clone());
-        let base = (base > 0).then_some(object);
-        // Held before it is looked at, so that a last release cannot end it in between.
-        let node = self.namespace.hold(ino).ok_or_else(|| unknown(ino))?;
-        let mine = Arc::as_ptr(&file);
+        let base = (base > 0).then(|| object.clone());
         let written = Written::new(file, base, owner, times, expect);
         written.change(|state| state.xattrs = xattrs);
-        let written = node.cell.set(written);
-        let is_mine = Arc::as_ptr(&written.file) == mine;
-        if is_mine {
+        Ok(written)
+    }
+
+    /// Gives an inode its staged file and holds it, or the one that it got meanwhile; none when the
+    /// inode stands for another version now.
+    fn hold_as(
+        self: &Arc<Self>,
+        ino: Ino,
+        object: &ObjectRef,
+        written: Written,
+    ) -> Result<Option<Held>> {
+        // Held before it is looked at, so that no last release ends it in between.
+        let node = self.namespace.hold(ino).ok_or_else(|| unknown(ino))?;
+        if node.cell.written().is_none() && !self.stands_for(&node, object) {
+            self.let_go(ino);
+            return Ok(None);
+        }
+        let mine = Arc::as_ptr(&written.file);
+        let written = Arc::clone(node.cell.set(written));
+        if Arc::as_ptr(&written.file) == mine {
             self.begin_staged(&node);
         }
-        self.namespace.let_go(ino);
-        Ok(node)
+        let vfs = Arc::clone(self);
+        Ok(Some(Held { vfs, node, written }))
+    }
+
+    fn stands_for(&self, node: &Node, object: &ObjectRef) -> bool {
+        node.place.path == object.path && node.meta.tag == object.tag
+    }
+
+    /// Returns whether this node writes an inode, or made another version of it than this one.
+    pub(crate) fn is_changed_here(&self, ino: Ino, object: &ObjectRef) -> bool {
+        let node = self.namespace.get(ino);
+        node.is_some_and(|node| node.cell.written().is_some() || !self.stands_for(&node, object))
     }
 
     /// The bytes that show through, and what must not be overwritten, are those of now. Returns the
@@ -251,15 +325,16 @@ impl Vfs {
     }
 
     /// Adds a handle on a staged file.
-    pub(crate) fn opened_written(&self, node: &Node, is_writer: bool) -> Result<Opened> {
-        let node = self
-            .namespace
-            .hold(node.ino)
-            .ok_or_else(|| unknown(node.ino))?;
-        let mount = node.place.mount;
+    pub(crate) fn opened_written(&self, held: &Held, is_writer: bool) -> Result<Opened> {
+        let ino = held.node.ino;
+        let mount = held.node.place.mount;
         let mount = mount.ok_or_else(|| Error::internal("a file outside all mounts"))?;
+        let node = self.namespace.hold(ino).ok_or_else(|| unknown(ino))?;
+        if is_writer {
+            held.written.writer_opened();
+        }
         let handle = self.files.insert(FileHandle {
-            ino: node.ino,
+            ino,
             mount,
             cell: Arc::clone(&node.cell),
             is_writer,
@@ -278,12 +353,19 @@ impl Vfs {
         let Some(file) = self.files.remove(handle) else {
             return;
         };
-        let is_staged = file.cell.written().is_some();
-        self.unbind(self.namespace.let_go(file.ino));
-        self.settle_renumbered(file.ino);
-        if is_staged {
-            self.settle(file.ino);
+        if file.is_writer
+            && let Some(written) = file.cell.written()
+        {
+            written.writer_released();
         }
+        self.let_go(file.ino);
+    }
+
+    /// Takes away what held an inode, and ends what nobody needs any more.
+    pub(crate) fn let_go(self: &Arc<Self>, ino: Ino) {
+        self.unbind(self.namespace.let_go(ino));
+        self.settle_renumbered(ino);
+        self.settle(ino);
     }
 
     /// Ends the staged file of an inode, if nobody needs it any more; if the storage lacks some of
@@ -301,7 +383,7 @@ impl Vfs {
             return;
         }
         if written.is_dirty() {
-            if self.namespace.handles(ino) <= 1 {
+            if !written.has_writer() {
                 self.queue.push(ino);
             }
             return;
@@ -364,6 +446,12 @@ impl Vfs {
         self.end_renumbered(before);
         // The last reader may have left meanwhile.
         self.settle_renumbered(ino);
+    }
+
+    /// Returns whether an inode stands in for another that the kernel reads itself: somebody is about
+    /// to write to it.
+    pub(crate) fn stands_in(&self, ino: Ino) -> bool {
+        !self.bindings.is_empty() && self.renumbered.lock().values().any(|number| *number == ino)
     }
 
     /// Lets a number go that stood in for another, once nobody has that open.

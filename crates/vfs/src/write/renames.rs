@@ -95,10 +95,14 @@ impl Vfs {
         }
         self.touch_dir(&from.dir);
         self.touch_dir(&to.dir);
-        match &moved.node {
+        let held = moved
+            .node
+            .as_ref()
+            .and_then(|node| self.hold_written(node.ino));
+        match held {
             // Who has it open closes it under the new mode.
-            Some(node) if from.mode != to.mode && self.namespace.handles(node.ino) <= 1 => {
-                self.promise_of_path(node.ino, to.mode).await
+            Some(held) if from.mode != to.mode && !held.written.has_writer() => {
+                self.promise_of_path(held, to.mode).await
             }
             Some(_) | None => Ok(()),
         }

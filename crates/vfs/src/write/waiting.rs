@@ -110,8 +110,9 @@ impl Vfs {
             let Ok(node) = self.node(ino) else { continue };
             let mode = self.write_mode(&node).map(|(_, mode)| mode);
             let is_wanted = matches!(mode, Ok(WriteMode::Through | WriteMode::Back));
+            let is_left = |written: &Arc<Written>| written.is_dirty() && !written.has_writer();
             // Who has it open closes it.
-            if is_wanted && self.namespace.handles(ino) <= 1 && self.is_dirty(ino) {
+            if is_wanted && node.cell.written().is_some_and(is_left) {
                 self.queue.push(ino);
             }
         }

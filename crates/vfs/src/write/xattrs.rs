@@ -11,7 +11,6 @@ use types::{Error, ErrorKind, Result, Xattrs};
 use worker::FileAttributes;
 
 use crate::ino::Ino;
-use crate::namespace::Node;
 use crate::reply::Reply;
 use crate::vfs::Vfs;
 use crate::xattr::{is_ours, known_name, no_such};
@@ -102,14 +101,14 @@ impl Vfs {
             let message = format!("attributes of {needed} bytes, and this storage keeps {max}");
             return Err(Error::new(ErrorKind::OutOfSpace, message));
         }
-        self.keep_xattrs(&node, Arc::new(all)).await
+        self.keep_xattrs(ino, Arc::new(all)).await
     }
 
-    async fn keep_xattrs(&self, node: &Node, all: Arc<Xattrs>) -> Result<()> {
-        let has_writer = self.namespace.handles(node.ino) > 1;
-        match node.cell.written() {
+    async fn keep_xattrs(self: &Arc<Self>, ino: Ino, all: Arc<Xattrs>) -> Result<()> {
+        let held = self.hold_written(ino);
+        match held.as_ref().map(|held| &held.written) {
             // They go with the bytes.
-            Some(written) if written.is_dirty() || has_writer || !written.state().is_named => {
+            Some(written) if written.takes_attributes() => {
                 let now_ns = self.now_ns();
                 written.change(|state| {
                     state.xattrs = Some(all);
@@ -122,7 +121,8 @@ impl Vfs {
                     xattrs: Some(Arc::clone(&all)),
                     ..FileAttributes::default()
                 };
-                self.tell_storage(node, &attributes).await?;
+                let node = self.node(ino)?;
+                self.tell_storage(&node, &attributes).await?;
                 if let Some(written) = written {
                     written.change(|state| state.xattrs = Some(all));
                 }
