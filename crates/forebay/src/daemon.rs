@@ -375,6 +375,15 @@ impl Start<'_> {
             }
             None => tracing::error!("finish renames of a former run: not done in {RENAMES_MAX:?}"),
         }
+        let given_up = left.uploads.into_iter();
+        for (id, note) in given_up {
+            let worker = Arc::clone(worker);
+            self.runtime.spawn(async move {
+                if let Err(error) = worker.give_up_upload(id, &note).await {
+                    tracing::warn!("give up an upload of a former run: {error}");
+                }
+            });
+        }
         vfs.recover(left.files);
         self.runtime.spawn(Arc::clone(vfs).store_queued());
         self.clean_uploads(worker, beginning);

@@ -113,6 +113,14 @@ impl Storage {
         &self.root
     }
 
+    /// Returns how many uploads were begun and neither completed nor given up.
+    pub fn unfinished_uploads(&self) -> usize {
+        let objects = fs::read_dir(self.root().join(".sgwtmp/multipart"));
+        // What is gone by now is no upload any more.
+        let uploads = |object: fs::DirEntry| fs::read_dir(object.path()).map_or(0, Iterator::count);
+        objects.map_or(0, |objects| objects.flatten().map(uploads).sum())
+    }
+
     /// Returns the relay in front of the S3 server.
     ///
     /// # Panics
@@ -187,6 +195,14 @@ impl Storage {
     /// When the file system keeps no extended attributes.
     pub fn let_everybody_read_and_list(&self) {
         self.let_everybody(&[("s3:GetObject", "/*"), ("s3:ListBucket", "")]);
+    }
+
+    /// Lets anybody put objects, also in parts.
+    ///
+    /// # Panics
+    /// When the file system keeps no extended attributes.
+    pub fn let_everybody_write(&self) {
+        self.let_everybody(&[("s3:PutObject", "/*")]);
     }
 
     fn let_everybody(&self, actions: &[(&str, &str)]) {

@@ -165,6 +165,12 @@ pub trait UnderWriter: Send + Sync + Debug {
         Err(unsupported("keep symbolic links"))
     }
 
+    /// Gives up an upload that another process began and called so ([`Upload::id`]). `Ok` also when
+    /// there is none.
+    async fn give_up(&self, _path: &ObjectPath, _id: &str, _deadline: Deadline) -> Result<()> {
+        Ok(())
+    }
+
     /// Gives up the uploads below this place, whoever began them, that did not end within `age`;
     /// returns how many. Storages that forget such uploads by themselves have none.
     async fn clean(&self, _age: Duration, _deadline: Deadline) -> Result<u64> {
@@ -176,6 +182,11 @@ pub trait UnderWriter: Send + Sync + Debug {
 /// the storage or to the next start.
 #[async_trait]
 pub trait Upload: Send + Sync + Debug {
+    /// Returns the storage's name of it, where what was sent stays until somebody gives it up.
+    fn id(&self) -> Option<String> {
+        None
+    }
+
     /// Sends a part, counted from 1. May be sent again, and then replaces what was sent before.
     /// Without [`Abilities::parallel_parts`] parts come in order, only the latest may be sent again,
     /// with the same bytes, and one that fails ends the upload: begin another.

@@ -10,14 +10,15 @@
 //! so that an object is never a mixture; nobody waits for a network with it. `sealing` is held while
 //! the note on the local disk changes. `state` is a leaf, held for assignments.
 
+use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, RwLock};
 use types::meta::Owner;
-use types::{NodeKind, ObjectRef, Xattrs};
-use worker::{Attempts, Expect, FileAttributes, LocalFile, StagedFile};
+use types::{ByteRange, NodeKind, ObjectRef, Xattrs};
+use worker::{Attempts, Begun, Expect, FileAttributes, LocalFile, Parts, StagedFile};
 
 use crate::attributes::Attributes;
 use crate::ino::Ino;
@@ -113,7 +114,27 @@ pub(crate) struct Written {
     pub(crate) sealing: tokio::sync::Mutex<()>,
     /// How many handles may write.
     writers: AtomicUsize,
+    flow: Mutex<Flow>,
     state: Mutex<State>,
+}
+
+/// How the file is being written.
+#[derive(Default)]
+struct Flow {
+    /// Where the last write ended.
+    end: u64,
+    /// How much was written in a row up to there.
+    row: u64,
+    /// What is sent of it meanwhile.
+    sending: Option<Begun>,
+}
+
+impl fmt::Debug for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flow")
+            .field("row", &self.row)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What is to be stored, and what is.
@@ -133,6 +154,8 @@ pub(crate) struct State {
     pub(crate) expect: Expect,
     /// Whether a name leads here; not after it was removed.
     pub(crate) is_named: bool,
+    /// A program set the modification time after the last write.
+    pub(crate) is_mtime_set: bool,
     /// Somebody else changed the object: what is written from here on has no place.
     pub(crate) is_lost: bool,
 }
@@ -171,6 +194,7 @@ impl Written {
             attempts: Arc::default(),
             sealing: tokio::sync::Mutex::default(),
             writers: AtomicUsize::new(0),
+            flow: Mutex::default(),
             state: Mutex::new(State {
                 owner,
                 times,
@@ -180,6 +204,7 @@ impl Written {
                 sealed: 0,
                 expect,
                 is_named: true,
+                is_mtime_set: false,
                 is_lost: false,
             }),
         }
@@ -190,6 +215,42 @@ impl Written {
     pub(crate) async fn alone(&self) -> MutexGuard<'_, ()> {
         let _halt = self.attempts.halt();
         self.storing.lock().await
+    }
+
+    /// Takes note of a write. Returns whether it is one of so many in a row that what is there should be
+    /// sent while the rest is written: then the caller says so once, to [`Written::sends`].
+    pub(crate) fn wrote(&self, range: ByteRange) -> bool {
+        let mut flow = self.flow.lock();
+        let is_next = flow.end == range.offset;
+        flow.row = range.len + if is_next { flow.row } else { 0 };
+        flow.end = range.end();
+        if let Some(begun) = &flow.sending {
+            if let Some(parts) = begun.get() {
+                parts.advance(&self.file);
+            }
+            return false;
+        }
+        let is_due = flow.row > worker::PUT_MAX;
+        if is_due {
+            // Asked again after as much.
+            flow.row = 0;
+        }
+        is_due
+    }
+
+    /// Takes note that the file is sent while it is written.
+    pub(crate) fn sends(&self, begun: Begun) {
+        self.flow.lock().sending.get_or_insert(begun);
+    }
+
+    /// Returns what was sent while the file was written, if something was; no more of it is sent so.
+    pub(crate) fn sent_meanwhile(&self) -> Option<Arc<Parts>> {
+        let mut flow = self.flow.lock();
+        flow.row = 0;
+        let begun = flow.sending.take();
+        drop(flow);
+        // One that has not begun yet is given up when it has.
+        begun.and_then(|begun| begun.get().map(Arc::clone))
     }
 
     /// Takes note of a handle that may write.
@@ -228,6 +289,7 @@ impl Written {
         state.changes += 1;
         state.times.modified = now_ns;
         state.times.changed = now_ns;
+        state.is_mtime_set = false;
     }
 
     /// Returns whether the storage lacks something.

@@ -15,7 +15,8 @@
 //! - `meta`: what a name is, from fresh knowledge or from the storage, which `ask` asks.
 //! - `sync`: asks for a place anew and forgets what was known below it (`synced`).
 //! - `knowledge`: keeps what was learnt, in memory (`recent`) and on disk (`ledger`, `records`).
-//! - `write`: changes on their way to the storage, and their outcomes (`attempts`); `moves`: renames, and what shows meanwhile
+//! - `write`: changes on their way to the storage, in `parts` where they are large, and their outcomes
+//!   (`attempts`); `moves`: renames, and what shows meanwhile
 //!   (`veils`); `staging`: what waits on the local disk, with its `notes`.
 //!
 //! A worker knows object paths below a mount, never the paths a user types, and knows no kernel.
@@ -33,6 +34,7 @@ mod moves;
 mod neighbours;
 mod notes;
 mod pages;
+mod parts;
 mod recent;
 mod records;
 mod schedule;
@@ -53,11 +55,12 @@ pub use cache::staged::{Room, Segment, Source, StagedFile, StagedId};
 pub use meta::{Learnt, Listing};
 pub use moves::Move;
 pub use neighbours::TreeAhead;
-pub use notes::FileNote;
+pub use notes::{FileNote, UploadNote};
+pub use parts::{Begun, Parts};
 pub use settings::Settings;
 pub use staging::{LeftOver, Staged};
 pub use stats::Stats;
 pub use sync::{Found, Synced};
 pub use ufs::{Abilities, Expect, FileAttributes, ListEntry, Space, xattrs_len};
 pub use worker::Worker;
-pub use write::{Persist, is_gone};
+pub use write::{PUT_MAX, Persist, is_gone};

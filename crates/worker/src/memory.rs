@@ -114,6 +114,12 @@ impl Budget {
         }
     }
 
+    /// Waits for a share, or for all there is where that is less.
+    pub(crate) async fn take_at_most(&self, bytes: u64, deadline: Deadline) -> Result<Share> {
+        let all = self.total as u64 * PAGE_SIZE;
+        self.take(bytes.min(all), deadline).await
+    }
+
     /// Returns whether somebody waits for memory.
     pub(crate) fn is_wanted(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0

@@ -44,11 +44,23 @@ pub struct FileNote {
     pub attempts: Vec<Attempt>,
 }
 
+/// An upload that was begun: what was sent of it lies in the storage until it is given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadNote {
+    /// The storage.
+    pub mount: MountId,
+    /// Where in it the object was to be.
+    pub path: ObjectPath,
+    /// The storage's name of the upload.
+    pub name: String,
+}
+
 /// A note that was found at the start.
 #[derive(Debug)]
 pub(crate) enum Noted {
     File(FileNote),
     Move(Move),
+    Upload(UploadNote),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -85,6 +97,11 @@ enum Body {
         /// What makes way at the new path.
         #[serde(default)]
         replaces: Option<(Kind, Tag)>,
+    },
+    Upload {
+        mount: u64,
+        path: Vec<u8>,
+        name: String,
     },
 }
 
@@ -160,6 +177,15 @@ pub(crate) fn of_move(work: &Move) -> Vec<u8> {
     })
 }
 
+/// Writes the note of an upload.
+pub(crate) fn of_upload(note: &UploadNote) -> Vec<u8> {
+    write(Body::Upload {
+        mount: note.mount.0,
+        path: note.path.as_bytes().to_vec(),
+        name: note.name.clone(),
+    })
+}
+
 fn kind_of(kind: NodeKind) -> Kind {
     match kind {
         NodeKind::Directory => Kind::Directory,
@@ -225,18 +251,25 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Noted> {
             from: parse(&from)?,
             to: parse(&to)?,
             meta: ObjectMeta {
-                kind: kind.into(),
-                tag: tag.into(),
                 owner: owner.map(|(mode, uid, gid)| Owner { mode, uid, gid }),
-                extras: None,
+                ..meta_of(kind, tag)
             },
-            replaces: replaces.map(|(kind, tag)| ObjectMeta {
-                kind: kind.into(),
-                tag: tag.into(),
-                owner: None,
-                extras: None,
-            }),
+            replaces: replaces.map(|(kind, tag)| meta_of(kind, tag)),
         })),
+        Body::Upload { mount, path, name } => Ok(Noted::Upload(UploadNote {
+            mount: MountId(mount),
+            path: parse(&path)?,
+            name,
+        })),
+    }
+}
+
+fn meta_of(kind: Kind, tag: Tag) -> ObjectMeta {
+    ObjectMeta {
+        kind: kind.into(),
+        tag: tag.into(),
+        owner: None,
+        extras: None,
     }
 }
 
@@ -343,6 +376,15 @@ mod tests {
             panic!("a rename became a file");
         };
         assert_eq!(format!("{read:?}"), format!("{work:?}"));
+        let upload = UploadNote {
+            mount,
+            path: path(b"a/\xff"),
+            name: "x y".into(),
+        };
+        let Noted::Upload(read) = super::read(&of_upload(&upload)).unwrap() else {
+            panic!("an upload became something else");
+        };
+        assert_eq!(read, upload);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use types::{Error, ErrorKind, ObjectRef, Result};
 
 use crate::moves::Move;
-use crate::notes::{self, FileNote, Noted};
+use crate::notes::{self, FileNote, Noted, UploadNote};
 use crate::worker::Worker;
 
 /// What a former run promised and did not finish.
@@ -19,6 +19,8 @@ pub struct LeftOver {
     pub files: Vec<Staged>,
     /// Renames that are to be carried on.
     pub moves: Vec<(StagedId, Move)>,
+    /// Uploads that are to be given up.
+    pub uploads: Vec<(StagedId, UploadNote)>,
     /// Notes that cannot be read; they are kept.
     pub unreadable: Vec<Error>,
 }
@@ -39,6 +41,7 @@ impl Worker {
         for one in recovered {
             match (notes::read(&one.note), one.file) {
                 (Ok(Noted::Move(work)), _) => left.moves.push((one.id, work)),
+                (Ok(Noted::Upload(note)), _) => left.uploads.push((one.id, note)),
                 (Ok(Noted::File(note)), Some(file)) => {
                     left.files.push(Staged { note, file });
                 }

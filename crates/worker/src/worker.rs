@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use types::{Clock, Deadline, Error, ErrorKind, MountId, Result, in_memory};
+use types::{ByteSize, Clock, Deadline, Error, ErrorKind, MountId, Result, in_memory};
 use ufs::UnderStorage;
 
 use crate::fill::Fill;
@@ -31,6 +31,8 @@ pub struct Worker {
     pub(crate) settings: Settings,
     pub(crate) cache: Option<Arc<cache::Store>>,
     pub(crate) budget: Arc<Budget>,
+    /// What of it uploads may take.
+    pub(crate) sending: Budget,
     pub(crate) flights: Arc<Flights>,
     pub(crate) fill: Option<Fill>,
     pub(crate) knowledge: Knowledge,
@@ -71,6 +73,7 @@ impl Worker {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Worker>> {
         let budget = Arc::new(Budget::new(settings.memory));
+        let sending = Budget::new(ByteSize(settings.memory.0 / 2));
         let flights = Arc::new(Flights::default());
         let counters = Arc::new(Counters::default());
         let fill = match &cache {
@@ -87,6 +90,7 @@ impl Worker {
             settings,
             cache,
             budget,
+            sending,
             flights,
             fill,
             knowledge: Knowledge::new(metadata, names_max)?,

@@ -18,20 +18,15 @@ use types::{
     ByteRange, Deadline, Error, ErrorKind, MountId, NodeKind, ObjectMeta, ObjectPath, ObjectRef,
     PAGE_SIZE, Result,
 };
-use ufs::{Abilities, Expect, FileAttributes, UnderWriter, Upload};
+use ufs::{Abilities, Expect, FileAttributes, UnderWriter};
 
 use crate::attempts::{Attempt, Attempts, Sum};
+use crate::parts::{self, PART, Parts};
 use crate::settings::WHOLE_MAX;
 use crate::worker::{Mount, Worker};
 
 /// Objects up to this size are sent with one request.
-const PUT_MAX: u64 = 16 << 20;
-
-/// The size of a part, unless the object would have too many of them.
-const PART: u64 = 8 << 20;
-
-/// Parts of one object under way at a time.
-const PARTS_WIDTH: usize = 8;
+pub const PUT_MAX: u64 = 16 << 20;
 
 /// A staged file and what it is to become.
 #[derive(Debug, Clone)]
@@ -50,6 +45,10 @@ pub struct Persist {
     pub expect: Expect,
     /// What is kept beside the bytes.
     pub attributes: FileAttributes,
+    /// A program set the modification time; else an object store may take its own.
+    pub is_mtime_set: bool,
+    /// What was sent while the file was written.
+    pub parts: Option<Arc<Parts>>,
 }
 
 impl Worker {
@@ -69,14 +68,14 @@ impl Worker {
     /// `Busy` when the file changed before all of it was sent, or when somebody asks for a halt;
     /// `Stale` or `AlreadyExists` when the path is not as expected; else what the storage said.
     /// Nothing is lost: the file is as it was.
-    pub async fn persist(self: &Arc<Self>, work: &Persist) -> Result<ObjectMeta> {
+    pub async fn persist(self: &Arc<Self>, work: &mut Persist) -> Result<ObjectMeta> {
         let mount = self.mount(work.mount)?;
         let writer = writer(&mount)?;
         let len = work.file.len();
         types::crash::point("persist.begin");
         self.foresee(work.mount, &work.path);
         let stored = if len <= PUT_MAX.min(writer.abilities().put_max) {
-            let _share = self.budget.take(len, self.request_deadline()).await?;
+            let _memory = self.memory_to_send(len).await?;
             let bytes = bytes_of(work, ByteRange::new(0, len))?;
             let deadline = self.request_deadline();
             work.attempts.begin(Attempt::whole(&bytes));
@@ -86,7 +85,11 @@ impl Worker {
             work.attempts.end(&stored);
             stored
         } else {
-            self.send_parts(writer, work, len).await
+            let stored = self.send_parts(writer, work, len).await;
+            if !stored.as_ref().is_err_and(|e| e.kind() == ErrorKind::Busy) {
+                work.parts = None;
+            }
+            stored
         };
         types::crash::point("persist.stored");
         Ok(self.learn_own(&mount, work.mount, &work.path, stored?, &work.attributes))
@@ -213,63 +216,53 @@ impl Worker {
         Ok(missing)
     }
 
+    /// Sends what is not in the storage yet, and makes it an object. When the file changed, what was
+    /// sent is kept in `work`.
     async fn send_parts(
-        &self,
+        self: &Arc<Self>,
         writer: &dyn UnderWriter,
-        work: &Persist,
+        work: &mut Persist,
         len: u64,
     ) -> Result<ObjectMeta> {
         let abilities = writer.abilities();
         let size = part_size(&abilities, len)?;
-        let begun = writer.begin(&work.path, size, &work.attributes, self.request_deadline());
-        let upload = begun.await?;
-        let sent = tokio::select! {
-            sent = self.send_all(&*upload, &abilities, work, size) => sent,
-            () = work.attempts.halted() => Err(Error::new(ErrorKind::Busy, "somebody else needs the file")),
+        let parts = match work.parts.take() {
+            Some(parts) => usable(parts, &abilities, work, size).await,
+            None => None,
+        };
+        let parts = match parts {
+            Some(parts) => parts,
+            None => {
+                let attributes = work.attributes.clone();
+                let begun = self.begin_parts(work.mount, &work.path, size, attributes);
+                begun.await?
+            }
+        };
+        work.parts = Some(Arc::clone(&parts));
+        let sums = tokio::select! {
+            sent = send_all(&parts, &abilities, work, size) => sent?,
+            () = work.attempts.halted() => return Err(Error::new(ErrorKind::Busy, "somebody else needs the file")),
         };
         types::crash::point("persist.parts");
-        let stored = match sent {
-            Ok(sums) => {
-                let piece = size;
-                work.attempts.begin(Attempt { len, piece, sums });
-                let stored = upload.complete(&work.expect, self.request_deadline()).await;
-                work.attempts.end(&stored);
-                stored
-            }
-            Err(error) => Err(error),
-        };
-        if stored.is_err()
-            && let Err(error) = upload.abort(self.request_deadline()).await
-        {
-            tracing::warn!("give up the upload of '{}': {error}", work.path);
+        let piece = size;
+        work.attempts.begin(Attempt { len, piece, sums });
+        let (told, upload) = parts.ends();
+        let completed = upload.complete(&work.expect, self.request_deadline());
+        let stored = completed.await;
+        work.attempts.end(&stored);
+        let stored = stored?;
+        parts.is_done();
+        let mut wanted = work.attributes.clone();
+        if !work.is_mtime_set && !abilities.attributes {
+            wanted.mtime_ns = told.mtime_ns;
         }
-        stored
-    }
-
-    /// Sends all parts, and returns their checksums in order.
-    async fn send_all(
-        &self,
-        upload: &dyn Upload,
-        abilities: &Abilities,
-        work: &Persist,
-        size: u64,
-    ) -> Result<Vec<Sum>> {
-        let width = match abilities.parallel_parts {
-            true => PARTS_WIDTH,
-            false => 1,
-        };
-        let parts = cut(ByteRange::new(0, work.file.len()), size).zip(1_u32..);
-        let sent = futures::stream::iter(parts).map(|(range, number)| async move {
-            let deadline = self.request_deadline();
-            let _share = self.budget.take(range.len, deadline).await?;
-            let bytes = bytes_of(work, range)?;
-            let sum = Sum::of(&bytes);
-            let sent = upload.part(number, bytes, self.request_deadline());
-            sent.await.map(|()| (number, sum))
-        });
-        let mut sums: Vec<_> = sent.buffer_unordered(width).try_collect().await?;
-        sums.sort_unstable_by_key(|(number, _)| *number);
-        Ok(sums.into_iter().map(|(_, sum)| sum).collect())
+        if wanted == *told {
+            return Ok(stored);
+        }
+        types::crash::point("persist.completed");
+        let deadline = self.request_deadline();
+        let changed = writer.set_attributes(&work.path, &stored.tag, &wanted, deadline);
+        changed.await
     }
 
     /// Puts an empty object where there must be none, so that only one of all nodes succeeds.
@@ -497,6 +490,45 @@ impl Worker {
     }
 }
 
+/// Returns the parts that were sent while the file was written, where they can become the object.
+async fn usable(
+    parts: Arc<Parts>,
+    abilities: &Abilities,
+    work: &Persist,
+    size: u64,
+) -> Option<Arc<Parts>> {
+    parts.stop();
+    let fits = parts.fits(work.mount, &work.path, size, work.file.len());
+    let is_usable = fits && (abilities.parallel_parts || parts.is_sound(&work.file).await);
+    is_usable.then_some(parts)
+}
+
+/// Sends all parts, and returns their checksums in order.
+async fn send_all(
+    parts: &Parts,
+    abilities: &Abilities,
+    work: &Persist,
+    size: u64,
+) -> Result<Vec<Sum>> {
+    let width = match abilities.parallel_parts {
+        true => parts::WIDTH,
+        false => 1,
+    };
+    let ranges = cut(ByteRange::new(0, work.file.len()), size).zip(1_u32..);
+    let sent = futures::stream::iter(ranges).map(|(range, number)| async move {
+        let bytes = || bytes_of(work, range);
+        let sent = parts.part(&work.file, (number, range), bytes);
+        sent.await.map(|sum| (number, sum))
+    });
+    let mut sums: Vec<_> = sent.buffer_unordered(width).try_collect().await?;
+    // What was sent before must be of this moment, too.
+    if work.file.version() != work.version {
+        return Err(changed());
+    }
+    sums.sort_unstable_by_key(|(number, _)| *number);
+    Ok(sums.into_iter().map(|(_, sum)| sum).collect())
+}
+
 /// Returns the writing side of a storage.
 pub(crate) fn writer(mount: &Mount) -> Result<&dyn UnderWriter> {
     mount.storage.writer().ok_or_else(|| {
@@ -516,7 +548,7 @@ pub fn is_gone(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Stale | ErrorKind::NotFound)
 }
 
-fn staged_bytes(file: &StagedFile, range: ByteRange) -> Result<Bytes> {
+pub(crate) fn staged_bytes(file: &StagedFile, range: ByteRange) -> Result<Bytes> {
     let mut bytes = Vec::with_capacity(types::in_memory(range.len));
     file.read_sound(range, &mut bytes)?;
     match bytes.len() as u64 == range.len {

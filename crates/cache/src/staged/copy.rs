@@ -28,6 +28,8 @@ impl StagedFile {
                     .map_err(|e| Error::io("copy a staged file", e))?;
             }
         }
+        let lent = other.lent.lock().clone();
+        *self.lent.lock() = lent;
         Ok(())
     }
 }

@@ -2,8 +2,8 @@
 //! One staged file: what it is, how long it lives, and how it becomes durable.
 //!
 //! Here: making, syncing, closing, leaving. `write.rs` has what changes it, `read.rs` what looks at
-//! it. Lock order: `writing`, held over every change of the file, then `shape` or `file`, which are
-//! leaves. The file on the disk is never shorter than the shape says, and its bytes are there before
+//! it. Lock order: `writing`, held over every change of the file, then `shape`, `lent` or `file`, which
+//! are leaves. The file on the disk is never shorter than the shape says, and its bytes are there before
 //! the shape says so; readers need no lock over their reading.
 
 use std::fs::File;
@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use types::{Error, ErrorKind, Result, crash};
+use types::{ByteRange, Error, ErrorKind, Result, crash};
 
 use super::StagedId;
 use super::disk;
 use super::home::Home;
+use super::ranges::Ranges;
 use super::shape::Shape;
 use super::write::Writing;
 use crate::Store;
@@ -29,6 +30,8 @@ pub struct StagedFile {
     id: StagedId,
     pub(super) writing: Mutex<Writing>,
     pub(super) shape: Mutex<Shape>,
+    /// What somebody has a copy of that is still true.
+    pub(super) lent: Mutex<Ranges>,
     /// It may have holes besides its base.
     pub(super) sparse: AtomicBool,
     /// Counts what could make it differ from what was synced.
@@ -104,6 +107,7 @@ impl StagedFile {
             id,
             writing: Mutex::default(),
             shape: Mutex::new(shape),
+            lent: Mutex::default(),
             sparse: AtomicBool::new(false),
             // What was made is not synced yet.
             changes: AtomicU64::new(1),
@@ -156,6 +160,23 @@ impl StagedFile {
     /// same after reading bytes, has bytes of one moment.
     pub fn version(&self) -> u64 {
         self.changes()
+    }
+
+    /// Takes note that somebody reads a range from now on, to keep a copy of it; false, and no note is
+    /// taken, where not all of it is here.
+    pub fn lend(&self, range: ByteRange) -> bool {
+        let _writing = self.writing.lock();
+        let shape = self.shape.lock();
+        if range.end() > shape.len || !shape.base.has_none(range) {
+            return false;
+        }
+        self.lent.lock().add(range);
+        true
+    }
+
+    /// Returns whether a range was lent and has not changed since.
+    pub fn is_lent(&self, range: ByteRange) -> bool {
+        self.lent.lock().has_all(range)
     }
 
     /// Makes what was written durable: after a crash it is there, if the file has a note. After a

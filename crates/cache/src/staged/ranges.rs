@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A compact set of byte ranges: where an older version still shows through a staged file.
+//! A compact set of byte ranges: where an older version still shows through a staged file, and what of
+//! it was lent out.
 //!
-//! The set only ever shrinks, so that a reader who saw a byte outside of it may rely on that.
+//! The set of the older version only ever shrinks, so that a reader who saw a byte outside of it may
+//! rely on that.
 //! Ranges are kept by their start, apart from each other; a write in the middle of one makes two.
 //!
 //! Encoded: count, then for each range the gap before it and its length, all as LEB128 numbers.
@@ -57,6 +59,32 @@ impl Ranges {
             at = part.end();
             Some(part)
         })
+    }
+
+    /// Adds a range.
+    pub(super) fn add(&mut self, range: ByteRange) {
+        self.remove(range);
+        let (mut start, mut end) = (range.offset, range.end());
+        if start == end {
+            return;
+        }
+        if let Some((&first, _)) = self
+            .ends
+            .range(..start)
+            .next_back()
+            .filter(|(_, e)| **e == start)
+        {
+            start = first;
+        }
+        if let Some(last) = self.ends.remove(&end) {
+            end = last;
+        }
+        self.ends.insert(start, end);
+    }
+
+    /// Returns whether all of a range is in the set.
+    pub(super) fn has_all(&self, range: ByteRange) -> bool {
+        range.len == 0 || self.within(range).next() == Some(range)
     }
 
     /// Returns whether none of a range is in the set.
@@ -182,7 +210,14 @@ mod tests {
                     set.has_none(range),
                     model[bytes.clone()].iter().all(|flag| !flag)
                 );
-                if below(30) == 0 {
+                assert_eq!(
+                    set.has_all(range),
+                    model[bytes.clone()].iter().all(|flag| *flag)
+                );
+                if below(3) == 0 {
+                    set.add(range);
+                    model[bytes].fill(true);
+                } else if below(30) == 0 {
                     set.cut(range.offset);
                     model[bytes.start..].fill(false);
                 } else {

@@ -84,6 +84,8 @@ impl StagedFile {
         };
         self.want(writing, &file, cost(range, len))?;
         self.changed();
+        // What lies between the end and a write behind it becomes zeros, and was never lent.
+        self.lent.lock().remove(range);
         if offset > len {
             self.sparse.store(true, Ordering::Relaxed);
         }
@@ -110,6 +112,7 @@ impl StagedFile {
             return Ok(());
         }
         self.changed();
+        self.lent.lock().cut(len);
         // A file is never shorter than its shape.
         if len < before.len {
             self.shape.lock().resize(len);
@@ -144,6 +147,7 @@ impl StagedFile {
             self.want(&mut writing, &file, cost(range, 0))?;
         }
         self.changed();
+        self.lent.lock().remove(range);
         self.sparse.store(true, Ordering::Relaxed);
         let new_len = match keep_size {
             true => len,

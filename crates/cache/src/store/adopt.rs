@@ -81,7 +81,7 @@ enum Taken {
     In,
     Refused,
     /// It lies on another file system.
-    Unmovable(StagedFile),
+    Unmovable(Box<StagedFile>),
 }
 
 impl Inner {
@@ -108,7 +108,7 @@ impl Inner {
         match moved.flatten() {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
-                return Ok(Taken::Unmovable(staged));
+                return Ok(Taken::Unmovable(Box::new(staged)));
             }
             Err(error) => {
                 self.note_write_fault(Fault::Write(error));

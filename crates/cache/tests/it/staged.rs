@@ -53,6 +53,37 @@ fn a_new_file_shows_the_older_version_until_it_is_written_over() {
 }
 
 #[test]
+fn what_was_lent_is_known_until_it_changes() {
+    let dir = temp();
+    let (staging, _) = stage(dir.path());
+    let file = staging.create(0).unwrap();
+    file.write_at(0, &[1; 300]).unwrap();
+    let part = |at| ByteRange::new(at, 100);
+    for at in [0, 100, 200] {
+        assert!(!file.is_lent(part(at)));
+        assert!(file.lend(part(at)));
+    }
+    assert!(!file.lend(part(201)), "it is not that long");
+    assert!(file.is_lent(whole(300)));
+    file.write_at(300, &[1; 100]).unwrap();
+    assert!(file.is_lent(whole(300)), "what is appended changes nothing");
+    file.write_at(150, b"x").unwrap();
+    let copy = staging.copy(&file).unwrap();
+    for file in [&file, &copy] {
+        let lent = [0, 100, 200].map(|at| file.is_lent(part(at)));
+        assert_eq!(lent, [true, false, true]);
+    }
+    file.truncate(250).unwrap();
+    assert!(file.is_lent(ByteRange::new(200, 50)) && !file.is_lent(part(200)));
+    file.allocate(PUNCH_HOLE | KEEP_SIZE, ByteRange::new(50, 1))
+        .unwrap();
+    assert!(!file.is_lent(part(0)));
+    let over_base = staging.create(200).unwrap();
+    over_base.write_at(100, &[1; 100]).unwrap();
+    assert!(!over_base.lend(part(0)) && over_base.lend(part(100)));
+}
+
+#[test]
 fn bytes_of_the_older_version_are_never_read_from_the_file() {
     let dir = temp();
     let (staging, _) = stage(dir.path());

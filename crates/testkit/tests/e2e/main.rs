@@ -27,6 +27,7 @@ mod programs;
 mod reading;
 mod refusals;
 mod storing;
+mod streaming;
 mod sync;
 mod tools;
 mod two_nodes;

@@ -125,6 +125,10 @@ impl<S: ObjectStore> ObjectUpload<S> {
 
 #[async_trait]
 impl<S: ObjectStore> Upload for ObjectUpload<S> {
+    fn id(&self) -> Option<String> {
+        Some(self.upload.id.clone())
+    }
+
     async fn part(&self, number: u32, bytes: Bytes, deadline: Deadline) -> Result<()> {
         let keys = keys(&*self.store);
         let parts_max = keys.abilities().parts_max;

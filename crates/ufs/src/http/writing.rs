@@ -185,6 +185,14 @@ impl<S: ObjectStore> UnderWriter for Bucket<S> {
             .await
     }
 
+    async fn give_up(&self, path: &ObjectPath, id: &str, deadline: Deadline) -> Result<()> {
+        let (what, key) = (self.name("give up the upload of", path), self.key(path)?);
+        let abort = || keys(&*self.store).abort(&key, id);
+        let mut retry = Retry::new(deadline);
+        let session = self.store.session();
+        session.until_done(&what, &mut retry, abort).await
+    }
+
     async fn clean(&self, age: Duration, deadline: Deadline) -> Result<u64> {
         let what = self.name("clean up", &ObjectPath::root());
         let (session, keys) = (self.store.session(), keys(&*self.store));
@@ -278,6 +286,7 @@ impl<S: ObjectStore> Bucket<S> {
             what,
             key,
             deadline,
+            carries_bytes: true,
         };
         let send = || async {
             let checked = check_before(keys, Step::Put, key, expect).await;
@@ -286,7 +295,6 @@ impl<S: ObjectStore> Bucket<S> {
                 Err(fault) => Err(fault),
             };
             sent.map_err(|fault| fault.while_writing(expect))
-            carries_bytes: true,
         };
         let stored = change(store, &work, send, |seen| own(draft, seen)).await?;
         describe(store, &work, draft, stored, size).await
@@ -314,6 +322,7 @@ impl<S: ObjectStore> Bucket<S> {
             what,
             key,
             deadline,
+            carries_bytes: false,
         };
         change(&*self.store, &work, send, gone).await
     }
@@ -322,7 +331,6 @@ impl<S: ObjectStore> Bucket<S> {
     async fn source(
         &self,
         what: &str,
-            carries_bytes: false,
         path: &ObjectPath,
         tag: &VersionTag,
         deadline: Deadline,
@@ -350,6 +358,7 @@ impl<S: ObjectStore> Bucket<S> {
             what,
             key: &draft.key,
             deadline,
+            carries_bytes: false,
         };
         let size = copying.tag.size;
         let stored = if size > keys(store).copy_max() {
@@ -358,7 +367,6 @@ impl<S: ObjectStore> Bucket<S> {
             let send = || self.copy_once(copying);
             let same = |seen: &Seen| !copying.changes_kept && seen.tag.etag == copying.tag.etag;
             let mine = |seen: Option<Seen>| {
-            carries_bytes: false,
                 own(draft, seen.clone()).or_else(|| seen.filter(same).map(stored))
             };
             change(store, &work, send, mine).await?

@@ -90,6 +90,7 @@ impl Vfs {
                     state.times.modified = change.modified.unwrap_or(state.times.modified);
                     state.times.accessed = change.accessed.unwrap_or(state.times.accessed);
                     state.times.changed = now_ns;
+                    state.is_mtime_set |= change.modified.is_some();
                     state.changes += u64::from(change.is_kept());
                 });
             }

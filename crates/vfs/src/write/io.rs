@@ -45,15 +45,18 @@ impl Vfs {
     }
 
     fn write_now(
-        &self,
+        self: &Arc<Self>,
         file: &FileHandle,
-        written: &Written,
+        written: &Arc<Written>,
         offset: u64,
         bytes: &[u8],
     ) -> Result<()> {
         let done = written.file.write_at(offset, bytes);
         done.inspect_err(|error| self.errors.note(file.ino, error))?;
         written.touch(self.now_ns());
+        if written.wrote(ByteRange::new(offset, bytes.len() as u64)) {
+            self.send_meanwhile(file.ino, written);
+        }
         Ok(())
     }
 

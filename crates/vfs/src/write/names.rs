@@ -144,6 +144,7 @@ impl Vfs {
         if let Some(written) = node.cell.written().map(Arc::clone) {
             let _sealing = written.sealing.lock().await;
             written.change(|state| state.is_named = false);
+            drop(written.sent_meanwhile());
             self.unnote(&written);
         }
         self.bindings.remove(&target.place, node.ino);

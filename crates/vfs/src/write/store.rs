@@ -276,6 +276,7 @@ impl Vfs {
             let _look = written.gate.write().await;
             (self.work_of(node, written)?, written.state().changes)
         };
+        work.parts = written.sent_meanwhile();
         match self.persist(written, &mut work, &mut changes).await {
             Ok(meta) => {
                 self.stored(node, written, changes, meta).await;
@@ -287,6 +288,32 @@ impl Vfs {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Begins to send a file that is written in a row, where its close will wait for the storage.
+    pub(super) fn send_meanwhile(&self, ino: Ino, written: &Arc<Written>) {
+        let Ok(node) = self.node(ino) else { return };
+        let is_wanted = matches!(self.write_mode(&node), Ok((_, WriteMode::Through)));
+        let state = written.state();
+        if !is_wanted || !state.is_named || state.is_lost {
+            return;
+        }
+        let Ok(work) = self.work_of(&node, written) else {
+            return;
+        };
+        let Ok(abilities) = self.worker.abilities(work.mount) else {
+            return;
+        };
+        let mut attributes = work.attributes;
+        if !work.is_mtime_set && !abilities.attributes {
+            // It goes on: the storage's own time is nearer.
+            attributes.mtime_ns = None;
+        }
+        let file = Arc::clone(&written.file);
+        let begun = self
+            .worker
+            .begin_meanwhile(work.mount, work.path, attributes, file);
+        written.sends(begun);
     }
 
     /// Describes what is to be stored of a file.
@@ -303,6 +330,8 @@ impl Vfs {
             attempts: Arc::clone(&written.attempts),
             expect: written.state().expect,
             attributes,
+            is_mtime_set: written.state().is_mtime_set,
+            parts: None,
         })
     }
 
