@@ -42,6 +42,9 @@ case "$verb" in
     printf 'in the middle' | dd of="$source/large.bin" bs=1 seek=4000000 conv=notrunc status=none
     rm -f "$source/deep/40.bin"
     in_step --inplace --no-whole-file --delete
+    echo "at the end" >>"$source/large.bin"
+    rsync --append-verify --times "$source/large.bin" "$folder/synced/large.bin"
+    in_step
     ;;
   check)
     quiet diff -r "$source" "$folder/synced"

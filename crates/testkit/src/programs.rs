@@ -54,6 +54,14 @@ pub fn program(name: &str) -> Command {
     command
 }
 
+/// Returns a command that runs one of `tests/programs` with another interpreter.
+pub fn program_with(python: &Path, name: &str) -> Command {
+    let mut command = Command::new(python);
+    command.arg(folder("programs").join(name));
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
 /// Runs a command.
 ///
 /// # Panics

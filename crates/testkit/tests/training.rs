@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use testkit::programs::{self, environment};
+use testkit::programs::{self, environment, keeps_its_files, program_with};
 use testkit::sandbox::{Sandbox, drop_kernel_caches};
 use testkit::storage::Storage;
 use testkit::stores::Store;
@@ -99,6 +99,18 @@ fn pytorch_image_folder_with_four_workers() {
 #[test]
 fn pytorch_numpy_memory_mapping() {
     two_epochs(Path::new(DEBIAN), "memmap");
+}
+
+#[test]
+fn pytorch_checkpoints_rotate_and_are_published_by_rename() {
+    let program = || program_with(Path::new(DEBIAN), "torch_checkpoint.py");
+    keeps_its_files(program);
+}
+
+#[test]
+fn tensorflow_events_grow_while_they_are_read_and_checkpoints_rotate() {
+    let python = environment("tensorflow");
+    keeps_its_files(|| program_with(&python, "tensorflow_events.py"));
 }
 
 #[test]

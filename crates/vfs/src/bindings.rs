@@ -60,6 +60,22 @@ impl Bindings {
         }
     }
 
+    /// Binds a place that is free or bound to `from`; false when it is bound to another number.
+    pub(crate) fn rebind(&self, place: &Place, from: Ino, bound: Bound) -> bool {
+        let Some((dir, name)) = key(place) else {
+            return false;
+        };
+        let mut dirs = self.dirs.write();
+        let now = dirs.get(&dir).and_then(|names| names.get(&name));
+        if now.is_some_and(|now| now.ino != from) {
+            return false;
+        }
+        if dirs.entry(dir).or_default().insert(name, bound).is_none() {
+            self.count.fetch_add(1, Ordering::Release);
+        }
+        true
+    }
+
     /// Frees a place if it is bound to this number.
     pub(crate) fn remove(&self, place: &Place, ino: Ino) {
         let Some((dir, name)) = key(place).filter(|_| !self.is_empty()) else {
@@ -139,7 +155,8 @@ mod tests {
             is_here,
         };
         bindings.set(&place("d/a"), bound(5, true));
-        bindings.set(&place("d/a"), bound(6, false));
+        assert!(!bindings.rebind(&place("d/a"), Ino(4), bound(6, false)));
+        assert!(bindings.rebind(&place("d/a"), Ino(5), bound(6, false)));
         bindings.set(&place("d/e/b"), bound(7, true));
         bindings.remove(&place("d/a"), Ino(5));
         assert_eq!(bindings.get(&place("d/a")), Some(bound(6, false)));

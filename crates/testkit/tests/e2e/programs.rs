@@ -40,3 +40,13 @@ fn lmdb_is_shared_by_processes_that_write_and_read() {
 fn locks_hold_and_many_append_to_one_file() {
     keeps_its_files(|| program("sharing.py"));
 }
+
+#[test]
+fn two_processes_write_one_sqlite_database() {
+    keeps_its_files(|| program("databases.py"));
+}
+
+#[test]
+fn cargo_builds_a_crate_again_and_again() {
+    keeps_its_files(|| program("crate.sh"));
+}

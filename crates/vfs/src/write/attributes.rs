@@ -168,6 +168,15 @@ impl Vfs {
             Err(error) => return Err(error),
         };
         let tag = meta.tag.clone();
+        // Who stands in for it has the same version.
+        let stand_in = self.bindings.get(&node.place).map(|bound| bound.ino);
+        if let Some(stand_in) = stand_in.filter(|ino| *ino != node.ino) {
+            self.namespace.change(stand_in, |other| {
+                if other.meta.tag == node.meta.tag {
+                    other.meta = meta.clone();
+                }
+            });
+        }
         self.namespace.change(node.ino, |node| node.meta = meta);
         if node.meta.kind != NodeKind::Directory && self.bindings.get(&node.place).is_none() {
             let (ino, is_here) = (node.ino, false);

@@ -441,7 +441,11 @@ impl Vfs {
             ino: number,
             is_here,
         };
-        self.bindings.set(&node.place, bound);
+        if !self.bindings.rebind(&node.place, ino, bound) {
+            // The name leads to a newer version already.
+            self.namespace.forget(number, 1);
+            return;
+        }
         let before = self.renumbered.lock().insert(ino, number);
         self.end_renumbered(before);
         // The last reader may have left meanwhile.
