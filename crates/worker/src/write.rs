@@ -28,6 +28,10 @@ use crate::worker::{Mount, Worker};
 /// Objects up to this size are sent with one request.
 pub const PUT_MAX: u64 = 16 << 20;
 
+/// How long somebody who renames or removes a file waits for an upload of it that cannot be stopped,
+/// and then for the storage to tell what became of it.
+const HASTE: Duration = Duration::from_secs(5);
+
 /// A staged file and what it is to become.
 #[derive(Debug, Clone)]
 pub struct Persist {
@@ -81,9 +85,14 @@ impl Worker {
             work.attempts.begin(Attempt::whole(&bytes));
             let (path, expect) = (&work.path, &work.expect);
             let put = writer.put(path, bytes, expect, &work.attributes, deadline);
-            let stored = put.await;
-            work.attempts.end(&stored);
-            stored
+            tokio::select! {
+                stored = put => {
+                    work.attempts.end(&stored);
+                    stored
+                }
+                // What becomes of it is not known.
+                () = halted_for_long(&work.attempts) => Err(halted()),
+            }
         } else {
             let stored = self.send_parts(writer, work, len).await;
             if !stored.as_ref().is_err_and(|e| e.kind() == ErrorKind::Busy) {
@@ -97,13 +106,22 @@ impl Worker {
 
     /// Returns what the storage has at the path of a staged file, if that is something that was sent
     /// for it and nobody could take note of; and whether it is the state that is to be stored. Where
-    /// no upload is known, as after a crash, the bytes of now are what may have been sent.
+    /// no upload is known, as after a crash, the bytes of now are what may have been sent. Who is in
+    /// haste does not wait for a storage that is away.
     ///
     /// # Errors
     /// What the storage said.
-    pub async fn find_own(self: &Arc<Self>, work: &Persist) -> Result<Option<(ObjectMeta, bool)>> {
+    pub async fn find_own(
+        self: &Arc<Self>,
+        work: &Persist,
+        is_in_haste: bool,
+    ) -> Result<Option<(ObjectMeta, bool)>> {
         let mount = self.mount(work.mount)?;
-        let there = mount.storage.stat(&work.path, self.request_deadline());
+        let deadline = match is_in_haste {
+            true => self.clock.deadline(HASTE).min(self.request_deadline()),
+            false => self.request_deadline(),
+        };
+        let there = mount.storage.stat(&work.path, deadline);
         let found = match there.await {
             Ok(found) if found.kind == NodeKind::File => found,
             Ok(_) => return Ok(None),
@@ -241,7 +259,7 @@ impl Worker {
         work.parts = Some(Arc::clone(&parts));
         let sums = tokio::select! {
             sent = send_all(&parts, &abilities, work, size) => sent?,
-            () = work.attempts.halted() => return Err(Error::new(ErrorKind::Busy, "somebody else needs the file")),
+            () = work.attempts.halted() => return Err(halted()),
         };
         types::crash::point("persist.parts");
         let piece = size;
@@ -564,6 +582,16 @@ fn bytes_of(work: &Persist, range: ByteRange) -> Result<Bytes> {
         true => Ok(bytes),
         false => Err(changed()),
     }
+}
+
+/// Resolves when somebody has been asking for a halt for so long that the storage must be away.
+async fn halted_for_long(attempts: &Attempts) {
+    attempts.halted().await;
+    tokio::time::sleep(HASTE).await;
+}
+
+fn halted() -> Error {
+    Error::new(ErrorKind::Busy, "somebody else needs the file")
 }
 
 fn changed() -> Error {

@@ -158,7 +158,7 @@ impl Vfs {
             return Ok(());
         }
         let work = self.work_of(&*self.node(node.ino)?, written)?;
-        let found = match self.worker.find_own(&work).await {
+        let found = match self.worker.find_own(&work, true).await {
             Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) => {
                 // Who takes its name must not wait for a storage that is away.
                 tracing::warn!("'{}' may be left in the storage: {error}", work.path);

@@ -368,7 +368,7 @@ impl Vfs {
                 return Err(error);
             }
             is_first = false;
-            match self.worker.find_own(work).await? {
+            match self.worker.find_own(work, false).await? {
                 None => return Err(error),
                 Some((meta, is_now)) => {
                     work.attempts.close();
