@@ -17,6 +17,7 @@ use crate::knowledge::{Place, UnderWay};
 use crate::meta::{Learnt, Listing, absent, is_outage};
 use crate::records::Moment;
 use crate::worker::{Mount, Worker};
+use crate::write::writer;
 
 /// How long a look-up waits for the listing of its directory before it also asks by itself.
 const LISTING_PATIENCE: Duration = Duration::from_millis(200);
@@ -162,7 +163,11 @@ impl Worker {
         self.awake(&mount, listed.as_ref().err());
         let mut value = listed?;
         if let Some(under_way) = under_way {
-            value = self.keep(under_way, place, learnt, value).await?;
+            // Where attributes are kept beside the bytes.
+            let is_silent = writer(&mount).is_ok_and(|writer| !writer.abilities().attributes);
+            value = self
+                .keep(under_way, place, learnt, (value, is_silent))
+                .await?;
         }
         let age = learnt.age(self.moment());
         Ok(Learnt { value, age })
@@ -173,11 +178,15 @@ impl Worker {
         under_way: UnderWay,
         place: Place,
         learnt: Moment,
-        listing: Listing,
+        (listing, is_silent): (Listing, bool),
     ) -> Result<Listing> {
         let (give, given) = oneshot::channel();
         let worker = Arc::clone(self);
         let written = self.runtime.spawn_blocking(move || {
+            let listing = match is_silent {
+                true => worker.knowledge.with_what_was_told(&place, listing),
+                false => listing,
+            };
             let listing = worker.knowledge.keep_listing(&place, learnt, listing);
             give.send(Listing::clone(&listing)).ok();
             worker.knowledge.write_listing(&place, learnt, &listing);

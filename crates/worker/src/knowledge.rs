@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use cache::kv::Kv;
 use parking_lot::Mutex;
-use types::{MountId, Name, ObjectMeta, ObjectPath, Result};
+use types::{MountId, Name, NodeKind, ObjectMeta, ObjectPath, Result};
 use ufs::ListEntry;
 
 use crate::ledger::Ledger;
 use crate::meta::{Learnt, Listing};
 use crate::recent::{Recent, find};
-use crate::records::{self, DirectoryRecord, Moment};
+use crate::records::{self, DirectoryRecord, EntryRecord, Moment};
 use crate::single_flight::SingleFlight;
 use crate::synced::Synced;
 
@@ -34,6 +34,9 @@ pub(crate) const SMALL_DIRECTORY: u64 = 2000;
 const QUEUE_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a listing that is written down does.
 const WRITER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// By how much the storage's clock may be ahead for what this node knows to hold of what is listed.
+const SKEW_NS: i64 = 2_000_000_000;
 
 pub(crate) type Place = (MountId, ObjectPath);
 
@@ -279,6 +282,37 @@ impl Knowledge {
         }
     }
 
+    /// Adds to a listing of a storage that tells owners and times of one object at a time what was told
+    /// before of the same version. What was written again since, with the same bytes, is not that.
+    pub(crate) fn with_what_was_told(&self, place: &Place, listing: Listing) -> Listing {
+        let Some(ledger) = &self.ledger else {
+            return listing;
+        };
+        let (from, to) = records::entry_keys(place.0, &place.1);
+        let Some(rows) = ledger.scan((&from, &to), WRITER_PATIENCE) else {
+            return listing;
+        };
+        let told = rows.iter().filter_map(|(key, value)| {
+            let name = records::name_of_key(key, from.len())?;
+            let record = records::read_entry(value)?;
+            let since = self.synced.since(place.0, &place.1.join(&name));
+            let is_told = record.meta.owner.is_some() || record.meta.extras.is_some();
+            (is_told && record.learnt > since).then_some((name, record))
+        });
+        let told: BTreeMap<Name, EntryRecord> = told.collect();
+        if told.is_empty() {
+            return listing;
+        }
+        let entries = listing.iter().map(|entry| {
+            let told = told.get(&entry.name);
+            let told = told.filter(|told| is_still_told(&entry.meta, told));
+            let meta = told.map_or(&entry.meta, |told| &told.meta).clone();
+            let name = entry.name.clone();
+            ListEntry { name, meta }
+        });
+        entries.collect()
+    }
+
     /// Keeps a listing in memory; returns it with what became known since it began.
     pub(crate) fn keep_listing(&self, place: &Place, learnt: Moment, listing: Listing) -> Listing {
         let under_way = self.under_way.lock();
@@ -402,6 +436,21 @@ impl Knowledge {
             ledger.put([(key, row_of(&Asked::InDoubt))]);
         }
     }
+}
+
+/// Returns whether what was told of an object holds of what is listed now.
+fn is_still_told(listed: &ObjectMeta, told: &EntryRecord) -> bool {
+    let is_open = listed.owner.is_none() && listed.extras.is_none();
+    let is_same = match (listed.kind, told.meta.kind) {
+        (NodeKind::Directory, NodeKind::Directory) => true,
+        (NodeKind::File, NodeKind::File) => {
+            let (now, then) = (&listed.tag, &told.meta.tag);
+            now.etag.is_some() && now.etag == then.etag && now.size == then.size
+        }
+        _ => false,
+    };
+    let learnt = i64::try_from(told.learnt.0).unwrap_or(i64::MAX);
+    is_open && is_same && listed.tag.mtime_ns <= learnt.saturating_add(SKEW_NS)
 }
 
 /// Brings the rows of a directory in line with its listing; says whether they are.

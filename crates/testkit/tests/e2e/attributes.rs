@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is kept of a file besides its bytes: extended attributes of users.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
@@ -94,7 +95,7 @@ fn attributes_go_with_the_file_wherever_it_goes() {
         file.write_all(b", and more").unwrap();
         drop(file);
         has(&mount, "a");
-        fs::set_permissions(path("a"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(path("a"), Permissions::from_mode(0o600)).unwrap();
         fs::rename(path("a"), path("b")).unwrap();
         has(&mount, "b");
         fs::create_dir(path("d")).unwrap();
@@ -162,4 +163,45 @@ fn rsync_and_cp_take_attributes_along() {
         run("rsync", &["-aX", "rsynced/", back.to_str().unwrap()]);
         assert_eq!(names(&back.join("file")), ["user.label"]);
     }
+}
+
+#[test]
+fn modes_and_times_outlive_a_listing_a_restart_and_not_what_others_write() {
+    let storage = Storage::s3();
+    let sandbox = Sandbox::new(&storage);
+    let mounting = sandbox.mount(&storage).flag("--freshness", "1s");
+    let mount = mounting.start();
+    let time = UNIX_EPOCH + Duration::from_secs(1_111_111_111);
+    fs::create_dir(mount.path("d")).unwrap();
+    for name in ["d/run.sh", "d/other"] {
+        fs::write(mount.path(name), b"#!/bin/sh\n").unwrap();
+        fs::set_permissions(mount.path(name), Permissions::from_mode(0o751)).unwrap();
+        let file = OpenOptions::new().write(true).open(mount.path(name));
+        let times = FileTimes::new().set_modified(time);
+        file.unwrap().set_times(times).unwrap();
+    }
+    fs::set_permissions(mount.path("d"), Permissions::from_mode(0o700)).unwrap();
+    let shown = |mount: &Mount<'_>, name: &str| {
+        let found = fs::metadata(mount.path(name)).unwrap();
+        (found.mode() & 0o7777, found.mtime())
+    };
+    let lists = |mount: &Mount<'_>| {
+        std::thread::sleep(Duration::from_millis(2500));
+        let asked = storage.requests();
+        assert_eq!(fs::read_dir(mount.path("d")).unwrap().count(), 2);
+        assert!(storage.requests() > asked, "the directory was not listed");
+    };
+    lists(&mount);
+    assert_eq!(shown(&mount, "d/run.sh"), (0o751, 1_111_111_111));
+    assert_eq!(shown(&mount, "d").0, 0o700);
+    mount.unmount();
+    let mount = mounting.start();
+    lists(&mount);
+    assert_eq!(shown(&mount, "d/run.sh"), (0o751, 1_111_111_111));
+    // Somebody else writes the same bytes, and with them what he wants of the rest.
+    storage.put_bytes("d/other", b"#!/bin/sh\n");
+    lists(&mount);
+    assert_ne!(shown(&mount, "d/other"), (0o751, 1_111_111_111));
+    assert_eq!(shown(&mount, "d/run.sh"), (0o751, 1_111_111_111));
+    mount.unmount();
 }
