@@ -1,6 +1,6 @@
 # Every command of the project. `make help` lists them; what is longer than three lines is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-storages test-model test-training bench lint fmt
+.PHONY: help build demo test test-storages test-model test-training bench bench-writes lint fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ test-training: ## Training jobs (PyTorch and TensorFlow) from a mount, two epoch
 
 bench: ## Measure against the local disk and a bare client; table, and JSON in bench/results/
 	@scripts/bench
+
+bench-writes: ## The same of files that are written; JSON in bench/results/writes.json
+	@scripts/bench --writes
 
 lint: ## Format check and lints only
 	@scripts/test lint

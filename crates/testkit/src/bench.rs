@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The one benchmark driver: what the product is worth beside the local disk and a bare client.
 //!
-//! [`run`] carries out the plan on a storage with the latency and bandwidth of a remote one.
+//! [`run`] carries out the plan on a storage with the latency and bandwidth of a remote one;
+//! [`writes`] does so for files that are written.
 //! [`workload`] holds the data set and the ways to read it, the same for all contestants;
 //! [`http`] is the bare client; [`report`] is the result, as a table and as JSON. Every byte that is
 //! read in a measurement goes into a checksum, for all contestants alike, so that a wrong answer
@@ -12,3 +13,4 @@ pub mod http;
 pub mod report;
 pub mod run;
 pub mod workload;
+pub mod writes;

@@ -43,7 +43,18 @@ impl Storage {
     /// # Panics
     /// When it does not start.
     pub fn s3() -> Self {
-        let dir = TempDir::new().expect("temporary directory");
+        Storage::s3_at(TempDir::new().expect("temporary directory"))
+    }
+
+    /// Does so with the objects in memory: a server that has no part in the local disk.
+    ///
+    /// # Panics
+    /// As [`Storage::s3`].
+    pub fn s3_in_memory() -> Self {
+        Storage::s3_at(TempDir::new_in("/dev/shm").expect("a directory in memory"))
+    }
+
+    fn s3_at(dir: TempDir) -> Self {
         let server = VersityGw::start(dir.path()).expect("versitygw starts");
         let relay = Relay::start(&server.endpoint).expect("the relay starts");
         let root = server.data_dir.join(BUCKET);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The barest client: HTTP/1.1 GETs over one blocking connection, without signatures or retries.
+//! The barest client: HTTP/1.1 over one blocking connection, without signatures or retries.
 //!
-//! It shows what the wire gives to somebody who wants nothing but the bytes. The bucket is made
-//! readable to everybody for it, so that it has nothing to compute.
+//! It shows what the wire gives to somebody who wants nothing but the bytes. The bucket is opened to
+//! everybody for it, so that it has nothing to compute.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -31,6 +31,33 @@ impl Connection {
 
     /// Gets `path`, or the given bytes of it, into `body`, whose earlier content is lost.
     pub fn get(&mut self, path: &str, range: Option<(u64, u64)>, body: &mut Vec<u8>) -> Result<()> {
+        let range = range.map_or_else(String::new, |(first, len)| {
+            format!("Range: bytes={first}-{}\r\n", first + len - 1)
+        });
+        self.exchange(&format!("GET {path}"), &range, &[], body)?;
+        Ok(())
+    }
+
+    /// Sends bytes with `PUT` or `POST` to a path, and returns the ETag of the answer, if it has one.
+    /// Its body comes into `body`.
+    pub fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        bytes: &[u8],
+        body: &mut Vec<u8>,
+    ) -> Result<Option<String>> {
+        let length = format!("Content-Length: {}\r\n", bytes.len());
+        self.exchange(&format!("{method} {path}"), &length, bytes, body)
+    }
+
+    fn exchange(
+        &mut self,
+        target: &str,
+        more: &str,
+        bytes: &[u8],
+        body: &mut Vec<u8>,
+    ) -> Result<Option<String>> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
@@ -39,19 +66,14 @@ impl Connection {
                 BufReader::with_capacity(64 * 1024, stream)
             }
         };
-        let range = range.map_or_else(String::new, |(first, len)| {
-            format!("Range: bytes={first}-{}\r\n", first + len - 1)
-        });
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {}\r\n{range}\r\n",
-            self.address
-        );
-        stream.get_mut().write_all(request.as_bytes())?;
+        let head = format!("{target} HTTP/1.1\r\nHost: {}\r\n{more}\r\n", self.address);
+        stream.get_mut().write_all(head.as_bytes())?;
+        stream.get_mut().write_all(bytes)?;
 
         let mut line = String::new();
         stream.read_line(&mut line)?;
         let status = line.split(' ').nth(1).unwrap_or_default().to_owned();
-        let (mut length, mut close) = (None, false);
+        let (mut length, mut close, mut etag) = (None, false, None);
         loop {
             line.clear();
             stream.read_line(&mut line)?;
@@ -61,16 +83,17 @@ impl Connection {
             match name.to_ascii_lowercase().as_str() {
                 "content-length" => length = value.trim().parse().ok(),
                 "connection" => close = value.trim().eq_ignore_ascii_case("close"),
+                "etag" => etag = Some(value.trim().to_owned()),
                 _ => (),
             }
         }
         body.resize(length.context("an answer without a length")?, 0);
         stream.read_exact(body).context("body")?;
         if !status.starts_with("20") {
-            bail!("GET {path}: {status} {}", String::from_utf8_lossy(body));
+            bail!("{target}: {status} {}", String::from_utf8_lossy(body));
         }
         self.stream = (!close).then_some(stream);
-        Ok(())
+        Ok(etag)
     }
 }
 

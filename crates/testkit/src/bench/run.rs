@@ -258,14 +258,14 @@ impl Bench<'_> {
 
 /// What a row is about.
 #[derive(Clone, Copy)]
-struct Plan {
-    work: &'static str,
-    unit: Unit,
-    goal: f64,
+pub(super) struct Plan {
+    pub(super) work: &'static str,
+    pub(super) unit: Unit,
+    pub(super) goal: f64,
 }
 
 impl Plan {
-    fn row(self, done: Work, baseline: &'static str, base: Work, requests: u64) -> Row {
+    pub(super) fn row(self, done: Work, baseline: &'static str, base: Work, requests: u64) -> Row {
         let Plan { work, unit, goal } = self;
         let (forebay, baseline_value) = (unit.of(done), unit.of(base));
         let ratio = forebay / baseline_value;

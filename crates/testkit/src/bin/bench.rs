@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `make bench`: measures the release build and prints a table; `--json FILE` keeps the figures.
+//! `--writes`, as `make bench-writes` says, measures writing in place of reading.
 //!
 //! `--quick` runs the same plan on a small data set, to see that it works; its figures mean nothing.
 #![allow(
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use testkit::bench::report::Setting;
-use testkit::bench::run;
+use testkit::bench::{run, writes};
 
 fn main() -> Result<()> {
     let mut setting = Setting {
@@ -25,20 +26,29 @@ fn main() -> Result<()> {
         repeats: 3,
     };
     let mut json: Option<PathBuf> = None;
+    let mut is_of_writes = false;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--json" => json = Some(arguments.next().context("--json needs a file")?.into()),
+            "--writes" => {
+                is_of_writes = true;
+                (setting.small_count, setting.small_bytes) = (1_000, 100 << 10);
+            }
             "--quick" => {
                 (setting.large_bytes, setting.small_count, setting.repeats) = (64 << 20, 200, 1);
             }
-            other => bail!("'{other}' is not known: bench [--quick] [--json FILE]"),
+            other => bail!("'{other}' is not known: bench [--writes] [--quick] [--json FILE]"),
         }
     }
     if cfg!(debug_assertions) {
         eprintln!("this is not the release build: the figures mean little");
     }
-    let report = run::run(&setting, |what| eprintln!("{what}"))?;
+    let say = |what: &str| eprintln!("{what}");
+    let report = match is_of_writes {
+        true => writes::run(&setting, say)?,
+        false => run::run(&setting, say)?,
+    };
     println!("{}", report.table());
     if let Some(file) = json {
         let text = serde_json::to_string_pretty(&report).context("JSON")?;
