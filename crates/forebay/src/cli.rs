@@ -185,6 +185,10 @@ pub(crate) struct NodeArgs {
     /// Never let the kernel read complete cache files itself
     #[arg(long, env = "FOREBAY_NO_PASSTHROUGH", help_heading = "Kernel")]
     pub(crate) no_passthrough: bool,
+    /// Let the kernel open files by itself and ask for bytes only; for a read-only mount of many
+    /// small files that are read again and again
+    #[arg(long, env = "FOREBAY_SPARE_OPENS", help_heading = "Kernel")]
+    pub(crate) spare_opens: bool,
     /// How requests come in: over io_uring where the kernel offers it and the mount is read-only
     /// (auto), from /dev/fuse (dev), or over io_uring only (uring) [default: auto]
     #[arg(

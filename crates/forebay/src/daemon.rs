@@ -436,6 +436,7 @@ fn fuse_settings(plan: &Plan) -> fuse::Settings {
         mount_point: plan.mount_point.clone(),
         threads: plan.threads,
         passthrough: plan.passthrough,
+        spare_opens: plan.spare_opens,
         transport: plan.transport,
         allow_other: plan.allow_other,
         read_only: plan.is_read_only(),

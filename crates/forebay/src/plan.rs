@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) threads: usize,
     pub(crate) allow_other: bool,
     pub(crate) passthrough: bool,
+    #[serde(default)]
+    pub(crate) spare_opens: bool,
     #[serde(default, with = "transport_text")]
     pub(crate) transport: Transport,
     pub(crate) log: LogPlan,
@@ -115,6 +117,7 @@ pub(crate) struct NodeDefaults {
     pub(crate) log_level: Option<String>,
     pub(crate) allow_other: Option<bool>,
     pub(crate) passthrough: Option<bool>,
+    pub(crate) spare_opens: Option<bool>,
     pub(crate) transport: Option<Transport>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) neighbours: Option<bool>,
@@ -189,6 +192,11 @@ impl Plan {
             .or(file.log_level)
             .unwrap_or_else(|| "info".into());
         crate::logging::check_level(&level)?;
+        let spare_opens = flags.spare_opens || file.spare_opens.unwrap_or(false);
+        if spare_opens && mounts.iter().any(|mount| !mount.read_only) {
+            let why = "opens can be spared on read-only mounts only: add --read-only";
+            return Err(wrong(why));
+        }
         let state_dir = flags.state_dir.clone().or(file.state_dir);
         let state_dir = state_dir.map(|dir| absolute(&dir)).transpose()?;
         Ok(Plan {
@@ -208,6 +216,7 @@ impl Plan {
                 .map_or_else(default_threads, usize::from),
             allow_other: flags.allow_other || file.allow_other.unwrap_or(false),
             passthrough: !flags.no_passthrough && file.passthrough.unwrap_or(true),
+            spare_opens,
             transport: flags.transport.or(file.transport).unwrap_or_default(),
             log: LogPlan { file: log, level },
             run_dir: places::run_dir(run_dir),

@@ -47,6 +47,8 @@ pub(crate) struct Ops {
     pub(crate) door: Arc<Door>,
     /// Whether passthrough was asked for.
     pub(crate) passthrough: bool,
+    /// Whether the kernel is to open files without us.
+    pub(crate) spare_opens: bool,
 }
 
 impl Ops {
@@ -74,6 +76,9 @@ impl Ops {
         let modes = &self.door.modes;
         if !self.passthrough {
             return modes.disable("it was switched off");
+        }
+        if self.spare_opens {
+            return modes.disable("opens are spared: the kernel asks us for bytes and keeps them");
         }
         if !has_privilege() {
             return modes.disable(NO_PRIVILEGE);
@@ -227,6 +232,10 @@ impl Filesystem for Ops {
                 .open_for_writing(request.pid(), ino.0, flags.0, reply);
         }
         let door = Arc::clone(self.count(Operation::Open));
+        if self.spare_opens {
+            // From here on the kernel opens files by itself, and closes them.
+            return reply.error(Errno::ENOSYS);
+        }
         let opened = self.door.vfs.open(Ino(ino.0));
         self.door.finish(request.pid(), opened, move |result| {
             door.opened(ino.0, result, reply)
@@ -248,7 +257,11 @@ impl Filesystem for Ops {
         let range = ByteRange::new(offset, u64::from(size));
         BUFFER.with_borrow_mut(|buffer| {
             buffer.clear();
-            match door.vfs.read(HandleId(handle.0), range, buffer) {
+            let read = match self.spare_opens {
+                true => door.vfs.read_unopened(Ino(ino.0), range, buffer),
+                false => door.vfs.read(HandleId(handle.0), range, buffer),
+            };
+            match read {
                 ReadReply::Ready(Ok(())) => reply.data(buffer),
                 ReadReply::Ready(Err(e)) => reply.error(door.fault(Operation::Read, ino.0, &e)),
                 ReadReply::Pending(bytes) => {
@@ -401,6 +414,9 @@ impl Filesystem for Ops {
         reply: ReplyEmpty,
     ) {
         let door = self.count(Operation::Flush);
+        if self.spare_opens {
+            return reply.error(Errno::ENOSYS);
+        }
         if !door.writers.is_close(handle.0, request.pid()) {
             return reply.ok();
         }
@@ -444,6 +460,10 @@ impl Filesystem for Ops {
         reply: ReplyLseek,
     ) {
         let door = self.count(Operation::Other);
+        if self.spare_opens {
+            // The kernel knows where data begins and ends in a file without holes.
+            return reply.error(Errno::ENOSYS);
+        }
         let (Ok(offset), libc::SEEK_DATA | libc::SEEK_HOLE) = (u64::try_from(offset), whence)
         else {
             return reply.error(Errno::EINVAL);

@@ -53,6 +53,9 @@ pub struct Settings {
     pub allow_other: bool,
     /// Whether the kernel refuses all writes by itself.
     pub read_only: bool,
+    /// Whether the kernel is to ask for bytes without opening files first; only where it refuses all
+    /// writes.
+    pub spare_opens: bool,
     /// How far the kernel reads ahead of programs.
     pub read_ahead: ByteSize,
     /// What `df` and `mount` show as the source.
@@ -185,6 +188,7 @@ fn started(
     let ops = Ops {
         door: Arc::clone(door),
         passthrough: settings.passthrough,
+        spare_opens: settings.spare_opens && settings.read_only,
     };
     let mut config = Config::default();
     config.n_threads = Some(settings.threads.max(1));

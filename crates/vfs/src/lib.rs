@@ -26,6 +26,7 @@ mod remount;
 mod reply;
 mod stats;
 mod sync;
+mod unopened;
 mod vfs;
 mod write;
 mod written;

@@ -30,10 +30,18 @@ impl Vfs {
         range: ByteRange,
         buf: &mut Vec<u8>,
     ) -> ReadReply {
-        let file = match self.files.get(handle) {
-            Ok(file) => file,
-            Err(error) => return ReadReply::Ready(Err(error)),
-        };
+        match self.files.get(handle) {
+            Ok(file) => self.read_file(file, range, buf),
+            Err(error) => ReadReply::Ready(Err(error)),
+        }
+    }
+
+    pub(crate) fn read_file(
+        self: &Arc<Self>,
+        file: Arc<FileHandle>,
+        range: ByteRange,
+        buf: &mut Vec<u8>,
+    ) -> ReadReply {
         if let Some(written) = file.cell.written() {
             return self.read_written(file.ino, written, range, buf);
         }

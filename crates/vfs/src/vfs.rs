@@ -23,6 +23,7 @@ use crate::namespace::{Namespace, Node};
 use crate::promises::Promises;
 use crate::reply::Reply;
 use crate::stats::{Counters, FsStats, Stats};
+use crate::unopened::Unopened;
 use crate::write::Queue;
 
 /// Changes of extended attributes of different inodes that seldom wait for each other.
@@ -57,6 +58,7 @@ pub struct Vfs {
     pub(crate) mounts: RwLock<Arc<MountTable>>,
     pub(crate) namespace: Namespace,
     pub(crate) files: Handles<FileHandle>,
+    pub(crate) unopened: Unopened,
     pub(crate) dirs: Handles<DirHandle>,
     pub(crate) errors: LastErrors,
     pub(crate) counters: Counters,
@@ -100,6 +102,7 @@ impl Vfs {
             namespace: Namespace::new(mounts.root().clone()),
             mounts: RwLock::new(Arc::new(mounts)),
             files: Handles::new(),
+            unopened: Unopened::default(),
             dirs: Handles::new(),
             errors: LastErrors::default(),
             counters: Counters::default(),

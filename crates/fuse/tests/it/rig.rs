@@ -104,6 +104,7 @@ impl Rig {
             mount_point,
             threads: 4,
             passthrough: true,
+            spare_opens: false,
             transport: transport(),
             allow_other: false,
             read_only: true,

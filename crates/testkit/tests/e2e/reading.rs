@@ -7,9 +7,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use testkit::data;
-use testkit::sandbox::Sandbox;
+use testkit::sandbox::{Sandbox, drop_kernel_caches};
 use testkit::storage::Storage;
 
 #[test]
@@ -318,4 +319,57 @@ fn a_short_buffer_and_a_seek_do_what_they_do_elsewhere() {
         content[131_070..131_074],
         "a read over a page boundary"
     );
+}
+
+#[test]
+fn a_kernel_that_is_spared_its_opens_reads_the_same_bytes() {
+    for storage in Storage::each() {
+        let sizes = [0, 1, 4096, 110_000, (5 << 20) + 13, 20 << 20];
+        for size in sizes {
+            storage.put(format!("{size}"), size as u64, size);
+        }
+        // More than stay open.
+        let many = 5_000;
+        for index in 0..many {
+            storage.put_bytes(format!("many/{index}"), index.to_string().as_bytes());
+        }
+        let sandbox = Sandbox::new(&storage);
+        let mounting = sandbox.mount(&storage).switch("--spare-opens");
+        let mounting = mounting.flag("--freshness", "immutable");
+        let refused = mounting.clone().run();
+        let why = &refused.stderr;
+        assert!(
+            !refused.status.success() && why.contains("add --read-only"),
+            "{why}"
+        );
+        let mount = mounting.switch("--read-only").start();
+        for pass in ["cold", "warm"] {
+            for size in sizes {
+                let found = mount.read(size.to_string());
+                assert_eq!(data::check(size as u64, 0, &found), Ok(()), "{pass} {size}");
+                assert_eq!(found.len(), size, "{pass}");
+            }
+            for index in 0..many {
+                let found = mount.read(&format!("many/{index}"));
+                assert_eq!(found, index.to_string().as_bytes(), "{pass}");
+            }
+            drop_kernel_caches();
+        }
+        let file = File::open(mount.path("20971520")).unwrap();
+        let mut found = vec![0; 5000];
+        file.read_exact_at(&mut found, 9 << 20).unwrap();
+        assert_eq!(data::check(20 << 20, 9 << 20, &found), Ok(()));
+        assert_eq!(rustix::fs::seek(&file, SeekFrom::Data(7)).unwrap(), 7);
+        let end = rustix::fs::seek(&file, SeekFrom::Hole(7)).unwrap();
+        assert_eq!(end, 20 << 20);
+        let written = OpenOptions::new().write(true).open(mount.path("1"));
+        let errno = written.unwrap_err().raw_os_error();
+        assert_eq!(errno, Some(Errno::ROFS.raw_os_error()));
+        storage.switch_off();
+        drop_kernel_caches();
+        assert_eq!(mount.read("4096").len(), 4096);
+        storage.switch_on();
+        drop(file);
+        mount.unmount();
+    }
 }
