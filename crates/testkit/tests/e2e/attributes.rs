@@ -12,6 +12,8 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use testkit::sandbox::{Mount, Sandbox};
 use testkit::storage::Storage;
+use testkit::wait;
+use types::{Clock, SystemClock};
 
 fn get(path: &Path, name: &str) -> Result<Vec<u8>, Errno> {
     let mut value = vec![0; 65_536];
@@ -181,15 +183,17 @@ fn modes_and_times_outlive_a_listing_a_restart_and_not_what_others_write() {
         file.unwrap().set_times(times).unwrap();
     }
     fs::set_permissions(mount.path("d"), Permissions::from_mode(0o700)).unwrap();
+    let set = SystemClock.now();
     let shown = |mount: &Mount<'_>, name: &str| {
         let found = fs::metadata(mount.path(name)).unwrap();
         (found.mode() & 0o7777, found.mtime())
     };
     let lists = |mount: &Mount<'_>| {
-        std::thread::sleep(Duration::from_millis(2500));
-        let asked = storage.requests();
-        assert_eq!(fs::read_dir(mount.path("d")).unwrap().count(), 2);
-        assert!(storage.requests() > asked, "the directory was not listed");
+        wait::until("the directory is listed again", || {
+            let asked = storage.requests();
+            assert_eq!(fs::read_dir(mount.path("d")).unwrap().count(), 2);
+            storage.requests() > asked
+        });
     };
     lists(&mount);
     assert_eq!(shown(&mount, "d/run.sh"), (0o751, 1_111_111_111));
@@ -198,7 +202,10 @@ fn modes_and_times_outlive_a_listing_a_restart_and_not_what_others_write() {
     let mount = mounting.start();
     lists(&mount);
     assert_eq!(shown(&mount, "d/run.sh"), (0o751, 1_111_111_111));
-    // Somebody else writes the same bytes, and with them what he wants of the rest.
+    // Somebody else writes the same bytes, and with them what he wants of the rest; later than clocks
+    // may differ.
+    let is_later = || SystemClock.now() - set > Duration::from_secs(3);
+    assert!(wait::holds_within(wait::PATIENCE, is_later));
     storage.put_bytes("d/other", b"#!/bin/sh\n");
     lists(&mount);
     assert_ne!(shown(&mount, "d/other"), (0o751, 1_111_111_111));

@@ -350,7 +350,7 @@ fn a_kernel_that_is_spared_its_opens_reads_the_same_bytes() {
                 assert_eq!(found.len(), size, "{pass}");
             }
             for index in 0..many {
-                let found = mount.read(&format!("many/{index}"));
+                let found = mount.read(format!("many/{index}"));
                 assert_eq!(found, index.to_string().as_bytes(), "{pass}");
             }
             drop_kernel_caches();
