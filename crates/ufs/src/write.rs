@@ -85,6 +85,11 @@ pub trait UnderWriter: Send + Sync + Debug {
     /// Returns what can be done here.
     fn abilities(&self) -> Abilities;
 
+    /// Says at once, without a request, why nothing can ever be written at a place.
+    fn check_place(&self, _path: &ObjectPath) -> Result<()> {
+        Ok(())
+    }
+
     /// Writes a whole object of at most [`Abilities::put_max`] bytes. Directories above it are made
     /// where the storage has such things.
     async fn put(

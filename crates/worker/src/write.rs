@@ -65,6 +65,15 @@ impl Worker {
         Ok(writer(&mount)?.abilities())
     }
 
+    /// Says at once why a file can never be stored at a place.
+    ///
+    /// # Errors
+    /// `Unsupported`, `ReadOnly`.
+    pub fn check_place(&self, mount: MountId, path: &ObjectPath) -> Result<()> {
+        let mount = self.mount(mount)?;
+        writer(&mount)?.check_place(path)
+    }
+
     /// Stores a staged file and returns what the storage has then. The file may be written meanwhile:
     /// then either what it was is stored, or nothing.
     ///

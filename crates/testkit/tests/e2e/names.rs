@@ -8,8 +8,9 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 
+use rustix::io::Errno;
 use testkit::sandbox::{Mount, Sandbox};
-use testkit::storage::Storage;
+use testkit::storage::{BUCKET, Storage};
 
 fn listed(mount: &Mount<'_>, dir: &str) -> BTreeSet<OsString> {
     fs::read_dir(mount.path(dir))
@@ -168,5 +169,28 @@ fn inode_numbers_stay_the_same_over_a_restart() {
         mount.unmount();
         let mount = sandbox.mount(&storage).start();
         assert_eq!(number(&mount), before);
+    }
+}
+
+#[test]
+fn a_file_beside_the_buckets_of_an_account_is_refused_when_it_is_made() {
+    let storage = Storage::s3();
+    let sandbox = Sandbox::new(&storage);
+    let mounting = sandbox.mount(&storage).uri("s3://*");
+    for mode in ["through", "back"] {
+        let mount = mounting.clone().flag("--write-mode", mode).start();
+        let in_bucket = format!("{BUCKET}/{mode}");
+        fs::write(mount.path(&in_bucket), b"in a bucket").unwrap();
+        for refused in [
+            fs::write(mount.path("beside"), b"x"),
+            fs::rename(mount.path(&in_bucket), mount.path("beside")),
+            fs::create_dir(mount.path("bucket-to-be")),
+        ] {
+            let errno = refused.unwrap_err().raw_os_error();
+            assert_eq!(errno, Some(Errno::OPNOTSUPP.raw_os_error()), "{mode}");
+        }
+        assert_eq!(mount.read(&in_bucket), b"in a bucket");
+        mount.unmount();
+        assert_eq!(fs::read(storage.root().join(mode)).unwrap(), b"in a bucket");
     }
 }

@@ -118,6 +118,11 @@ pub(crate) trait KeyWriter: Send + Sync {
     /// Returns whether the storage itself checks what is expected.
     fn checks(&self, step: Step) -> bool;
 
+    /// Says without a request whether an object can be under a key.
+    fn takes(&self, _key: &str) -> Outcome<()> {
+        Ok(())
+    }
+
     /// Asks what is under a key.
     async fn look(&self, key: &str) -> Outcome<Option<Seen>>;
 

@@ -35,6 +35,12 @@ impl<S: ObjectStore> UnderWriter for Bucket<S> {
         keys(&*self.store).abilities()
     }
 
+    fn check_place(&self, path: &ObjectPath) -> Result<()> {
+        let session = self.store.session();
+        let taken = keys(&*self.store).takes(&self.key(path)?);
+        taken.map_err(|fault| fault.into_error(&self.name("write", path), &session.endpoint))
+    }
+
     async fn put(
         &self,
         path: &ObjectPath,

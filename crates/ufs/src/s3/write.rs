@@ -91,6 +91,10 @@ impl KeyWriter for S3 {
         }
     }
 
+    fn takes(&self, key: &str) -> Outcome<()> {
+        self.place(key).map(|_| ())
+    }
+
     async fn look(&self, key: &str) -> Outcome<Option<Seen>> {
         let request = body(Request::head(self.url_of(key)), ())?;
         match self.session.transport.send(Ask::Head, request).await {

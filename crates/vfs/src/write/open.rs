@@ -103,6 +103,8 @@ impl Vfs {
         is_exclusive: bool,
     ) -> Result<(Entry, Opened)> {
         let now_ns = self.now_ns();
+        let storage = self.storage_of(target.mount).0;
+        self.worker.check_place(storage, &target.place.path)?;
         let file = self.worker.stage(0)?;
         let mut meta = ObjectMeta {
             kind: NodeKind::File,

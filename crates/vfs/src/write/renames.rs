@@ -62,6 +62,8 @@ impl Vfs {
             let message = "a directory cannot be moved into itself";
             return Err(Error::new(ErrorKind::Invalid, message));
         }
+        self.worker
+            .check_place(self.storage_of(to.mount).0, &to.place.path)?;
         let other = self.resolve(to).await?;
         if let Some(other) = &other {
             check_replaceable(&moved.meta, &other.meta, keeps_other, to)?;
