@@ -189,8 +189,8 @@ pub(crate) struct NodeArgs {
     /// small files that are read again and again
     #[arg(long, env = "FOREBAY_SPARE_OPENS", help_heading = "Kernel")]
     pub(crate) spare_opens: bool,
-    /// How requests come in: over io_uring where the kernel offers it and the mount is read-only
-    /// (auto), from /dev/fuse (dev), or over io_uring only (uring) [default: auto]
+    /// How requests come in: over io_uring where the kernel offers it (auto), from /dev/fuse (dev), or
+    /// over io_uring only (uring) [default: auto]
     #[arg(
         long,
         env = "FOREBAY_TRANSPORT",

@@ -65,7 +65,7 @@ pub struct Settings {
 /// How the kernel hands requests over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Transport {
-    /// Over io_uring where the kernel offers it and nothing is written, else by reading `/dev/fuse`.
+    /// Over io_uring where the kernel offers it, else by reading `/dev/fuse`.
     #[default]
     Auto,
     /// By reading `/dev/fuse`.
@@ -115,13 +115,6 @@ pub fn mount(settings: Settings, vfs: Arc<Vfs>, runtime: Handle) -> Result<Sessi
     let served = match settings.transport {
         Transport::Dev => served(&mount_point, &settings, &door, None),
         Transport::Uring => served(&mount_point, &settings, &door, Some(DEPTH)),
-        Transport::Auto if !settings.read_only => {
-            let served = served(&mount_point, &settings, &door, None);
-            served.map(|served| Served {
-                without_rings: Some(String::from("this mount takes writes")),
-                ..served
-            })
-        }
         Transport::Auto => match served(&mount_point, &settings, &door, Some(DEPTH)) {
             Err(error) if error.kind() == ErrorKind::Unsupported => {
                 tracing::warn!("{error}; going on with /dev/fuse");
