@@ -1,6 +1,6 @@
 # Every command of the project. `make help` lists them; what is longer than three lines is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-storages test-model test-training bench bench-writes lint fmt
+.PHONY: help build demo test test-storages test-model test-fsx test-training bench bench-writes lint fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ test-storages: ## Every storage driver against a real server; ends with a line f
 
 test-model: ## Random steps on a mount beside a model of a file system, for about an hour
 	@scripts/test-model
+
+test-fsx: ## Ten million random operations on files, beside what they must have become, for hours
+	@scripts/test-fsx
 
 test-training: ## Training jobs (PyTorch and TensorFlow) from a mount, two epochs each
 	@scripts/test-training pytorch tensorflow

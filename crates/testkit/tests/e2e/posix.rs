@@ -151,9 +151,14 @@ fn pjdfstest_passes_on_a_local_directory() {
 const PASSING_S3: usize = 198;
 const PASSING_LOCAL: usize = 198;
 
+/// Operations of one run of fsx in the gate; `FOREBAY_FSX_OPERATIONS` asks for more.
+const FSX_OPERATIONS: u32 = 1000;
+
 /// Runs fsx and compares the file that it leaves with what the storage has.
 #[track_caller]
-fn fsx(mode: &str, config: &str, seeds: &[u32], operations: u32) {
+fn fsx(mode: &str, config: &str, seeds: &[u32]) {
+    let operations = std::env::var("FOREBAY_FSX_OPERATIONS");
+    let operations = operations.map_or(FSX_OPERATIONS, |text| text.parse().unwrap());
     for storage in Storage::each() {
         let sandbox = Sandbox::new(&storage);
         let mount = mounting(&sandbox, &storage, mode).start();
@@ -180,14 +185,14 @@ fn fsx(mode: &str, config: &str, seeds: &[u32], operations: u32) {
 
 #[test]
 fn fsx_finds_every_byte_in_through() {
-    fsx("through", "fsx.toml", &[1, 2], 1000);
-    fsx("through", "fsx-mmap.toml", &[3, 4], 1000);
+    fsx("through", "fsx.toml", &[1, 2]);
+    fsx("through", "fsx-mmap.toml", &[3, 4]);
 }
 
 #[test]
 fn fsx_finds_every_byte_in_back() {
-    fsx("back", "fsx.toml", &[5, 6], 1000);
-    fsx("back", "fsx-mmap.toml", &[7, 8], 1000);
+    fsx("back", "fsx.toml", &[5, 6]);
+    fsx("back", "fsx-mmap.toml", &[7, 8]);
 }
 
 /// The stressors that apply, each for a number of its own operations. Of the rest of the class,
