@@ -206,3 +206,55 @@ fn of_two_nodes_that_create_one_name_exclusively_one_succeeds() {
         mount.unmount();
     }
 }
+
+#[test]
+fn what_two_nodes_write_over_one_object_in_back_is_in_it_or_beside_it() {
+    let storage = Storage::s3();
+    storage.put_bytes("shared", b"first");
+    let sandboxes = [Sandbox::new(&storage), Sandbox::new(&storage)];
+    let mounts = sandboxes.each_ref().map(|sandbox| {
+        let mounting = sandbox.mount(&storage).flag("--write-mode", "back");
+        mounting.flag("--freshness", "always").start()
+    });
+    let content = |node: usize| format!("written by node {node}").into_bytes();
+    // Both saw the first version, and both are told that what they wrote is kept.
+    let mut files = mounts.each_ref().map(|mount| {
+        let mut how = OpenOptions::new();
+        how.read(true)
+            .write(true)
+            .open(mount.path("shared"))
+            .unwrap()
+    });
+    for (node, file) in files.iter_mut().enumerate() {
+        file.write_all(&content(node)).unwrap();
+    }
+    storage.switch_off();
+    for file in &files {
+        file.sync_all().unwrap();
+    }
+    drop(files);
+    storage.switch_on();
+    for (sandbox, mount) in sandboxes.iter().zip(&mounts) {
+        let point = mount.point().to_str().unwrap();
+        sandbox.run(&["sync", point, "--wait"]).success();
+    }
+    let mut stored = names(storage.root());
+    stored.retain(|name| !name.starts_with(".sgwtmp"));
+    let found: BTreeSet<_> = stored
+        .iter()
+        .map(|name| fs::read(storage.root().join(name)).unwrap())
+        .collect();
+    assert_eq!(
+        found,
+        BTreeSet::from([content(0), content(1)]),
+        "{stored:?}"
+    );
+    let beside = stored.iter().filter(|name| *name != "shared");
+    assert_eq!(beside.count(), 1, "{stored:?}");
+    let of_name = fs::read(storage.root().join("shared")).unwrap();
+    for mount in mounts {
+        assert_eq!(mount.read("shared"), of_name);
+        assert_eq!(names(mount.point()), stored);
+        mount.unmount();
+    }
+}
