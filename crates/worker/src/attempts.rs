@@ -130,11 +130,16 @@ impl Attempts {
         self.halts.load(Ordering::SeqCst)
     }
 
+    /// Returns whether somebody asks for a halt now.
+    pub(crate) fn is_halting(&self) -> bool {
+        self.halting.load(Ordering::SeqCst) > 0
+    }
+
     /// Resolves when somebody asks for a halt.
     pub(crate) async fn halted(&self) {
         loop {
             let halted = self.halted.notified();
-            if self.halting.load(Ordering::SeqCst) > 0 {
+            if self.is_halting() {
                 return;
             }
             halted.await;

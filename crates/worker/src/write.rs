@@ -103,7 +103,20 @@ impl Worker {
                 () = halted_for_long(&work.attempts) => Err(halted()),
             }
         } else {
-            let stored = self.send_parts(writer, work, len).await;
+            let was_begun = work.parts.is_some();
+            let mut stored = self.send_parts(writer, work, len).await;
+            let may_be_forgotten = |error: &Error| {
+                let is_busy = error.kind() == ErrorKind::Busy;
+                let is_ours = work.file.version() != work.version || work.attempts.is_halting();
+                is_gone(error) || is_busy && !is_ours
+            };
+            if was_begun && stored.as_ref().is_err_and(may_be_forgotten) {
+                // A storage may forget an upload that takes days.
+                let before = work.parts.take();
+                let again = self.send_parts(writer, work, len).await;
+                drop(before);
+                stored = again;
+            }
             if !stored.as_ref().is_err_and(|e| e.kind() == ErrorKind::Busy) {
                 work.parts = None;
             }

@@ -126,6 +126,28 @@ fn an_upload_that_a_kill_left_is_given_up_at_the_next_start() {
 }
 
 #[test]
+fn an_upload_that_the_storage_forgot_is_made_again() {
+    let storage = Storage::s3();
+    let sandbox = Sandbox::new(&storage);
+    let mount = sandbox.mount(&storage).start();
+    let content = data::bytes(5, LEN);
+    let file = begin(&storage, &mount, "large", &content);
+    // As after a rule of the bucket has removed uploads of some age.
+    let fault = Fault::Refuse(404, "NoSuchUpload");
+    storage.relay().fail(1, fault, |head| {
+        head.starts_with("post ") && head.contains("?uploadid=")
+    });
+    file.sync_all().unwrap();
+    assert_eq!(storage.relay().failed(), 1);
+    wait::until("nothing is left of the first upload", || {
+        storage.unfinished_uploads() == 0
+    });
+    assert!(fs::read(storage.root().join("large")).unwrap() == content);
+    drop(file);
+    mount.unmount();
+}
+
+#[test]
 fn what_is_kept_beside_the_bytes_is_that_of_the_close() {
     for storage in Storage::each() {
         let sandbox = Sandbox::new(&storage);
