@@ -16,6 +16,7 @@ use crate::evict::Tick;
 use crate::files::{Stamp, prefix};
 use crate::keepsakes::Kept;
 use crate::pages::PageSet;
+use crate::record::page_len;
 use crate::space::{Lease, OBJECT_OVERHEAD, page_charge};
 
 /// One cached object. Bytes are good if their pages are in `present` and not in `unchecked`, and the
@@ -61,6 +62,18 @@ impl Entry {
 
     pub(crate) fn is_whole(&self) -> bool {
         self.present.len() == page_count(self.size)
+    }
+
+    /// Returns how many bytes of the object are here.
+    pub(crate) fn len(&self) -> u64 {
+        let last = page_count(self.size).saturating_sub(1);
+        let has_last = self.present.has(last);
+        let tail = if has_last {
+            page_len(self.size, last)
+        } else {
+            0
+        };
+        (self.present.len() - u64::from(has_last)) * types::PAGE_SIZE + tail
     }
 
     /// Returns what it is charged.

@@ -215,6 +215,14 @@ impl Store {
                 .unwrap_or(false)
     }
 
+    /// Returns how many bytes of an object are here.
+    pub fn cached_len(&self, id: VersionId) -> u64 {
+        match self.inner.is_out_of_service() {
+            true => 0,
+            false => self.inner.index.with(id, |entry| entry.len()).unwrap_or(0),
+        }
+    }
+
     /// Returns how many bytes can be filled before something must be evicted; none when the
     /// directory is out of use.
     pub fn free(&self) -> u64 {

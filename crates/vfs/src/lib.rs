@@ -6,7 +6,7 @@
 //! back as a future. Bytes and metadata come from `worker`, never from a cache or a storage
 //! directly. Nothing here spawns a task, waits on a lock across I/O, or knows a kernel or wire type.
 //!
-//! Reading order: [`mounts`] (what hangs where; [`remount`] changes it, and [`sync`] looks at it anew), [`namespace`] (inode numbers and reference
+//! Reading order: [`mounts`] (what hangs where; [`remount`] changes it, and [`sync`] looks at it anew; [`subtrees`] of it are loaded and freed), [`namespace`] (inode numbers and reference
 //! counts), [`lookup`], [`open`], [`read`] with [`readahead`], [`dir`], and [`write`] with [`written`] and [`bindings`].
 
 mod attributes;
@@ -25,6 +25,7 @@ mod readahead;
 mod remount;
 mod reply;
 mod stats;
+mod subtrees;
 mod sync;
 mod unopened;
 mod vfs;
@@ -42,6 +43,7 @@ pub use open::Opened;
 pub use remount::Outdated;
 pub use reply::{ReadReply, Reply};
 pub use stats::{FsStats, NEW_NAME_MAX, Stats};
+pub use subtrees::SubtreeAt;
 pub use sync::{SyncDone, SyncedPlace};
 pub use vfs::{Settings, Vfs};
 pub use worker::LocalFile;

@@ -40,10 +40,11 @@ pub struct SyncedPlace {
     pub outcome: Result<Synced>,
 }
 
-struct Target {
-    place: Place,
-    index: MountIndex,
-    at: ObjectPath,
+/// A place in one storage that a path of the tree stands for.
+pub(crate) struct Target {
+    pub(crate) place: Place,
+    pub(crate) index: MountIndex,
+    pub(crate) at: ObjectPath,
 }
 
 impl Vfs {
@@ -151,7 +152,7 @@ fn is_directory(found: &Found, name: &types::Name) -> bool {
 }
 
 /// Returns the places in storages that a path stands for, the one that it is itself first.
-fn targets(table: &MountTable, path: &ObjectPath) -> Result<Vec<Target>> {
+pub(crate) fn targets(table: &MountTable, path: &ObjectPath) -> Result<Vec<Target>> {
     let mut place = table.root().clone();
     for name in components(path)? {
         place = match table.enter(&place, name.as_bytes()) {

@@ -91,7 +91,7 @@ impl Flight {
         let mount = self.worker.mount(self.object.mount)?;
         let _turn = match class {
             Class::Demand => mount.schedule.turn(class, deadline).await?,
-            Class::Ahead | Class::Neighbour => {
+            Class::Ahead | Class::Neighbour | Class::Load => {
                 self.turn_of_guess(&mount.schedule, class, deadline).await?
             }
         };

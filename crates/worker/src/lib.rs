@@ -6,6 +6,8 @@
 //! - [`settings`]: what a worker is told.
 //! - `pages`: the entry: a hit is a copy, a miss joins or starts a flight.
 //! - `neighbours`: sees that a job reads a tree of small files, and fetches the rest of it.
+//! - `walk`: all files of a tree; `load` brings them into the cache, `held` tells what of them is
+//!   there and drops it.
 //! - `whole`: small objects are fetched whole; what is cached whole is a file.
 //! - `flights`: which pieces of which object versions are under way or still in memory.
 //! - `fetch`: carries a flight out: one ranged GET, its bytes cut into pieces.
@@ -26,8 +28,10 @@ mod attempts;
 mod fetch;
 mod fill;
 mod flights;
+mod held;
 mod knowledge;
 mod ledger;
+mod load;
 mod memory;
 mod meta;
 mod moves;
@@ -45,6 +49,7 @@ mod stats;
 mod sync;
 mod synced;
 mod veils;
+mod walk;
 mod whole;
 mod worker;
 mod write;
@@ -52,6 +57,8 @@ mod write;
 pub use attempts::{Attempt, Attempts, Halt};
 pub use cache::LocalFile;
 pub use cache::staged::{Room, Segment, Source, StagedFile, StagedId};
+pub use held::{Freed, Held};
+pub use load::{LoadCounts, LoadEnd, LoadPlan, LoadProgress, LoadStep, Missing, Pick};
 pub use meta::{Learnt, Listing};
 pub use moves::Move;
 pub use neighbours::TreeAhead;
@@ -62,5 +69,6 @@ pub use staging::{LeftOver, Staged};
 pub use stats::Stats;
 pub use sync::{Found, Synced};
 pub use ufs::{Abilities, Expect, FileAttributes, ListEntry, Space, xattrs_len};
+pub use walk::Subtree;
 pub use worker::Worker;
 pub use write::{PUT_MAX, Persist, is_gone};

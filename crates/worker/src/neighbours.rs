@@ -15,7 +15,7 @@
 //!
 //! Plain data, no I/O: the clock is the caller's.
 
-mod load;
+pub(crate) mod load;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 //! Whose turn it is to send a request to a mount's storage.
 //!
 //! A bounded number of requests is under way; those that wait are served by class (demand,
-//! readahead, neighbours), and within a class in the order they came. Listings and stats do not queue here:
+//! readahead, neighbours, loads), and within a class in the order they came. Listings and stats do not queue here:
 //! they are small, and a reader that opens a file must not wait behind its neighbours' data.
 
 use std::collections::VecDeque;
@@ -21,6 +21,8 @@ pub(crate) enum Class {
     Ahead,
     /// A job that reads the files around it is expected to come to it.
     Neighbour,
+    /// Somebody wants it cached, and reads nothing of it now.
+    Load,
 }
 
 /// A bounded number of turns.
@@ -35,6 +37,7 @@ struct Queue {
     demand: VecDeque<oneshot::Sender<Turn>>,
     ahead: VecDeque<oneshot::Sender<Turn>>,
     neighbours: VecDeque<oneshot::Sender<Turn>>,
+    loads: VecDeque<oneshot::Sender<Turn>>,
 }
 
 impl Queue {
@@ -43,6 +46,7 @@ impl Queue {
             self.ahead
                 .pop_front()
                 .or_else(|| self.neighbours.pop_front())
+                .or_else(|| self.loads.pop_front())
         };
         self.demand.pop_front().or_else(guess)
     }
@@ -67,6 +71,7 @@ impl Schedule {
             demand: VecDeque::new(),
             ahead: VecDeque::new(),
             neighbours: VecDeque::new(),
+            loads: VecDeque::new(),
         };
         Arc::new(Schedule {
             queue: Mutex::new(queue),
@@ -86,6 +91,7 @@ impl Schedule {
                 Class::Demand => queue.demand.push_back(sender),
                 Class::Ahead => queue.ahead.push_back(sender),
                 Class::Neighbour => queue.neighbours.push_back(sender),
+                Class::Load => queue.loads.push_back(sender),
             }
             receiver
         };
@@ -118,13 +124,15 @@ mod tests {
     use types::{Clock, SystemClock};
 
     #[tokio::test]
-    async fn demand_overtakes_readahead_and_quitters_are_skipped() {
+    async fn demand_overtakes_readahead_and_that_loads_and_quitters_are_skipped() {
         let schedule = Schedule::new(1);
         let deadline = SystemClock.deadline(std::time::Duration::from_secs(30));
         let first = schedule.turn(Class::Demand, deadline).await.unwrap();
+        let mut load = Box::pin(schedule.turn(Class::Load, deadline));
         let mut ahead = Box::pin(schedule.turn(Class::Ahead, deadline));
         let mut quitter = Box::pin(schedule.turn(Class::Demand, deadline));
         let mut demand = Box::pin(schedule.turn(Class::Demand, deadline));
+        assert!(futures::poll!(&mut load).is_pending());
         assert!(futures::poll!(&mut ahead).is_pending());
         assert!(futures::poll!(&mut quitter).is_pending());
         assert!(futures::poll!(&mut demand).is_pending());
@@ -133,7 +141,10 @@ mod tests {
         let turn = demand.await.unwrap();
         assert!(futures::poll!(&mut ahead).is_pending());
         drop(turn);
-        drop(ahead.await.unwrap());
+        let turn = ahead.await.unwrap();
+        assert!(futures::poll!(&mut load).is_pending());
+        drop(turn);
+        drop(load.await.unwrap());
         assert_eq!(schedule.queue.lock().free, 1);
     }
 }

@@ -182,3 +182,16 @@ fn after_a_close_reads_miss_and_fills_are_refused() {
     let error = store.fill(id(2), 1, 0, &[1]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
+
+#[test]
+fn the_bytes_of_an_object_that_are_here_are_told() {
+    let dir = temp();
+    let store = open(dir.path());
+    assert_eq!(store.cached_len(id(1)), 0);
+    fill_page(&store, 1, SIZE, 3);
+    assert_eq!(store.cached_len(id(1)), 1000);
+    fill_page(&store, 1, SIZE, 0);
+    assert_eq!(store.cached_len(id(1)), PAGE_SIZE + 1000);
+    fill(&store, 1, SIZE);
+    assert_eq!(store.cached_len(id(1)), SIZE);
+}

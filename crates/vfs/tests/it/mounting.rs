@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Several storages in one tree.
 
-use types::{ErrorKind, Freshness, NodeKind};
+use types::{ErrorKind, Freshness, NodeKind, ObjectPath};
 use vfs::Ino;
 
 use crate::rig::{Ground, MINUTE, Mounted, bytes};
@@ -121,4 +121,31 @@ async fn a_way_to_a_mount_need_not_exist_in_the_storage_around() {
     let once = rig.lookup("new/way").await.unwrap().ino;
     let twice = rig.lookup("file/taken").await.unwrap().ino;
     assert_ne!(once, twice, "one storage at two places is two trees");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_stands_for_its_place_and_the_mounts_below_without_what_they_hide() {
+    let ground = Ground::new();
+    ground.put("outer/x/y/hidden", "h");
+    ground.put("inner/file", "f");
+    let mounted = |dir, at| Mounted {
+        dir,
+        at,
+        freshness: MINUTE,
+    };
+    let rig = ground
+        .mount_all(&[mounted("outer", ""), mounted("inner", "x/y")])
+        .await;
+    let path = |text: &str| ObjectPath::parse(text.as_bytes()).unwrap();
+    let found = |text: &str| {
+        let found = rig.vfs.subtrees(&path(text)).unwrap();
+        let shown = found.iter().map(|one| {
+            let (at, tree) = (&one.mounted_at, &one.subtree);
+            format!("{at}:{} {:?} {}", tree.path, tree.hidden, one.is_path)
+        });
+        shown.collect::<Vec<_>>()
+    };
+    assert_eq!(found("x"), [":x [\"x/y\"] true", "x/y: [] false"]);
+    assert_eq!(found("x/y/file"), ["x/y:file [] true"]);
+    assert_eq!(found("z"), [":z [\"x/y\"] true"]);
 }

@@ -28,7 +28,7 @@ const LISTINGS: usize = 4;
 const FOUND_AHEAD: usize = 1024;
 
 /// How often a tree that may not go on looks whether it may by now.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Room in the cache that is left to what readers ask for themselves: one part in so many.
 const ROOM_FOR_DEMAND: u64 = 32;
@@ -162,7 +162,7 @@ impl Worker {
     }
 
     /// Returns whether the cache can take so many bytes and evict nothing.
-    fn has_room(&self, bytes: u64) -> bool {
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
         self.cache.as_ref().is_some_and(|cache| {
             let room_for_demand = cache.stats().capacity / ROOM_FOR_DEMAND;
             cache.free() >= bytes + room_for_demand
