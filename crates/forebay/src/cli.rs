@@ -93,6 +93,15 @@ pub(crate) enum Command {
     Mounts(MountsCommand),
     /// Look at a storage anew: a change that was made in it before is seen afterwards
     Sync(SyncArgs),
+    /// Bring files into the cache, behind readers; succeeds only when all that the storage lists is
+    /// there
+    Load(Box<LoadArgs>),
+    /// Show the loads of the running daemons
+    Jobs(JobsArgs),
+    /// Drop what is cached of a path; nothing in the storage changes
+    Free(FreeArgs),
+    /// Show how much there is at a path, and how much of it is cached
+    Du(DuArgs),
     /// Show and give up what was written and the storages do not have yet
     #[command(subcommand)]
     Staged(StagedCommand),
@@ -552,6 +561,81 @@ pub(crate) struct SyncArgs {
     pub(crate) json: bool,
 }
 
+/// Flags of `forebay load`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A load belongs to the daemon: it goes on when this command is interrupted, and \
+                        after a restart of the daemon. The same command again joins it. It takes \
+                        only what readers leave free, and stops when the cache is full."
+)]
+pub(crate) struct LoadArgs {
+    /// A file, a directory or the mount point of a running daemon's tree
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Return when the load has begun
+    #[arg(long, env = "FOREBAY_DETACH")]
+    pub(crate) detach: bool,
+    /// Stop the load of PATH; what it fetched stays cached
+    #[arg(long, env = "FOREBAY_STOP")]
+    #[arg(conflicts_with_all = ["detach", "metadata_only", "bandwidth", "include", "exclude", "from_file"])]
+    pub(crate) stop: bool,
+    /// Learn the names below PATH, and fetch no bytes
+    #[arg(long, env = "FOREBAY_METADATA_ONLY")]
+    pub(crate) metadata_only: bool,
+    /// The most bytes to fetch in a second, on average, as in 50MB
+    #[arg(long, env = "FOREBAY_BANDWIDTH", value_name = "SIZE")]
+    pub(crate) bandwidth: Option<ByteSize>,
+    /// Only files that match, as in '*.jpg' or 'train/**'; may be given several times
+    #[arg(long, env = "FOREBAY_INCLUDE", value_name = "GLOB")]
+    pub(crate) include: Vec<String>,
+    /// No files that match; may be given several times
+    #[arg(long, env = "FOREBAY_EXCLUDE", value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Only the paths that this file lists, one a line, relative to PATH or absolute; '-' is
+    /// standard input
+    #[arg(long, env = "FOREBAY_FROM_FILE", value_name = "FILE")]
+    pub(crate) from_file: Option<PathBuf>,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay jobs`.
+#[derive(Debug, Args)]
+pub(crate) struct JobsArgs {
+    #[command(flatten)]
+    pub(crate) daemon: DaemonChoice,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay free`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What was written and is not stored yet stays, and so does everything in the \
+                        storage. Files that are open are read on."
+)]
+pub(crate) struct FreeArgs {
+    /// A file, a directory or the mount point of a running daemon's tree
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay du`.
+#[derive(Debug, Args)]
+pub(crate) struct DuArgs {
+    /// Files, directories or mount points of running daemons' trees
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
 /// Flags of `forebay serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
@@ -687,7 +771,10 @@ mod tests {
 
     #[test]
     fn every_flag_that_sets_a_daemon_has_an_environment_variable() {
-        for name in ["mount", "serve", "umount", "status", "mounts", "sync"] {
+        let names = [
+            "mount", "serve", "umount", "status", "mounts", "sync", "load", "jobs", "free", "du",
+        ];
+        for name in names {
             let mut command = Cli::command();
             let command = command.find_subcommand_mut(name).unwrap();
             for arg in command

@@ -4,6 +4,10 @@
 pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod daemon;
+pub(crate) mod du;
+pub(crate) mod free;
+pub(crate) mod jobs;
+pub(crate) mod load;
 pub(crate) mod mount;
 pub(crate) mod mounts;
 pub(crate) mod serve;

@@ -26,10 +26,12 @@ use worker::Worker;
 
 use crate::cache_dir::CacheDir;
 use crate::first_look::first_look;
+use crate::jobs::{self, Jobs};
 use crate::layout::Layout;
 use crate::logging::Faults;
 use crate::mounts::{self, Beginning, Doors, Live, Mounts};
 use crate::node::{DaemonNode, Rooms, STORE_MAX};
+use crate::places;
 use crate::plan::{MountPlan, Plan};
 use crate::records::{self, Record};
 use crate::room::Room;
@@ -289,9 +291,16 @@ impl Start<'_> {
             vfs: Arc::clone(&vfs),
             session: Arc::clone(&session),
         };
-        let mounts = Mounts::new(self.settings, doors, Arc::clone(&self.clock), beginning);
+        let mounts = Mounts::new(
+            self.settings.clone(),
+            doors,
+            Arc::clone(&self.clock),
+            beginning,
+        );
         self.runtime
             .spawn(Arc::clone(&mounts).look_after_restored());
+        let jobs = self.jobs(&worker, &vfs, &mounts);
+        self.runtime.spawn(Arc::clone(&jobs).resume());
         let rooms = Rooms {
             session,
             vfs,
@@ -299,6 +308,7 @@ impl Start<'_> {
             store,
             metadata,
             mounts,
+            jobs,
         };
         let node = DaemonNode::new(self.plan.clone(), rooms, self.faults, self.clock)?;
         let daemon = Daemon::new(self.plan, node, listener, self.runtime);
@@ -338,6 +348,18 @@ impl Start<'_> {
             handle,
             Arc::clone(&self.clock),
         )?)
+    }
+
+    fn jobs(&self, worker: &Arc<Worker>, vfs: &Arc<Vfs>, mounts: &Arc<Mounts>) -> Arc<Jobs> {
+        let doors = jobs::Doors {
+            worker: Arc::clone(worker),
+            vfs: Arc::clone(vfs),
+            mounts: Arc::clone(mounts),
+            runtime: self.runtime.handle().clone(),
+            clock: Arc::clone(&self.clock),
+        };
+        let state_file = self.plan.state_file.as_deref();
+        Jobs::new(doors, state_file.map(places::jobs_file))
     }
 
     /// Opens the directory of staged files and goes on with what a former run left there. Damage in
@@ -507,6 +529,7 @@ impl Daemon {
 
     /// Takes everything down, whatever state it is in. Faults are logged: there is nobody to tell.
     fn end(mut self, runtime: &Runtime) {
+        self.node.pause_jobs();
         runtime.block_on(async {
             match within(END_MAX, self.node.unmount_now()).await {
                 Some(Ok(())) => {}

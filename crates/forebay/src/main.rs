@@ -19,6 +19,8 @@ mod credentials;
 mod daemon;
 mod demo;
 mod first_look;
+mod globs;
+mod jobs;
 mod launch;
 mod layout;
 mod logging;
@@ -60,6 +62,10 @@ fn main() -> ExitCode {
         Command::Status(args) => commands::status::run(args, run_dir),
         Command::Mounts(command) => commands::mounts::run(command, run_dir),
         Command::Sync(args) => commands::sync::run(args, run_dir),
+        Command::Load(args) => commands::load::run(args, run_dir),
+        Command::Jobs(args) => commands::jobs::run(args, run_dir),
+        Command::Free(args) => commands::free::run(args, run_dir),
+        Command::Du(args) => commands::du::run(args, run_dir),
         Command::Staged(command) => commands::staged::run(command, run_dir),
         Command::Doctor(args) => commands::check::run(args),
         Command::Serve(args) => commands::serve::run(args, run_dir),

@@ -17,6 +17,7 @@ use types::{Clock, Error, ErrorKind, Result};
 use vfs::Vfs;
 use worker::Worker;
 
+use crate::jobs::Jobs;
 use crate::logging::Faults;
 use crate::mounts::Mounts;
 use crate::plan::Plan;
@@ -36,6 +37,7 @@ pub(crate) struct Rooms {
     pub(crate) store: Arc<cache::Store>,
     pub(crate) metadata: Arc<Kv>,
     pub(crate) mounts: Arc<Mounts>,
+    pub(crate) jobs: Arc<Jobs>,
 }
 
 /// A running daemon.
@@ -127,6 +129,11 @@ impl DaemonNode {
     pub(crate) fn unmount_now(&self) -> impl Future<Output = Result<()>> + Send + 'static {
         let session = Arc::clone(&self.rooms.session);
         blocking(move || session.unmount(true))
+    }
+
+    /// Ends the loads that run, for the next daemon to go on with.
+    pub(crate) fn pause_jobs(&self) {
+        self.rooms.jobs.pause();
     }
 
     /// Finishes what is on its way into the cache and closes it. Blocks.
@@ -314,6 +321,29 @@ impl Node for DaemonNode {
 
     fn drop_staged(&self, request: wire::DropStaged) -> NodeFuture<wire::DroppedStaged> {
         Box::pin(Arc::clone(&self.syncs).drop_staged(request))
+    }
+
+    fn load(&self, request: wire::Load) -> NodeFuture<wire::Job> {
+        Box::pin(Arc::clone(&self.rooms.jobs).load(request))
+    }
+
+    fn jobs(&self) -> wire::JobList {
+        wire::JobList {
+            mount_point: self.plan.mount_point.display().to_string(),
+            jobs: self.rooms.jobs.list(),
+        }
+    }
+
+    fn stop_job(&self, request: wire::StopJob) -> NodeFuture<wire::Job> {
+        Box::pin(Arc::clone(&self.rooms.jobs).stop(request))
+    }
+
+    fn free(&self, request: wire::OfPath) -> NodeFuture<wire::Freed> {
+        Box::pin(Arc::clone(&self.rooms.jobs).free(request))
+    }
+
+    fn usage(&self, request: wire::OfPath) -> NodeFuture<wire::Usage> {
+        Box::pin(Arc::clone(&self.rooms.jobs).usage(request))
     }
 
     fn unmount(&self, request: wire::Unmount) -> NodeFuture<wire::Unmounted> {

@@ -171,6 +171,13 @@ pub(crate) fn state_file(dir: Option<&Path>, mount_point: &Path) -> Option<PathB
     Some(dir.join(format!("{}.mounts.json", label(mount_point))))
 }
 
+/// Returns the file in which the loads are kept that run, beside that of the mounts.
+pub(crate) fn jobs_file(state_file: &Path) -> PathBuf {
+    let name = state_file.file_name().unwrap_or_default().to_string_lossy();
+    let label = name.strip_suffix(".mounts.json").unwrap_or(&name);
+    state_file.with_file_name(format!("{label}.jobs.json"))
+}
+
 /// Returns a name for people, which the key makes unique: `data-0123456789abcdef`.
 fn label(mount_point: &Path) -> String {
     let name = mount_point

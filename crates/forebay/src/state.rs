@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a daemon remembers of the mounts that were added to it while it ran.
+//! What a daemon remembers of the mounts that were added to it while it ran, and of the loads that
+//! run.
 //!
-//! One JSON file for each mount point, of mode 0600, replaced whole or not at all. It holds
+//! One JSON file of each for each mount point, of mode 0600, replaced whole or not at all. It holds
 //! references to secrets and no secret. A file that cannot be read does not keep a daemon from
 //! starting: it is put aside, and the user is told.
 
@@ -10,6 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use gateway::wire;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::MountPlan;
@@ -33,19 +36,48 @@ struct State {
     mounts: Vec<Remembered>,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+struct JobState {
+    version: u32,
+    loads: Vec<wire::Load>,
+}
+
 /// Reads what is remembered; nothing where there is no file.
 pub(crate) fn load(path: &Path) -> Result<Vec<Remembered>> {
+    let Some(state) = read::<State>(path)? else {
+        return Ok(Vec::new());
+    };
+    check_version(path, state.version)?;
+    Ok(state.mounts)
+}
+
+/// Reads the requests of the loads that ran; nothing where there is no file.
+pub(crate) fn load_jobs(path: &Path) -> Result<Vec<wire::Load>> {
+    let Some(state) = read::<JobState>(path)? else {
+        return Ok(Vec::new());
+    };
+    check_version(path, state.version)?;
+    Ok(state.loads)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let what = || format!("read '{}'", path.display());
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(what),
     };
-    let state: State = serde_json::from_str(&text).with_context(what)?;
-    if state.version != VERSION {
-        bail!("{}: its version {} is not {VERSION}", what(), state.version);
+    serde_json::from_str(&text).with_context(what)
+}
+
+fn check_version(path: &Path, version: u32) -> Result<()> {
+    if version != VERSION {
+        bail!(
+            "read '{}': its version {version} is not {VERSION}",
+            path.display()
+        );
     }
-    Ok(state.mounts)
+    Ok(())
 }
 
 /// Puts aside a file that cannot be read, so that nothing of it is lost when another is written.
@@ -58,9 +90,19 @@ pub(crate) fn put_aside(path: &Path) {
 
 /// Remembers these mounts in place of what was remembered before.
 pub(crate) fn store(path: &Path, mounts: Vec<Remembered>) -> Result<()> {
-    let what = || format!("write '{}'", path.display());
     let version = VERSION;
-    let mut text = serde_json::to_vec_pretty(&State { version, mounts }).with_context(what)?;
+    write(path, &State { version, mounts })
+}
+
+/// Remembers these loads in place of what was remembered before.
+pub(crate) fn store_jobs(path: &Path, loads: Vec<wire::Load>) -> Result<()> {
+    let version = VERSION;
+    write(path, &JobState { version, loads })
+}
+
+fn write(path: &Path, state: &impl Serialize) -> Result<()> {
+    let what = || format!("write '{}'", path.display());
+    let mut text = serde_json::to_vec_pretty(state).with_context(what)?;
     text.push(b'\n');
     let dir = path.parent().unwrap_or(Path::new("/"));
     let mut builder = std::fs::DirBuilder::new();

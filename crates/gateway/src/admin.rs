@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The admin API over a Unix socket: `GET /v1/status`, `POST /v1/unmount`, `GET` and `POST
 //! /v1/mounts`, `POST /v1/mounts/update` and `/v1/mounts/remove`, `POST /v1/sync`, `GET /v1/staged`,
-//! `POST /v1/staged/drop`.
+//! `POST /v1/staged/drop`, `POST /v1/load`, `GET /v1/jobs`, `POST /v1/jobs/stop`, `POST /v1/free`,
+//! `POST /v1/usage`.
 //!
 //! The socket has mode 0600, and on top each request is answered only to the daemon's own user or
 //! root, by what the kernel says of the peer (SO_PEERCRED). Every answer is JSON, failures too.
@@ -32,6 +33,9 @@ use crate::wire;
 /// A request is a few words and options; this leaves room.
 const BODY_MAX_BYTES: usize = 64 * 1024;
 
+/// The request of a load may list the files that are meant: some hundred thousand.
+const LOAD_BODY_MAX_BYTES: usize = 16 << 20;
+
 /// What an answer of a node may have to wait for.
 pub type NodeFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
@@ -56,6 +60,16 @@ pub trait Node: Send + Sync + 'static {
     fn staged(&self) -> wire::StagedList;
     /// Gives up what a storage does not have of a file.
     fn drop_staged(&self, request: wire::DropStaged) -> NodeFuture<wire::DroppedStaged>;
+    /// Begins to bring a path of the tree into the cache, or joins who does so already.
+    fn load(&self, request: wire::Load) -> NodeFuture<wire::Job>;
+    /// Returns the loads that run, and the latest that ended; does no I/O that can wait.
+    fn jobs(&self) -> wire::JobList;
+    /// Stops a load; what it fetched stays.
+    fn stop_job(&self, request: wire::StopJob) -> NodeFuture<wire::Job>;
+    /// Drops what is cached of a path of the tree.
+    fn free(&self, request: wire::OfPath) -> NodeFuture<wire::Freed>;
+    /// Returns what of a path of the tree is cached.
+    fn usage(&self, request: wire::OfPath) -> NodeFuture<wire::Usage>;
 }
 
 /// Binds the socket, with mode 0600. A socket file that a dead daemon left is replaced.
@@ -103,6 +117,14 @@ fn router(node: Arc<dyn Node>) -> Router {
         .route("/v1/sync", post(sync))
         .route("/v1/staged", get(staged))
         .route("/v1/staged/drop", post(drop_staged))
+        .route(
+            "/v1/load",
+            post(load).layer(DefaultBodyLimit::max(LOAD_BODY_MAX_BYTES)),
+        )
+        .route("/v1/jobs", get(jobs))
+        .route("/v1/jobs/stop", post(stop_job))
+        .route("/v1/free", post(free))
+        .route("/v1/usage", post(usage))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
@@ -172,6 +194,26 @@ async fn staged(State(node): State<Arc<dyn Node>>) -> Response {
 
 async fn drop_staged(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
     act(body, |request| node.drop_staged(request)).await
+}
+
+async fn load(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.load(request)).await
+}
+
+async fn jobs(State(node): State<Arc<dyn Node>>) -> Response {
+    Json(node.jobs()).into_response()
+}
+
+async fn stop_job(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.stop_job(request)).await
+}
+
+async fn free(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.free(request)).await
+}
+
+async fn usage(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.usage(request)).await
 }
 
 /// Reads a request, has it carried out and answers with the outcome.

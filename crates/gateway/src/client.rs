@@ -104,6 +104,32 @@ impl Client {
         self.send("/v1/staged/drop", request, patience).await
     }
 
+    /// Asks the daemon to bring a path of its tree into the cache; it answers when that has begun.
+    pub async fn load(&self, request: &wire::Load, patience: Duration) -> Result<wire::Job> {
+        self.send("/v1/load", request, patience).await
+    }
+
+    /// Asks for the loads that run, and the latest that ended.
+    pub async fn jobs(&self, patience: Duration) -> Result<wire::JobList> {
+        self.call(Method::GET, "/v1/jobs", Bytes::new(), patience)
+            .await
+    }
+
+    /// Asks the daemon to stop a load.
+    pub async fn stop_job(&self, request: &wire::StopJob, patience: Duration) -> Result<wire::Job> {
+        self.send("/v1/jobs/stop", request, patience).await
+    }
+
+    /// Asks the daemon to drop what is cached of a path of its tree.
+    pub async fn free(&self, request: &wire::OfPath, patience: Duration) -> Result<wire::Freed> {
+        self.send("/v1/free", request, patience).await
+    }
+
+    /// Asks what of a path of the tree is cached.
+    pub async fn usage(&self, request: &wire::OfPath, patience: Duration) -> Result<wire::Usage> {
+        self.send("/v1/usage", request, patience).await
+    }
+
     async fn send<T: DeserializeOwned>(
         &self,
         path: &str,

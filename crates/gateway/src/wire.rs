@@ -273,6 +273,132 @@ pub struct SyncedPlace {
     pub error: Option<String>,
 }
 
+/// The body of `POST /v1/load`: bring a path of the tree into the cache. The answer is a [`Job`],
+/// which goes on whoever watches it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Load {
+    /// Path in the tree of a file or a directory; `/` is everything.
+    pub path: String,
+    /// Only these paths in the tree, which lie at `path` or below; none for all.
+    pub only: Option<Vec<String>>,
+    /// Learn the names, and fetch no bytes.
+    pub metadata_only: bool,
+    /// The most bytes to fetch in a second.
+    pub bandwidth_bytes: Option<u64>,
+    /// Patterns of which a file must match one; none for all files.
+    pub include: Vec<String>,
+    /// Patterns of which a file must match none.
+    pub exclude: Vec<String>,
+}
+
+/// The body of `POST /v1/jobs/stop`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopJob {
+    /// Path in the tree of the load.
+    pub path: String,
+}
+
+/// The answer to `GET /v1/jobs`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JobList {
+    /// Where the tree hangs.
+    pub mount_point: String,
+    /// Those that run, and the latest that ended.
+    pub jobs: Vec<Job>,
+}
+
+/// A load, while it runs and after.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Job {
+    /// Tells it from all others of this daemon.
+    pub id: u64,
+    /// Path in the tree.
+    pub path: String,
+    /// `running`, `complete` (everything that the storage lists is cached), `incomplete`, or
+    /// `stopped`.
+    pub state: String,
+    /// What a running one is at: `fetching`, or `counting` what is cached.
+    pub step: String,
+    /// Whether it fetches no bytes.
+    pub metadata_only: bool,
+    /// Whether it ran already when it was asked for.
+    pub joined: bool,
+    /// How long it has run, or ran, in this daemon.
+    pub elapsed_seconds: u64,
+    /// Directories listed.
+    pub directories: u64,
+    /// Files found that are meant.
+    pub found_files: u64,
+    /// Their bytes.
+    pub found_bytes: u64,
+    /// Whether all directories were listed, so that no more will be found.
+    pub is_listed: bool,
+    /// Files of them that are cached whole.
+    pub cached_files: u64,
+    /// Bytes of them that are cached.
+    pub cached_bytes: u64,
+    /// Bytes that it fetched.
+    pub fetched_bytes: u64,
+    /// Files that could not be fetched so far.
+    pub failed_files: u64,
+    /// Files and directories that are not loaded, when it has ended.
+    pub missing_count: u64,
+    /// The first of them.
+    pub missing: Vec<MissingFile>,
+    /// Why it stopped fetching before everything was tried.
+    pub halt: Option<String>,
+}
+
+/// A file or directory that a load did not bring into the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MissingFile {
+    /// Path in the tree.
+    pub path: String,
+    /// Why.
+    pub why: String,
+}
+
+/// The body of `POST /v1/free` and of `POST /v1/usage`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfPath {
+    /// Path in the tree of a file or a directory; `/` is everything.
+    pub path: String,
+}
+
+/// The answer to `POST /v1/free`: what was dropped from the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Freed {
+    /// Path in the tree.
+    pub path: String,
+    /// Files of which anything was cached.
+    pub files: u64,
+    /// Bytes that were.
+    pub bytes: u64,
+}
+
+/// The answer to `POST /v1/usage`: what there is, and what of it is cached.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Path in the tree.
+    pub path: String,
+    /// Files that the storages list.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files of them that are cached whole.
+    pub cached_files: u64,
+    /// Bytes of them that are cached.
+    pub cached_bytes: u64,
+}
+
 /// A tree of small files that is fetched ahead of its readers.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]

@@ -114,6 +114,50 @@ impl Node for Toy {
         Box::pin(async { Ok(dropped) })
     }
 
+    fn load(&self, request: wire::Load) -> NodeFuture<wire::Job> {
+        let only = request.only.unwrap_or_default();
+        let job = wire::Job {
+            path: request.path,
+            found_files: only.len() as u64,
+            ..wire::Job::default()
+        };
+        Box::pin(async { Ok(job) })
+    }
+
+    fn jobs(&self) -> wire::JobList {
+        let running = wire::Job {
+            state: "running".into(),
+            ..wire::Job::default()
+        };
+        wire::JobList {
+            mount_point: "/mnt/data".into(),
+            jobs: vec![running],
+        }
+    }
+
+    fn stop_job(&self, request: wire::StopJob) -> NodeFuture<wire::Job> {
+        let text = format!("no load of '{}' runs", request.path);
+        Box::pin(async { Err(Error::new(ErrorKind::NotFound, text)) })
+    }
+
+    fn free(&self, request: wire::OfPath) -> NodeFuture<wire::Freed> {
+        let freed = wire::Freed {
+            path: request.path,
+            files: 1,
+            bytes: 5,
+        };
+        Box::pin(async { Ok(freed) })
+    }
+
+    fn usage(&self, request: wire::OfPath) -> NodeFuture<wire::Usage> {
+        let usage = wire::Usage {
+            path: request.path,
+            files: 2,
+            ..wire::Usage::default()
+        };
+        Box::pin(async { Ok(usage) })
+    }
+
     fn unmount(&self, request: wire::Unmount) -> NodeFuture<wire::Unmounted> {
         self.asked.lock().unwrap().push(request);
         let (busy, silent) = (self.busy, self.silent);
@@ -312,4 +356,28 @@ async fn mounts_are_listed_added_changed_and_removed() {
     let error = client.remove_mount(&request, PATIENCE).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("'/y'"), "{error}");
+}
+
+#[tokio::test]
+async fn loads_are_begun_listed_and_stopped_and_paths_freed_and_measured() {
+    let daemon = Rig::start(Arc::default());
+    let client = daemon.client();
+    // A list of paths may be longer than any other request.
+    let only: Vec<_> = (0..10_000).map(|index| format!("/d/{index:020}")).collect();
+    let request = wire::Load {
+        path: "/d".into(),
+        only: Some(only),
+        ..wire::Load::default()
+    };
+    let job = client.load(&request, PATIENCE).await.unwrap();
+    assert_eq!((job.path.as_str(), job.found_files), ("/d", 10_000));
+    let jobs = client.jobs(PATIENCE).await.unwrap();
+    assert_eq!(jobs.jobs[0].state, "running");
+    let path = "/d".to_owned();
+    let stop = wire::StopJob { path: path.clone() };
+    let error = client.stop_job(&stop, PATIENCE).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let of = wire::OfPath { path };
+    assert_eq!(client.free(&of, PATIENCE).await.unwrap().bytes, 5);
+    assert_eq!(client.usage(&of, PATIENCE).await.unwrap().files, 2);
 }

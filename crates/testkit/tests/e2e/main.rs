@@ -19,6 +19,7 @@ mod faults;
 mod identities;
 mod limits;
 mod links;
+mod load;
 mod modes;
 mod mounts;
 mod names;
