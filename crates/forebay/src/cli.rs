@@ -5,6 +5,7 @@
 //! where a plan is made (`plan.rs`), because the order is flag, environment, file, default.
 //! Secrets have no flag: an argument list is readable by every user of the machine.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -88,6 +89,8 @@ pub(crate) enum Command {
     Umount(UmountArgs),
     /// Show the running daemons of this user (root: of all users)
     Status(StatusArgs),
+    /// Print the metrics of a running daemon, in the text format of Prometheus
+    Metrics(MetricsArgs),
     /// Add, show, change and remove the storages of a running daemon's tree
     #[command(subcommand)]
     Mounts(MountsCommand),
@@ -185,6 +188,15 @@ pub(crate) struct NodeArgs {
         help_heading = "Daemon"
     )]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Serve metrics for Prometheus over HTTP at this address, as in 127.0.0.1:9465, to whoever can
+    /// reach it [default: on the admin socket only]
+    #[arg(
+        long,
+        env = "FOREBAY_METRICS_LISTEN",
+        value_name = "ADDRESS",
+        help_heading = "Daemon"
+    )]
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// Never fetch the rest of a tree when its small files are read one after the other
     #[arg(long, env = "FOREBAY_NO_NEIGHBOURS", help_heading = "Cache")]
     pub(crate) no_neighbours: bool,
@@ -378,6 +390,14 @@ pub(crate) struct StatusArgs {
     /// Print JSON, for scripts
     #[arg(long, env = "FOREBAY_JSON")]
     pub(crate) json: bool,
+}
+
+/// Flags of `forebay metrics`.
+#[derive(Debug, Args)]
+pub(crate) struct MetricsArgs {
+    /// The mount point of the daemon [default: the only one]
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// What to do with the mounts of a tree.

@@ -8,6 +8,7 @@ pub(crate) mod du;
 pub(crate) mod free;
 pub(crate) mod jobs;
 pub(crate) mod load;
+pub(crate) mod metrics;
 pub(crate) mod mount;
 pub(crate) mod mounts;
 pub(crate) mod serve;

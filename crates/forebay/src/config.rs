@@ -143,6 +143,7 @@ fn read_root(reader: &mut Reader, root: &Section<'_>, resolve: &dyn Resolve) -> 
         "transport",
         "neighbours",
         "state_dir",
+        "metrics_listen",
         "cache",
         "mount",
     ];
@@ -165,6 +166,7 @@ fn read_root(reader: &mut Reader, root: &Section<'_>, resolve: &dyn Resolve) -> 
         transport: reader.parsed(root, "transport", values::transport),
         neighbours: reader.boolean(root, "neighbours"),
         state_dir: reader.parsed(root, "state_dir", absolute_path),
+        metrics_listen: reader.parsed(root, "metrics_listen", values::address),
         ..NodeDefaults::default()
     };
     let mut lines = Lines {

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use cache::kv::Kv;
 use futures::future::{join_all, try_join_all};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use types::{ByteSize, Clock, ErrorKind, MountId, SystemClock};
@@ -279,6 +281,10 @@ impl Start<'_> {
             gateway::admin::bind(&socket)?
         };
         let handle = self.runtime.handle().clone();
+        let metrics = self.metrics_listener()?;
+        if let Some((_, address)) = &metrics {
+            found.push(format!("metrics are served at http://{address}/metrics"));
+        }
         let session = Arc::new(fuse::mount(
             fuse_settings(self.plan),
             Arc::clone(&vfs),
@@ -312,6 +318,11 @@ impl Start<'_> {
         };
         let node = DaemonNode::new(self.plan.clone(), rooms, self.faults, self.clock)?;
         let daemon = Daemon::new(self.plan, node, listener, self.runtime);
+        if let Some((listener, _)) = metrics {
+            let node = Arc::clone(&daemon.node);
+            let door = gateway::serve_metrics(listener, Arc::clone(&node) as _, node.ended());
+            self.runtime.spawn(door);
+        }
         let answered = self.runtime.block_on(answers(&self.plan.mount_point));
         match answered.and_then(|()| daemon.write_record(uris)) {
             Ok(()) => Ok((daemon, found)),
@@ -348,6 +359,18 @@ impl Start<'_> {
             handle,
             Arc::clone(&self.clock),
         )?)
+    }
+
+    /// Listens where metrics are to be served, and returns the address with its port.
+    fn metrics_listener(&self) -> Result<Option<(TcpListener, SocketAddr)>> {
+        let Some(address) = self.plan.metrics_listen else {
+            return Ok(None);
+        };
+        let what = || format!("serve metrics at '{address}': give another --metrics-listen");
+        let bound = self.runtime.block_on(TcpListener::bind(address));
+        let listener = bound.with_context(what)?;
+        let address = listener.local_addr().with_context(what)?;
+        Ok(Some((listener, address)))
     }
 
     fn jobs(&self, worker: &Arc<Worker>, vfs: &Arc<Vfs>, mounts: &Arc<Mounts>) -> Arc<Jobs> {

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         Command::Mount(args) => commands::mount::run(args, run_dir),
         Command::Umount(args) => commands::umount::run(args, run_dir),
         Command::Status(args) => commands::status::run(args, run_dir),
+        Command::Metrics(args) => commands::metrics::run(args, run_dir),
         Command::Mounts(command) => commands::mounts::run(command, run_dir),
         Command::Sync(args) => commands::sync::run(args, run_dir),
         Command::Load(args) => commands::load::run(args, run_dir),

@@ -7,6 +7,7 @@
 //! them where the storage's own chain looks, or resolves the references that the plan has.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -57,6 +58,9 @@ pub(crate) struct Plan {
     pub(crate) state_file: Option<PathBuf>,
     /// Whether the rest of a tree is fetched when a job reads its small files one after the other.
     pub(crate) neighbours: bool,
+    /// Where metrics are served over TCP; none for nowhere.
+    #[serde(default)]
+    pub(crate) metrics_listen: Option<SocketAddr>,
 }
 
 /// One storage in the tree.
@@ -121,6 +125,7 @@ pub(crate) struct NodeDefaults {
     pub(crate) transport: Option<Transport>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) neighbours: Option<bool>,
+    pub(crate) metrics_listen: Option<SocketAddr>,
 }
 
 impl Plan {
@@ -202,6 +207,7 @@ impl Plan {
         Ok(Plan {
             state_file: places::state_file(state_dir.as_deref(), &mount_point),
             neighbours: !flags.no_neighbours && file.neighbours.unwrap_or(true),
+            metrics_listen: flags.metrics_listen.or(file.metrics_listen),
             mount_point,
             mounts,
             cache: CachePlan {

@@ -4,6 +4,7 @@
 //! One reader for each, used by flags and by the configuration file alike, so that both take the
 //! same words and give the same advice.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use fuse::Transport;
@@ -112,6 +113,12 @@ pub(crate) fn write_mode_for(text: &str) -> Result<(String, Option<WriteMode>), 
         "" => Ok((path, None)),
         mode => Ok((path, Some(write_mode(mode)?))),
     }
+}
+
+/// Reads an address of this machine and a port: `127.0.0.1:9465`.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    let fault = |_| format!("'{text}' is not an address and a port, as in 127.0.0.1:9465");
+    text.trim().parse().map_err(fault)
 }
 
 /// Reads how the kernel hands requests over.

@@ -2,10 +2,11 @@
 //! The admin API over a Unix socket: `GET /v1/status`, `POST /v1/unmount`, `GET` and `POST
 //! /v1/mounts`, `POST /v1/mounts/update` and `/v1/mounts/remove`, `POST /v1/sync`, `GET /v1/staged`,
 //! `POST /v1/staged/drop`, `POST /v1/load`, `GET /v1/jobs`, `POST /v1/jobs/stop`, `POST /v1/free`,
-//! `POST /v1/usage`.
+//! `POST /v1/usage`, and `GET /metrics` for Prometheus.
 //!
 //! The socket has mode 0600, and on top each request is answered only to the daemon's own user or
-//! root, by what the kernel says of the peer (SO_PEERCRED). Every answer is JSON, failures too.
+//! root, by what the kernel says of the peer (SO_PEERCRED). Every answer is JSON, failures too, but
+//! for the metrics, which may be served over TCP besides, where somebody asks for that.
 //! What the answers hold comes from a [`Node`]; this file only carries it.
 
 use std::future::Future;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
+use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -24,10 +26,11 @@ use axum::{Json, Router};
 use rustix::fs::Mode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use types::{Error, ErrorKind, Result};
 
 use crate::errors;
+use crate::metrics;
 use crate::wire;
 
 /// A request is a few words and options; this leaves room.
@@ -35,6 +38,9 @@ const BODY_MAX_BYTES: usize = 64 * 1024;
 
 /// The request of a load may list the files that are meant: some hundred thousand.
 const LOAD_BODY_MAX_BYTES: usize = 16 << 20;
+
+/// The text format of Prometheus.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What an answer of a node may have to wait for.
 pub type NodeFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
@@ -97,6 +103,24 @@ pub async fn serve(
         .map_err(|source| Error::io("serve the admin API", source))
 }
 
+/// Answers `GET /metrics`, and nothing else, to whoever can reach a TCP address, until `stop`
+/// resolves.
+pub async fn serve_metrics(
+    listener: TcpListener,
+    node: Arc<dyn Node>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    let service = Router::new()
+        .route("/metrics", get(metrics))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(node);
+    axum::serve(listener, service)
+        .with_graceful_shutdown(stop)
+        .await
+        .map_err(|source| Error::io("serve the metrics", source))
+}
+
 /// The user at the other end; none when the kernel did not say.
 #[derive(Debug, Clone, Copy)]
 struct Peer(Option<u32>);
@@ -125,6 +149,7 @@ fn router(node: Arc<dyn Node>) -> Router {
         .route("/v1/jobs/stop", post(stop_job))
         .route("/v1/free", post(free))
         .route("/v1/usage", post(usage))
+        .route("/metrics", get(metrics))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
@@ -214,6 +239,11 @@ async fn free(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
 
 async fn usage(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
     act(body, |request| node.usage(request)).await
+}
+
+async fn metrics(State(node): State<Arc<dyn Node>>) -> Response {
+    let text = metrics::text(&node.status(), &node.jobs().jobs);
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()
 }
 
 /// Reads a request, has it carried out and answers with the outcome.

@@ -130,6 +130,16 @@ impl Client {
         self.send("/v1/usage", request, patience).await
     }
 
+    /// Asks for the metrics, in the text format of Prometheus.
+    pub async fn metrics(&self, patience: Duration) -> Result<String> {
+        let answer = self.ask(Method::GET, "/metrics", Bytes::new(), patience);
+        let (status, bytes) = answer.await?;
+        if !status.is_success() {
+            return Err(failure(status, &bytes));
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     async fn send<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -148,23 +158,36 @@ impl Client {
         body: Bytes,
         patience: Duration,
     ) -> Result<T> {
-        let what = || format!("ask the daemon behind '{}'", self.socket.display());
+        let (status, bytes) = self.ask(method, path, body, patience).await?;
+        read(status, &bytes).map_err(|error| match status.is_success() {
+            true => error.context(self.what()),
+            false => error,
+        })
+    }
+
+    fn what(&self) -> String {
+        format!("ask the daemon behind '{}'", self.socket.display())
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<(StatusCode, Bytes)> {
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, "forebay")
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
-            .map_err(|source| Error::internal(what()).with_source(source))?;
-        let (status, bytes) = tokio::time::timeout(patience, self.exchange(request))
+            .map_err(|source| Error::internal(self.what()).with_source(source))?;
+        tokio::time::timeout(patience, self.exchange(request))
             .await
             .map_err(|_| Error::new(ErrorKind::Timeout, format!("no answer in {patience:?}")))
             .and_then(|answer| answer)
-            .map_err(|error| error.context(what()))?;
-        read(status, &bytes).map_err(|error| match status.is_success() {
-            true => error.context(what()),
-            false => error,
-        })
+            .map_err(|error| error.context(self.what()))
     }
 
     /// Sends one request and drives its connection until the whole answer is here.
@@ -203,15 +226,13 @@ fn read<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T> {
             Error::new(ErrorKind::Unsupported, "an answer of another version").with_source(source)
         });
     }
+    Err(failure(status, body))
+}
+
+fn failure(status: StatusCode, body: &[u8]) -> Error {
     match serde_json::from_slice::<wire::Failure>(body) {
-        Ok(failure) => Err(Error::new(
-            errors::kind_of(&failure.error.kind),
-            failure.error.message,
-        )),
-        Err(_) => Err(Error::new(
-            ErrorKind::Internal,
-            format!("answered {status}"),
-        )),
+        Ok(failure) => Error::new(errors::kind_of(&failure.error.kind), failure.error.message),
+        Err(_) => Error::new(ErrorKind::Internal, format!("answered {status}")),
     }
 }
 

@@ -20,6 +20,7 @@ mod identities;
 mod limits;
 mod links;
 mod load;
+mod metrics;
 mod modes;
 mod mounts;
 mod names;

@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Metrics in the text format of Prometheus, from one table.
+//!
+//! The table says everything there is to say of a metric: name, kind, meaning, labels, and where in
+//! a status its values are. A scrape costs one status, which is answered from memory; nothing is
+//! counted twice and nothing is kept for it. `docs/METRICS.md` is made from the same table.
+//!
+//! The format is a few lines, so it is written here: a library of metrics would bring counters of its
+//! own, to which those of the rooms had to be copied.
+
+use std::fmt::Write as _;
+
+use crate::wire::{Job, Mount, Status};
+
+/// What a value does over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It only grows while the daemon lives.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+}
+
+/// A value, with the values of its metric's labels in their order.
+type Sample = (Vec<String>, u64);
+
+/// What there is to tell from.
+struct Told<'a> {
+    status: &'a Status,
+    jobs: &'a [Job],
+}
+
+/// A row of the table.
+struct Metric {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    labels: &'static [&'static str],
+    read: fn(&Told<'_>) -> Vec<Sample>,
+}
+
+fn counter(
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+    read: fn(&Told<'_>) -> Vec<Sample>,
+) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Counter,
+        help,
+        labels,
+        read,
+    }
+}
+
+fn gauge(
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+    read: fn(&Told<'_>) -> Vec<Sample>,
+) -> Metric {
+    Metric {
+        kind: Kind::Gauge,
+        ..counter(name, help, labels, read)
+    }
+}
+
+fn one(value: u64) -> Vec<Sample> {
+    vec![(Vec::new(), value)]
+}
+
+fn each_mount(told: &Told<'_>, value: fn(&Mount) -> u64) -> Vec<Sample> {
+    let mounts = told.status.mounts.iter();
+    mounts
+        .map(|mount| (vec![mount.at.clone()], value(mount)))
+        .collect()
+}
+
+/// All metrics.
+fn table() -> Vec<Metric> {
+    [daemon(), storages(), cache(), reading(), kernel(), work()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn daemon() -> Vec<Metric> {
+    vec![
+        gauge(
+            "forebay_build_info",
+            "Always 1; the label tells the version that runs.",
+            &["version"],
+            |told| vec![(vec![told.status.version.clone()], 1)],
+        ),
+        gauge(
+            "forebay_uptime_seconds",
+            "Time since the mount answered.",
+            &[],
+            |told| one(told.status.uptime_seconds),
+        ),
+        gauge(
+            "forebay_memory_used_bytes",
+            "Resident memory of the daemon.",
+            &[],
+            |told| one(told.status.memory.used_bytes),
+        ),
+        gauge(
+            "forebay_memory_budget_bytes",
+            "Memory that the daemon may use.",
+            &[],
+            |told| one(told.status.memory.budget_bytes),
+        ),
+    ]
+}
+
+fn storages() -> Vec<Metric> {
+    const MOUNT: &[&str] = &["mount"];
+    vec![
+        counter(
+            "forebay_storage_requests_total",
+            "Requests to the storage of a mount, by kind.",
+            &["mount", "kind"],
+            requests,
+        ),
+        counter(
+            "forebay_storage_request_errors_total",
+            "Requests that failed for good.",
+            MOUNT,
+            |told| each_mount(told, |mount| mount.requests.errors),
+        ),
+        counter(
+            "forebay_storage_request_retries_total",
+            "Requests that were sent again.",
+            MOUNT,
+            |told| each_mount(told, |mount| mount.requests.retries),
+        ),
+        counter(
+            "forebay_storage_throttled_total",
+            "Answers that asked to slow down.",
+            MOUNT,
+            |told| each_mount(told, |mount| mount.requests.throttled),
+        ),
+        counter(
+            "forebay_storage_read_bytes_total",
+            "Bytes of objects that came over the wire.",
+            MOUNT,
+            |told| each_mount(told, |mount| mount.requests.bytes_read),
+        ),
+        counter(
+            "forebay_storage_written_bytes_total",
+            "Bytes of objects that went over the wire.",
+            MOUNT,
+            |told| each_mount(told, |mount| mount.requests.bytes_written),
+        ),
+        gauge(
+            "forebay_storage_failing",
+            "1 while the latest request to the storage of a mount failed, else 0.",
+            MOUNT,
+            |told| each_mount(told, |mount| u64::from(mount.fault.is_some())),
+        ),
+    ]
+}
+
+fn requests(told: &Told<'_>) -> Vec<Sample> {
+    let of = |mount: &Mount| {
+        let count = mount.requests;
+        let kinds = [
+            ("list", count.list),
+            ("head", count.head),
+            ("get", count.get),
+            ("put", count.put),
+            ("copy", count.copy),
+            ("delete", count.delete),
+            ("upload", count.upload),
+            ("other", count.other),
+        ];
+        let at = mount.at.clone();
+        kinds.map(|(kind, count)| (vec![at.clone(), kind.to_owned()], count))
+    };
+    told.status.mounts.iter().flat_map(of).collect()
+}
+
+fn cache() -> Vec<Metric> {
+    vec![
+        gauge(
+            "forebay_cache_capacity_bytes",
+            "Bytes that the cache may use.",
+            &[],
+            |told| one(told.status.cache.capacity_bytes),
+        ),
+        gauge(
+            "forebay_cache_used_bytes",
+            "Bytes that the cache uses.",
+            &[],
+            |told| one(told.status.cache.used_bytes),
+        ),
+        gauge(
+            "forebay_cache_free_bytes",
+            "Bytes that can be filled before something must be evicted.",
+            &[],
+            |told| one(told.status.cache.free_bytes),
+        ),
+        gauge(
+            "forebay_cache_objects",
+            "Object versions that are cached, whole or in part.",
+            &[],
+            |told| one(told.status.cache.objects),
+        ),
+        gauge(
+            "forebay_cache_pages",
+            "Pages that are cached.",
+            &[],
+            |told| one(told.status.cache.pages),
+        ),
+        gauge(
+            "forebay_cache_retired",
+            "1 when the cache directory is out of use, else 0.",
+            &[],
+            |told| one(u64::from(told.status.cache.retired.is_some())),
+        ),
+    ]
+}
+
+fn reading() -> Vec<Metric> {
+    vec![
+        counter(
+            "forebay_cache_hits_total",
+            "Opens and reads that needed no request.",
+            &[],
+            |told| one(told.status.cache.hits),
+        ),
+        counter(
+            "forebay_cache_misses_total",
+            "Opens and reads that waited for a storage.",
+            &[],
+            |told| one(told.status.cache.misses),
+        ),
+        counter(
+            "forebay_cache_filled_pages_total",
+            "Pages written into the cache.",
+            &[],
+            |told| one(told.status.cache.fills),
+        ),
+        counter(
+            "forebay_cache_evicted_objects_total",
+            "Object versions thrown out to make room.",
+            &[],
+            |told| one(told.status.cache.evictions),
+        ),
+        counter(
+            "forebay_cache_corrupt_pages_total",
+            "Pages that failed their checksum; they were not served.",
+            &[],
+            |told| one(told.status.cache.corrupt_pages),
+        ),
+        counter(
+            "forebay_served_bytes_total",
+            "Bytes given to readers; a file that is handed to the kernel counts whole at its open.",
+            &[],
+            |told| one(told.status.cache.served_bytes),
+        ),
+        counter(
+            "forebay_fetched_bytes_total",
+            "Bytes of data fetched from all storages, also ahead of readers.",
+            &[],
+            |told| one(told.status.cache.fetched_bytes),
+        ),
+    ]
+}
+
+fn kernel() -> Vec<Metric> {
+    vec![
+        gauge(
+            "forebay_open_files",
+            "Files that are open, by how they are served.",
+            &["mode"],
+            |told| {
+                let open = told.status.kernel.open_files;
+                let modes = [
+                    ("passthrough", open.passthrough),
+                    ("cached", open.cached),
+                    ("direct", open.direct),
+                ];
+                let modes = modes.into_iter();
+                modes
+                    .map(|(mode, count)| (vec![mode.to_owned()], count))
+                    .collect()
+            },
+        ),
+        gauge(
+            "forebay_inodes",
+            "Inodes that the kernel holds on to.",
+            &[],
+            |told| one(told.status.kernel.inodes),
+        ),
+        gauge(
+            "forebay_passthrough_available",
+            "1 when the kernel may read complete cache files itself, else 0.",
+            &[],
+            |told| one(u64::from(told.status.kernel.passthrough.available)),
+        ),
+        counter(
+            "forebay_names_left_out_total",
+            "Names in listings that no file system can show; again at each listing.",
+            &[],
+            |told| one(told.status.names.left_out),
+        ),
+        counter(
+            "forebay_names_served_old_total",
+            "Answers from knowledge past its age, because a storage did not answer.",
+            &[],
+            |told| one(told.status.names.served_old),
+        ),
+    ]
+}
+
+fn work() -> Vec<Metric> {
+    vec![
+        gauge(
+            "forebay_staged_files",
+            "Files that were written and that the storages do not have yet.",
+            &[],
+            |told| one(told.status.staged.files),
+        ),
+        gauge("forebay_staged_bytes", "Their bytes.", &[], |told| {
+            one(told.status.staged.bytes)
+        }),
+        gauge(
+            "forebay_staged_oldest_seconds",
+            "How long ago the first of them was last written.",
+            &[],
+            |told| one(told.status.staged.oldest_seconds),
+        ),
+        gauge("forebay_loads_running", "Loads that run.", &[], |told| {
+            let running = told.jobs.iter().filter(|job| job.state == "running");
+            one(running.count() as u64)
+        }),
+    ]
+}
+
+/// Writes what a daemon tells of itself.
+pub fn text(status: &Status, jobs: &[Job]) -> String {
+    let told = Told { status, jobs };
+    let mut text = String::new();
+    for metric in table() {
+        let (name, kind) = (metric.name, word(metric.kind));
+        // Writing to a text does not fail.
+        writeln!(text, "# HELP {name} {}\n# TYPE {name} {kind}", metric.help).ok();
+        for (values, value) in (metric.read)(&told) {
+            writeln!(text, "{name}{} {value}", labels(metric.labels, &values)).ok();
+        }
+    }
+    text
+}
+
+/// Writes the document of all metrics.
+pub fn document() -> String {
+    let mut text = String::from(
+        "# Metrics\n\n\
+         `forebay metrics DIR` prints them, the admin socket answers `GET /metrics`, and \
+         `--metrics-listen 127.0.0.1:9465` of `forebay mount` and `forebay serve` has them served \
+         over TCP, to whoever can reach that address.\n\
+         Names and labels stay; new ones are added. Counters begin at 0 with the daemon.\n\
+         `mount` is the path of a mount in the tree, and `/` the mount point itself.\n\n\
+         | name | kind | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for metric in table() {
+        let labels = metric.labels.iter().map(|label| format!("`{label}`"));
+        let labels = labels.collect::<Vec<_>>().join(", ");
+        let (name, kind, help) = (metric.name, word(metric.kind), metric.help);
+        writeln!(text, "| `{name}` | {kind} | {labels} | {help} |").ok();
+    }
+    text
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+    }
+}
+
+fn labels(names: &[&str], values: &[String]) -> String {
+    let pairs = names.iter().zip(values);
+    let pairs: Vec<_> = pairs
+        .map(|(name, value)| {
+            let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+            format!("{name}=\"{}\"", value.replace('\n', "\\n"))
+        })
+        .collect();
+    match pairs.is_empty() {
+        true => String::new(),
+        false => format!("{{{}}}", pairs.join(",")),
+    }
+}
