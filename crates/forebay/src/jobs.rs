@@ -92,7 +92,8 @@ impl Jobs {
     /// Begins a load, or joins the one of the same path.
     pub(crate) async fn load(self: Arc<Self>, request: wire::Load) -> Result<wire::Job> {
         let request = checked(request)?;
-        if let Some(job) = self.running(&request)? {
+        let running = same(&self.all.lock(), &request)?;
+        if let Some(job) = running {
             return Ok(self.describe(&job, true));
         }
         let plan = self.plan(&request, true).await?;
@@ -149,6 +150,13 @@ impl Jobs {
     pub(crate) fn list(&self) -> Vec<wire::Job> {
         let all = self.all.lock().clone();
         all.iter().map(|job| self.describe(job, false)).collect()
+    }
+
+    /// Returns the loads that run.
+    pub(crate) fn running(&self) -> Vec<wire::Job> {
+        let mut jobs = self.list();
+        jobs.retain(|job| job.state == "running");
+        jobs
     }
 
     /// Stops the load of a path; what it fetched stays.
@@ -220,11 +228,6 @@ impl Jobs {
     async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
         let closed = |source| Error::internal("wait for a turn").with_source(source);
         self.walks.acquire().await.map_err(closed)
-    }
-
-    /// Returns the load of the same path that runs, if there is one and it does the same.
-    fn running(&self, request: &wire::Load) -> Result<Option<Arc<Job>>> {
-        same(&self.all.lock(), request)
     }
 
     /// Starts the task of a load, unless one of the same path began meanwhile.

@@ -271,6 +271,7 @@ impl Node for DaemonNode {
             names: self.names(),
             staged: self.staged_sum(),
             trees_ahead: self.trees_ahead(),
+            loads: self.rooms.jobs.running(),
             cache: self.cache(),
             memory: wire::Memory {
                 used_bytes: resident_bytes().unwrap_or(0),

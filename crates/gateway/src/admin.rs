@@ -242,7 +242,7 @@ async fn usage(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
 }
 
 async fn metrics(State(node): State<Arc<dyn Node>>) -> Response {
-    let text = metrics::text(&node.status(), &node.jobs().jobs);
+    let text = metrics::text(&node.status());
     ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()
 }
 

@@ -10,7 +10,7 @@
 
 use std::fmt::Write as _;
 
-use crate::wire::{Job, Mount, Status};
+use crate::wire::{Mount, Status};
 
 /// What a value does over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,26 +24,20 @@ enum Kind {
 /// A value, with the values of its metric's labels in their order.
 type Sample = (Vec<String>, u64);
 
-/// What there is to tell from.
-struct Told<'a> {
-    status: &'a Status,
-    jobs: &'a [Job],
-}
-
 /// A row of the table.
 struct Metric {
     name: &'static str,
     kind: Kind,
     help: &'static str,
     labels: &'static [&'static str],
-    read: fn(&Told<'_>) -> Vec<Sample>,
+    read: fn(&Status) -> Vec<Sample>,
 }
 
 fn counter(
     name: &'static str,
     help: &'static str,
     labels: &'static [&'static str],
-    read: fn(&Told<'_>) -> Vec<Sample>,
+    read: fn(&Status) -> Vec<Sample>,
 ) -> Metric {
     Metric {
         name,
@@ -58,7 +52,7 @@ fn gauge(
     name: &'static str,
     help: &'static str,
     labels: &'static [&'static str],
-    read: fn(&Told<'_>) -> Vec<Sample>,
+    read: fn(&Status) -> Vec<Sample>,
 ) -> Metric {
     Metric {
         kind: Kind::Gauge,
@@ -70,8 +64,8 @@ fn one(value: u64) -> Vec<Sample> {
     vec![(Vec::new(), value)]
 }
 
-fn each_mount(told: &Told<'_>, value: fn(&Mount) -> u64) -> Vec<Sample> {
-    let mounts = told.status.mounts.iter();
+fn each_mount(status: &Status, value: fn(&Mount) -> u64) -> Vec<Sample> {
+    let mounts = status.mounts.iter();
     mounts
         .map(|mount| (vec![mount.at.clone()], value(mount)))
         .collect()
@@ -91,25 +85,25 @@ fn daemon() -> Vec<Metric> {
             "forebay_build_info",
             "Always 1; the label tells the version that runs.",
             &["version"],
-            |told| vec![(vec![told.status.version.clone()], 1)],
+            |status| vec![(vec![status.version.clone()], 1)],
         ),
         gauge(
             "forebay_uptime_seconds",
             "Time since the mount answered.",
             &[],
-            |told| one(told.status.uptime_seconds),
+            |status| one(status.uptime_seconds),
         ),
         gauge(
             "forebay_memory_used_bytes",
             "Resident memory of the daemon.",
             &[],
-            |told| one(told.status.memory.used_bytes),
+            |status| one(status.memory.used_bytes),
         ),
         gauge(
             "forebay_memory_budget_bytes",
             "Memory that the daemon may use.",
             &[],
-            |told| one(told.status.memory.budget_bytes),
+            |status| one(status.memory.budget_bytes),
         ),
     ]
 }
@@ -127,42 +121,42 @@ fn storages() -> Vec<Metric> {
             "forebay_storage_request_errors_total",
             "Requests that failed for good.",
             MOUNT,
-            |told| each_mount(told, |mount| mount.requests.errors),
+            |status| each_mount(status, |mount| mount.requests.errors),
         ),
         counter(
             "forebay_storage_request_retries_total",
             "Requests that were sent again.",
             MOUNT,
-            |told| each_mount(told, |mount| mount.requests.retries),
+            |status| each_mount(status, |mount| mount.requests.retries),
         ),
         counter(
             "forebay_storage_throttled_total",
             "Answers that asked to slow down.",
             MOUNT,
-            |told| each_mount(told, |mount| mount.requests.throttled),
+            |status| each_mount(status, |mount| mount.requests.throttled),
         ),
         counter(
             "forebay_storage_read_bytes_total",
             "Bytes of objects that came over the wire.",
             MOUNT,
-            |told| each_mount(told, |mount| mount.requests.bytes_read),
+            |status| each_mount(status, |mount| mount.requests.bytes_read),
         ),
         counter(
             "forebay_storage_written_bytes_total",
             "Bytes of objects that went over the wire.",
             MOUNT,
-            |told| each_mount(told, |mount| mount.requests.bytes_written),
+            |status| each_mount(status, |mount| mount.requests.bytes_written),
         ),
         gauge(
             "forebay_storage_failing",
             "1 while the latest request to the storage of a mount failed, else 0.",
             MOUNT,
-            |told| each_mount(told, |mount| u64::from(mount.fault.is_some())),
+            |status| each_mount(status, |mount| u64::from(mount.fault.is_some())),
         ),
     ]
 }
 
-fn requests(told: &Told<'_>) -> Vec<Sample> {
+fn requests(status: &Status) -> Vec<Sample> {
     let of = |mount: &Mount| {
         let count = mount.requests;
         let kinds = [
@@ -178,7 +172,7 @@ fn requests(told: &Told<'_>) -> Vec<Sample> {
         let at = mount.at.clone();
         kinds.map(|(kind, count)| (vec![at.clone(), kind.to_owned()], count))
     };
-    told.status.mounts.iter().flat_map(of).collect()
+    status.mounts.iter().flat_map(of).collect()
 }
 
 fn cache() -> Vec<Metric> {
@@ -187,37 +181,37 @@ fn cache() -> Vec<Metric> {
             "forebay_cache_capacity_bytes",
             "Bytes that the cache may use.",
             &[],
-            |told| one(told.status.cache.capacity_bytes),
+            |status| one(status.cache.capacity_bytes),
         ),
         gauge(
             "forebay_cache_used_bytes",
             "Bytes that the cache uses.",
             &[],
-            |told| one(told.status.cache.used_bytes),
+            |status| one(status.cache.used_bytes),
         ),
         gauge(
             "forebay_cache_free_bytes",
             "Bytes that can be filled before something must be evicted.",
             &[],
-            |told| one(told.status.cache.free_bytes),
+            |status| one(status.cache.free_bytes),
         ),
         gauge(
             "forebay_cache_objects",
             "Object versions that are cached, whole or in part.",
             &[],
-            |told| one(told.status.cache.objects),
+            |status| one(status.cache.objects),
         ),
         gauge(
             "forebay_cache_pages",
             "Pages that are cached.",
             &[],
-            |told| one(told.status.cache.pages),
+            |status| one(status.cache.pages),
         ),
         gauge(
             "forebay_cache_retired",
             "1 when the cache directory is out of use, else 0.",
             &[],
-            |told| one(u64::from(told.status.cache.retired.is_some())),
+            |status| one(u64::from(status.cache.retired.is_some())),
         ),
     ]
 }
@@ -228,43 +222,43 @@ fn reading() -> Vec<Metric> {
             "forebay_cache_hits_total",
             "Opens and reads that needed no request.",
             &[],
-            |told| one(told.status.cache.hits),
+            |status| one(status.cache.hits),
         ),
         counter(
             "forebay_cache_misses_total",
             "Opens and reads that waited for a storage.",
             &[],
-            |told| one(told.status.cache.misses),
+            |status| one(status.cache.misses),
         ),
         counter(
             "forebay_cache_filled_pages_total",
             "Pages written into the cache.",
             &[],
-            |told| one(told.status.cache.fills),
+            |status| one(status.cache.fills),
         ),
         counter(
             "forebay_cache_evicted_objects_total",
             "Object versions thrown out to make room.",
             &[],
-            |told| one(told.status.cache.evictions),
+            |status| one(status.cache.evictions),
         ),
         counter(
             "forebay_cache_corrupt_pages_total",
             "Pages that failed their checksum; they were not served.",
             &[],
-            |told| one(told.status.cache.corrupt_pages),
+            |status| one(status.cache.corrupt_pages),
         ),
         counter(
             "forebay_served_bytes_total",
             "Bytes given to readers; a file that is handed to the kernel counts whole at its open.",
             &[],
-            |told| one(told.status.cache.served_bytes),
+            |status| one(status.cache.served_bytes),
         ),
         counter(
             "forebay_fetched_bytes_total",
             "Bytes of data fetched from all storages, also ahead of readers.",
             &[],
-            |told| one(told.status.cache.fetched_bytes),
+            |status| one(status.cache.fetched_bytes),
         ),
     ]
 }
@@ -275,8 +269,8 @@ fn kernel() -> Vec<Metric> {
             "forebay_open_files",
             "Files that are open, by how they are served.",
             &["mode"],
-            |told| {
-                let open = told.status.kernel.open_files;
+            |status| {
+                let open = status.kernel.open_files;
                 let modes = [
                     ("passthrough", open.passthrough),
                     ("cached", open.cached),
@@ -292,25 +286,25 @@ fn kernel() -> Vec<Metric> {
             "forebay_inodes",
             "Inodes that the kernel holds on to.",
             &[],
-            |told| one(told.status.kernel.inodes),
+            |status| one(status.kernel.inodes),
         ),
         gauge(
             "forebay_passthrough_available",
             "1 when the kernel may read complete cache files itself, else 0.",
             &[],
-            |told| one(u64::from(told.status.kernel.passthrough.available)),
+            |status| one(u64::from(status.kernel.passthrough.available)),
         ),
         counter(
             "forebay_names_left_out_total",
             "Names in listings that no file system can show; again at each listing.",
             &[],
-            |told| one(told.status.names.left_out),
+            |status| one(status.names.left_out),
         ),
         counter(
             "forebay_names_served_old_total",
             "Answers from knowledge past its age, because a storage did not answer.",
             &[],
-            |told| one(told.status.names.served_old),
+            |status| one(status.names.served_old),
         ),
     ]
 }
@@ -321,33 +315,31 @@ fn work() -> Vec<Metric> {
             "forebay_staged_files",
             "Files that were written and that the storages do not have yet.",
             &[],
-            |told| one(told.status.staged.files),
+            |status| one(status.staged.files),
         ),
-        gauge("forebay_staged_bytes", "Their bytes.", &[], |told| {
-            one(told.status.staged.bytes)
+        gauge("forebay_staged_bytes", "Their bytes.", &[], |status| {
+            one(status.staged.bytes)
         }),
         gauge(
             "forebay_staged_oldest_seconds",
             "How long ago the first of them was last written.",
             &[],
-            |told| one(told.status.staged.oldest_seconds),
+            |status| one(status.staged.oldest_seconds),
         ),
-        gauge("forebay_loads_running", "Loads that run.", &[], |told| {
-            let running = told.jobs.iter().filter(|job| job.state == "running");
-            one(running.count() as u64)
+        gauge("forebay_loads_running", "Loads that run.", &[], |status| {
+            one(status.loads.len() as u64)
         }),
     ]
 }
 
 /// Writes what a daemon tells of itself.
-pub fn text(status: &Status, jobs: &[Job]) -> String {
-    let told = Told { status, jobs };
+pub fn text(status: &Status) -> String {
     let mut text = String::new();
     for metric in table() {
         let (name, kind) = (metric.name, word(metric.kind));
         // Writing to a text does not fail.
         writeln!(text, "# HELP {name} {}\n# TYPE {name} {kind}", metric.help).ok();
-        for (values, value) in (metric.read)(&told) {
+        for (values, value) in (metric.read)(status) {
             writeln!(text, "{name}{} {value}", labels(metric.labels, &values)).ok();
         }
     }

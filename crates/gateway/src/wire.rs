@@ -37,6 +37,8 @@ pub struct Status {
     pub staged: Staged,
     /// Trees of small files that are fetched ahead of their readers.
     pub trees_ahead: Vec<TreeAhead>,
+    /// Loads that run.
+    pub loads: Vec<Job>,
     /// Latest warnings and errors, oldest first.
     pub last_errors: Vec<Event>,
 }

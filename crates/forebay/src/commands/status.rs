@@ -153,6 +153,9 @@ fn table(status: &wire::Status) -> Table {
     for tree in &status.trees_ahead {
         row("neighbours", ahead(tree));
     }
+    for load in &status.loads {
+        row("load", loading(load));
+    }
     if status.staged.files > 0 {
         row("not stored yet", staged(&status.staged));
     }
@@ -245,6 +248,18 @@ fn ahead(tree: &wire::TreeAhead) -> String {
         tree.path,
         percent.unwrap_or(0),
         tree.found_files
+    )
+}
+
+fn loading(load: &wire::Job) -> String {
+    let more = if load.is_listed { "" } else { "+" };
+    format!(
+        "{}: {} of {}{more} files, {} of {}{more}; 'forebay jobs' shows more",
+        load.path,
+        load.cached_files,
+        load.found_files,
+        size(load.cached_bytes),
+        size(load.found_bytes)
     )
 }
 
@@ -371,6 +386,12 @@ mod tests {
             found_files: 200,
             cached_files: 82,
         });
+        status.loads.push(wire::Job {
+            path: "/val".into(),
+            found_files: 31,
+            cached_files: 7,
+            ..Default::default()
+        });
         status.kernel.passthrough.reason = Some("no CAP_SYS_ADMIN".into());
         status.last_errors.push(wire::Event {
             message: "slow disk".into(),
@@ -385,6 +406,7 @@ mod tests {
             "50.0 %",
             "3 retried",
             "no answer",
+            "/val: 7 of 31+ files",
             "loading /train ahead of readers: 41 %",
             "SYS_ADMIN",
             "slow disk",

@@ -31,6 +31,7 @@ impl Node for Toy {
         wire::Status {
             pid: 42,
             mount_point: "/mnt/data".into(),
+            loads: vec![wire::Job::default()],
             ..wire::Status::default()
         }
     }

@@ -107,7 +107,7 @@ fn status() -> wire::Status {
 
 #[test]
 fn what_is_printed_is_read_as_prometheus_does() {
-    let parsed = parse(&metrics::text(&status(), &[]));
+    let parsed = parse(&metrics::text(&status()));
     let value = |name: &str, labels: &[(&str, &str)]| {
         let labels = labels
             .iter()
