@@ -111,6 +111,14 @@ impl ScriptedStorage {
         })
     }
 
+    /// Objects below a path make it a directory.
+    fn directory(&self, path: &ObjectPath) -> Option<ObjectMeta> {
+        let below = [path.as_bytes(), b"/"].concat();
+        let objects = self.objects.lock().unwrap();
+        let is_one = objects.keys().any(|key| key.starts_with(&below));
+        is_one.then(ObjectMeta::implied_directory)
+    }
+
     fn check(&self) -> Result<()> {
         match self.is_off.load(Ordering::SeqCst) {
             true => Err(Error::new(ErrorKind::Unavailable, "switched off")),
@@ -142,7 +150,7 @@ impl UnderStorage for ScriptedStorage {
     }
 
     async fn stat(&self, path: &ObjectPath, deadline: Deadline) -> Result<ObjectMeta> {
-        let meta = self.meta(path.as_bytes());
+        let meta = self.meta(path.as_bytes()).or_else(|| self.directory(path));
         self.counters.head.fetch_add(1, Ordering::SeqCst);
         self.check()?;
         let passes = tokio::time::timeout_at(deadline.instant().into(), self.stat_gate.acquire());
