@@ -101,7 +101,14 @@ impl Worker {
         types::crash::point("persist.upload");
         let note = match upload.id() {
             None => None,
-            Some(name) => self.note_upload(id, path, name).await?,
+            Some(name) => {
+                let noted = self.note_upload(id, path, name).await;
+                // A full local disk is no reason not to store anything.
+                noted.unwrap_or_else(|error| {
+                    tracing::warn!("a crash would leave the upload of '{path}' behind: {error}");
+                    None
+                })
+            }
         };
         Ok(Arc::new(Parts {
             worker: Arc::clone(self),

@@ -355,19 +355,27 @@ impl Vfs {
         let Some(file) = self.files.remove(handle) else {
             return;
         };
-        if file.is_writer
-            && let Some(written) = file.cell.written()
-        {
-            written.writer_released();
+        match file.cell.written() {
+            Some(written) => {
+                if file.is_writer {
+                    written.writer_released();
+                }
+                self.let_go(file.ino);
+            }
+            // Nothing is staged that could end with it.
+            None => self.let_go_unstaged(file.ino),
         }
-        self.let_go(file.ino);
     }
 
     /// Takes away what held an inode, and ends what nobody needs any more.
     pub(crate) fn let_go(self: &Arc<Self>, ino: Ino) {
+        self.let_go_unstaged(ino);
+        self.settle(ino);
+    }
+
+    fn let_go_unstaged(&self, ino: Ino) {
         self.unbind(self.namespace.let_go(ino));
         self.settle_renumbered(ino);
-        self.settle(ino);
     }
 
     /// Ends the staged file of an inode, if nobody needs it any more; if the storage lacks some of
