@@ -2,14 +2,21 @@
 //! Staged files: bytes on their way to the storage, on the local disk.
 //!
 //! A staged file ([`StagedFile`]) takes writes over an older version of an object, or over nothing.
-//! What must outlive the process is said in a note: bytes of the caller under the id of the file,
-//! durable when [`Staging::note`] returns. A note keeps the file, as it was when it was last synced;
-//! without one a file goes with its last holder, or at the next open.
+//! What must outlive the process is said in a note: bytes of the caller under the id of the file. It
+//! outlives a power cut when [`Staging::note`] returns, and keeps the file as it was when it was last
+//! synced; or it outlives a kill, and keeps the file as it is ([`Outlives`]). Without a note a file goes
+//! with its last holder, or at the next open.
+//!
+//! A sync costs more than everything else of a small file. So a note that has to outlive a kill only is
+//! written without one, with the id of the boot: the system keeps what was written for as long as that
+//! lasts. [`Staging::harden`] makes all of them outlive more, with few syncs. After a power cut what
+//! nobody had synced is put aside, and what was noted of the file before that holds again.
 //!
 //! `file.rs`, `write.rs`, `read.rs` and `copy.rs` are a staged file, `shape.rs` and `ranges.rs` what must be
 //! known of one, `home.rs` is the directory and its room, `notes.rs` the notes in force, `disk.rs`
-//! and `frame.rs` the file that they lie in.
+//! and `frame.rs` the file that they lie in, `boot.rs` the boot.
 
+mod boot;
 mod copy;
 mod disk;
 mod file;
@@ -22,12 +29,13 @@ mod shape;
 mod write;
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use types::{ByteRange, Clock, Error, Result};
 
+pub use boot::BootId;
 pub use file::StagedFile;
 
 use crate::Store;
@@ -37,8 +45,12 @@ use home::Home;
 use notes::{Live, Notes};
 use shape::Shape;
 
-/// Where files are kept that no note could be found of after damage.
+/// Where files are kept that no note could be found of after damage, and those that a power cut may
+/// have made anything of.
 const LOST: &str = "lost";
+
+/// Files that are synced one by one; of more than these the whole file system is.
+const SYNCED_ONE_BY_ONE_MAX: usize = 32;
 
 /// The directory of staged files of one node: `<dir>/staged`.
 #[derive(Debug)]
@@ -46,6 +58,17 @@ pub struct Staging {
     home: Arc<Home>,
     notes: Notes,
     next_id: AtomicU64,
+    /// None where the system does not tell it: then everything outlives a power cut.
+    boot: Option<BootId>,
+}
+
+/// What a note outlives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlives {
+    /// The end of the process, however it comes.
+    Kill,
+    /// The end of the machine, too.
+    PowerCut,
 }
 
 /// The name of a staged file or of a note; never used twice, also over restarts.
@@ -59,9 +82,12 @@ pub struct Recovered {
     pub id: StagedId,
     /// What was noted last.
     pub note: Vec<u8>,
-    /// The file of that id, as it was when it was last synced before the note; none if the id is
-    /// one of [`Staging::next_id`], or if the file is gone.
+    /// The file of that id, as the note describes it; none if the id is one of [`Staging::next_id`],
+    /// or if the file is gone.
     pub file: Option<Arc<StagedFile>>,
+    /// Where the file was put instead: the note did not outlive a power cut, and nobody knows what of
+    /// the file is on the disk. Such a note is told once.
+    pub aside: Option<PathBuf>,
 }
 
 /// What staged files take.
@@ -107,14 +133,17 @@ impl Staging {
     /// `store`: they displace cached objects, never the reverse. Without one only the disk bounds
     /// them. Files without a note are removed; those with one come back. Fails with Busy while
     /// another process has them, with Corrupt, changing nothing, when the notes are damaged.
+    ///
+    /// `boot` is [`BootId::current`].
     pub fn open(
         dir: &Path,
         store: Option<Arc<Store>>,
+        boot: Option<BootId>,
         clock: Arc<dyn Clock>,
     ) -> Result<(Arc<Staging>, Vec<Recovered>)> {
         let path = home::path_below(dir);
         let home = Arc::new(Home::hold(path.clone(), store)?);
-        let opened = open_notes(&home, clock);
+        let opened = open_notes(&home, boot, clock);
         opened.map_err(|e| e.context(format!("open the staged files in {}", path.display())))
     }
 
@@ -138,38 +167,85 @@ impl Staging {
         StagedId(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Notes something under an id, or takes the note away. It is durable when this returns. With
-    /// the note goes the shape of the file of that id, as it was when it was last synced; a file that
-    /// never was is synced first. Somebody must hold the file meanwhile.
+    /// Notes something under an id, or takes the note away. It outlives a power cut when this returns.
+    /// With the note goes the shape of the file of that id, as it was when it was last synced; a file
+    /// that never was is synced first. Somebody must hold the file meanwhile.
     pub fn note(&self, id: StagedId, note: Option<&[u8]>) -> Result<()> {
-        self.note_over(id, note, None)
+        self.note_over(id, note, Outlives::PowerCut, None)
     }
 
     /// As [`Staging::note`]; the note of `displaced` is taken away in the same moment, so that after
-    /// a crash there is the one or the other.
+    /// a crash there is the one or the other. A note that outlives a kill only goes with the shape of
+    /// the file as it is; what was noted of the file before comes back after a power cut. A note that
+    /// is taken away stays away as long as it would have stayed.
     pub fn note_over(
         &self,
         id: StagedId,
         note: Option<&[u8]>,
+        outlives: Outlives,
         displaced: Option<StagedId>,
     ) -> Result<()> {
         let to = match note {
             None => None,
             Some(note) => {
                 let file = self.home.file(id);
-                let shape = file
-                    .as_ref()
-                    .map(|file| file.extents_synced())
-                    .transpose()?;
-                let note = note.to_vec();
-                Some(Live {
-                    noted: Noted { shape, note },
-                    file,
-                })
+                let outlives = self.at_least(outlives);
+                let shape = match outlives {
+                    Outlives::PowerCut => file.as_ref().map(|file| file.extents_synced()),
+                    Outlives::Kill => file.as_ref().map(|file| Ok(file.extents_now())),
+                };
+                let noted = Noted {
+                    shape: shape.transpose()?,
+                    note: note.to_vec(),
+                };
+                Some((noted, outlives, file))
             }
         };
         let displaced = displaced.map(|id| id.0);
         self.notes.write(&self.home.dir, id.0, to, displaced)
+    }
+
+    /// Returns what a note is made to outlive, of which this is asked for.
+    fn at_least(&self, outlives: Outlives) -> Outlives {
+        match self.boot {
+            Some(_) => outlives,
+            None => Outlives::PowerCut,
+        }
+    }
+
+    /// Returns whether something is noted of a file that outlives a power cut.
+    pub fn is_sealed(&self, id: StagedId) -> bool {
+        self.notes.is_sealed(id.0)
+    }
+
+    /// Makes what is noted outlive a power cut; returns of how many files.
+    ///
+    /// # Errors
+    /// What the disk said, of files that it did not take; the others are noted.
+    pub fn harden(&self) -> Result<usize> {
+        let mut light = self.notes.light();
+        let mut failed = None;
+        if light.len() > SYNCED_ONE_BY_ONE_MAX {
+            let before: Vec<_> = light.iter().map(|light| light.file.unsynced()).collect();
+            // Where that fails, each file tells whether it is at fault.
+            if disk::sync_file_system(&self.home.dir).is_ok() {
+                for (light, before) in light.iter().zip(before) {
+                    light.file.was_synced(before);
+                }
+            }
+        }
+        light.retain(|light| match light.file.sync() {
+            Ok(()) => true,
+            Err(error) => {
+                failed.get_or_insert(error);
+                false
+            }
+        });
+        let count = light.len();
+        if count > 0 {
+            self.notes.harden(&self.home.dir, light)?;
+        }
+        failed.map_or(Ok(count), Err)
     }
 
     /// Returns what is staged.
@@ -185,13 +261,20 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
+        if let Err(error) = self.harden() {
+            tracing::warn!("what is staged outlives no power cut: {error}");
+        }
         self.notes.keep_files();
     }
 }
 
 /// Reads the notes, takes up their files, removes the others, and starts a new file of notes.
-fn open_notes(home: &Arc<Home>, clock: Arc<dyn Clock>) -> Result<(Arc<Staging>, Vec<Recovered>)> {
-    let found = disk::load(&home.dir, &home.path)?;
+fn open_notes(
+    home: &Arc<Home>,
+    boot: Option<BootId>,
+    clock: Arc<dyn Clock>,
+) -> Result<(Arc<Staging>, Vec<Recovered>)> {
+    let found = disk::load(&home.dir, &home.path, boot)?;
     let files: HashSet<StagedId> = home.list()?.into_iter().collect();
     let mut live = BTreeMap::new();
     let mut recovered = Vec::new();
@@ -199,25 +282,50 @@ fn open_notes(home: &Arc<Home>, clock: Arc<dyn Clock>) -> Result<(Arc<Staging>, 
     let notes = found.reading.notes;
     let ids = files.iter().map(|id| id.0).chain(notes.keys().copied());
     let highest = ids.max().unwrap_or(0);
-    for (id, noted) in notes {
-        let file = recover_file(home, &files, StagedId(id), &noted)?;
+    for (id, mut standing) in notes {
+        let lost = match found.is_of_another_boot {
+            true => standing.noted.take(),
+            false => None,
+        };
+        let id = StagedId(id);
+        let (noted, outlives) = match (&standing.noted, &standing.sealed) {
+            (Some(noted), _) => (Some(noted), Outlives::Kill),
+            (None, sealed) => (sealed.as_ref(), Outlives::PowerCut),
+        };
+        let Some(noted) = noted else {
+            // Stored or removed already, where the file is gone.
+            if let Some(Noted { note, .. }) = lost.filter(|_| files.contains(&id)) {
+                recovered.push(put_aside(home, id, note)?);
+            }
+            continue;
+        };
+        let file = recover_file(home, &files, id, (noted, outlives))?;
         recovered.push(Recovered {
-            id: StagedId(id),
+            id,
             note: noted.note.clone(),
             file: file.clone(),
+            aside: None,
         });
-        live.insert(id, Live { noted, file });
+        let turn = 0;
+        live.insert(
+            id.0,
+            Live {
+                standing,
+                file,
+                turn,
+            },
+        );
     }
-    for id in files.iter().filter(|id| home.file(**id).is_none()) {
+    for id in home.list()?.iter().filter(|id| home.file(**id).is_none()) {
         match complete {
             true => home
                 .unlink(*id)
                 .map_err(|e| Error::io(format!("remove {}", home.file_path(*id).display()), e))?,
-            false => home.set_aside(*id)?,
+            false => drop(home.set_aside(*id)?),
         }
     }
     let payload = notes::encode_live(&live)?;
-    let disk = Disk::start(&home.dir, found.reading.header, highest, &payload)?;
+    let disk = Disk::start(&home.dir, found.reading.header, highest, boot, &payload)?;
     let first_id = disk.first_id();
     if found.salvaged {
         disk::put_away_damaged(&home.dir, first_id)?;
@@ -226,8 +334,19 @@ fn open_notes(home: &Arc<Home>, clock: Arc<dyn Clock>) -> Result<(Arc<Staging>, 
         home: Arc::clone(home),
         notes: Notes::new(disk, live, clock),
         next_id: AtomicU64::new(first_id),
+        boot,
     };
     Ok((Arc::new(staging), recovered))
+}
+
+/// Puts the file of a note away that did not outlive a power cut.
+fn put_aside(home: &Home, id: StagedId, note: Vec<u8>) -> Result<Recovered> {
+    Ok(Recovered {
+        id,
+        note,
+        file: None,
+        aside: Some(home.set_aside(id)?),
+    })
 }
 
 /// Takes up the file of a note; none if the note has none, or if it is gone.
@@ -235,7 +354,7 @@ fn recover_file(
     home: &Arc<Home>,
     files: &HashSet<StagedId>,
     id: StagedId,
-    noted: &Noted,
+    (noted, outlives): (&Noted, Outlives),
 ) -> Result<Option<Arc<StagedFile>>> {
     let Some(bytes) = noted.shape.as_deref().filter(|_| files.contains(&id)) else {
         return Ok(None);
@@ -250,5 +369,5 @@ fn recover_file(
             ),
         )
     })?;
-    StagedFile::recover(home, id, shape).map(Some)
+    StagedFile::recover(home, id, shape, outlives).map(Some)
 }

@@ -395,7 +395,8 @@ impl Start<'_> {
         beginning: &Beginning,
     ) -> Result<Vec<String>> {
         let (dir, clock) = (&self.plan.cache.dir, Arc::clone(&self.clock));
-        let opened = cache::staged::Staging::open(dir, Some(Arc::clone(store)), clock);
+        let boot = cache::staged::BootId::current();
+        let opened = cache::staged::Staging::open(dir, Some(Arc::clone(store)), boot, clock);
         let (staging, recovered) = match opened {
             Ok(opened) => opened,
             Err(error) if error.kind() == ErrorKind::Corrupt => {
@@ -407,7 +408,7 @@ impl Start<'_> {
         };
         let left = worker.stage_in(staging, recovered);
         for error in &left.unreadable {
-            tracing::error!("left over from a former run, and kept: {error}");
+            tracing::error!("left over from a former run: {error}");
         }
         // Before anybody sees the tree: it has the old names or the new ones.
         let moves = left.moves.iter();

@@ -172,6 +172,7 @@ impl Sandbox {
             cache: (self.cache_dir(), "1GiB".into()),
             flags: storage.flags(),
             crash_at: None,
+            boot: None,
         }
     }
 
@@ -264,6 +265,7 @@ pub struct Mounting<'a> {
     cache: (PathBuf, String),
     flags: Vec<String>,
     crash_at: Option<String>,
+    boot: Option<String>,
 }
 
 impl<'a> Mounting<'a> {
@@ -312,6 +314,13 @@ impl<'a> Mounting<'a> {
         self
     }
 
+    /// Has the daemon believe that the machine was started anew, for the time of this number.
+    #[must_use]
+    pub fn boot(mut self, number: u64) -> Self {
+        self.boot = Some(format!("{number:032x}"));
+        self
+    }
+
     /// Has the daemon abort when it comes by a fault point for the `passage`-th time.
     #[must_use]
     pub fn crash_at(mut self, point: &str, passage: u64) -> Self {
@@ -329,6 +338,7 @@ impl<'a> Mounting<'a> {
             .args(["--cache-size", &self.cache.1]);
         command.args(&self.flags);
         command.envs(self.crash_at.iter().map(|at| ("FOREBAY_CRASH_AT", at)));
+        command.envs(self.boot.iter().map(|boot| ("FOREBAY_BOOT_ID", boot)));
         command
     }
 

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, RwLock};
 use types::meta::Owner;
 use types::{ByteRange, NodeKind, ObjectRef, Xattrs};
-use worker::{Attempts, Begun, Expect, FileAttributes, LocalFile, Parts, StagedFile};
+use worker::{Attempts, Begun, Expect, FileAttributes, Lasts, LocalFile, Parts, StagedFile};
 
 use crate::attributes::Attributes;
 use crate::ino::Ino;
@@ -148,7 +148,9 @@ pub(crate) struct State {
     pub(crate) changes: u64,
     /// How many of them the storage has.
     pub(crate) stored: u64,
-    /// How many of them are noted durably on the local disk.
+    /// How many of them are noted on the local disk: they outlive a kill.
+    pub(crate) noted: u64,
+    /// How many of them were made to outlive a power cut, at least.
     pub(crate) sealed: u64,
     /// What the storage must have at the path when it is next stored there.
     pub(crate) expect: Expect,
@@ -201,6 +203,7 @@ impl Written {
                 xattrs: None,
                 changes: 0,
                 stored: 0,
+                noted: 0,
                 sealed: 0,
                 expect,
                 is_named: true,
@@ -298,10 +301,30 @@ impl Written {
         (state.is_named || state.is_lost) && state.changes != state.stored
     }
 
-    /// Returns whether a promise lacks something: that it lasts on the local disk.
-    pub(crate) fn is_unsealed(&self) -> bool {
+    /// Returns whether something of the file was promised less than that.
+    pub(crate) fn lacks(&self, lasts: Lasts) -> bool {
         let state = self.state.lock();
-        state.is_named && state.changes != state.sealed && state.changes != state.stored
+        let promised = match lasts {
+            Lasts::OverPowerCuts => state.sealed,
+            Lasts::OverKills | Lasts::AsBefore => state.noted,
+        };
+        state.is_named && state.changes != promised && state.changes != state.stored
+    }
+
+    /// Takes note of a promise of the first so many changes.
+    pub(crate) fn promised(&self, changes: u64, is_durable: bool) {
+        let mut state = self.state.lock();
+        state.noted = state.noted.max(changes);
+        if is_durable {
+            state.sealed = state.sealed.max(changes);
+        }
+    }
+
+    /// Ends the promise; returns whether there was one.
+    pub(crate) fn is_promised_no_more(&self) -> bool {
+        let mut state = self.state.lock();
+        state.sealed = 0;
+        std::mem::take(&mut state.noted) > 0
     }
 
     /// Returns what is kept beside the bytes.

@@ -65,7 +65,7 @@ pub use neighbours::TreeAhead;
 pub use notes::{FileNote, UploadNote};
 pub use parts::{Begun, Parts};
 pub use settings::Settings;
-pub use staging::{LeftOver, Staged};
+pub use staging::{Lasts, LeftOver, Staged};
 pub use stats::Stats;
 pub use sync::{Found, Synced};
 pub use ufs::{Abilities, Expect, FileAttributes, ListEntry, Space, xattrs_len};

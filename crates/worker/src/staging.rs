@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What waits on the local disk to be stored: staged files and the notes that outlive the process.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use cache::staged::{Recovered, Room, StagedFile, StagedId, Staging};
+use cache::staged::{Outlives, Recovered, Room, StagedFile, StagedId, Staging};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use types::{Error, ErrorKind, ObjectRef, Result};
+use types::{Error, ErrorKind, ObjectPath, ObjectRef, Result};
 
 use crate::moves::Move;
 use crate::notes::{self, FileNote, Noted, UploadNote};
@@ -21,8 +22,20 @@ pub struct LeftOver {
     pub moves: Vec<(StagedId, Move)>,
     /// Uploads that are to be given up.
     pub uploads: Vec<(StagedId, UploadNote)>,
-    /// Notes that cannot be read; they are kept.
+    /// What cannot be gone on with: notes that cannot be read, which are kept, and files that a power
+    /// cut took.
     pub unreadable: Vec<Error>,
+}
+
+/// How long a promise holds that is given on the local disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasts {
+    /// Over a kill at once, and over a power cut a moment later.
+    OverKills,
+    /// Over a power cut.
+    OverPowerCuts,
+    /// As long as the one before of the same file, and over kills at least.
+    AsBefore,
 }
 
 /// A staged file, and what it is to become.
@@ -45,10 +58,9 @@ impl Worker {
                 (Ok(Noted::File(note)), Some(file)) => {
                     left.files.push(Staged { note, file });
                 }
-                (Ok(Noted::File(note)), None) => left.unreadable.push(Error::new(
-                    ErrorKind::Corrupt,
-                    format!("the staged bytes of '{}' are gone", note.path),
-                )),
+                (Ok(Noted::File(note)), None) => {
+                    left.unreadable.push(gone(&note.path, one.aside.as_deref()));
+                }
                 (Err(error), _) => left.unreadable.push(error),
             }
         }
@@ -91,27 +103,55 @@ impl Worker {
         .boxed()
     }
 
-    /// Makes a staged file and its note durable on the local disk. The note of `displaced` goes in
-    /// the same moment.
+    /// Notes on the local disk what is to become of a staged file, so that a later start goes on with
+    /// it. The note of `displaced` goes in the same moment. Returns whether it holds over power cuts.
     pub fn seal(
         self: &Arc<Self>,
         file: Arc<StagedFile>,
         note: FileNote,
+        lasts: Lasts,
         displaced: Option<StagedId>,
-    ) -> BoxFuture<'static, Result<()>> {
+    ) -> BoxFuture<'static, Result<bool>> {
         let worker = Arc::clone(self);
         let work = move || {
             let staging = worker.staging_or_refuse()?;
-            file.sync()?;
-            types::crash::point("seal.synced");
-            staging.note_over(file.id(), Some(&notes::of_file(&note)), displaced)?;
+            // What goes may have been promised as much.
+            let is_durable = displaced.is_some()
+                || match lasts {
+                    Lasts::OverKills => false,
+                    Lasts::OverPowerCuts => true,
+                    Lasts::AsBefore => staging.is_sealed(file.id()),
+                };
+            let outlives = if is_durable {
+                file.sync()?;
+                types::crash::point("seal.synced");
+                Outlives::PowerCut
+            } else {
+                Outlives::Kill
+            };
+            let note = notes::of_file(&note);
+            staging.note_over(file.id(), Some(&note), outlives, displaced)?;
             types::crash::point("seal.noted");
-            Ok(())
+            Ok(is_durable)
         };
         let done = self.runtime.spawn_blocking(work);
         async move {
             done.await
                 .map_err(|_| Error::internal("a staged file could not be synced"))?
+        }
+        .boxed()
+    }
+
+    /// Makes what was noted outlive power cuts.
+    pub fn harden(self: &Arc<Self>) -> BoxFuture<'static, Result<()>> {
+        let Some(staging) = self.staging().map(Arc::clone) else {
+            return std::future::ready(Ok(())).boxed();
+        };
+        let done = self.runtime.spawn_blocking(move || staging.harden());
+        async move {
+            done.await
+                .map_err(|_| Error::internal("staged files could not be synced"))?
+                .map(drop)
         }
         .boxed()
     }
@@ -140,4 +180,17 @@ impl Worker {
     pub fn room(&self) -> Option<Room> {
         self.staging()?.room().ok()
     }
+}
+
+/// Tells of a note whose file cannot be gone on with.
+fn gone(path: &ObjectPath, aside: Option<&Path>) -> Error {
+    let message = match aside {
+        None => format!("the staged bytes of '{path}' are gone"),
+        Some(aside) => format!(
+            "'{path}' was closed right before this machine went down, and neither synced nor, as far as is \
+             known, stored: what the disk has of it is in {}",
+            aside.display()
+        ),
+    };
+    Error::new(ErrorKind::Corrupt, message)
 }

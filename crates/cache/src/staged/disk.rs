@@ -4,6 +4,9 @@
 //! A new one is written beside the old, synced and renamed over it. After a failed sync nobody knows
 //! what of the file is on the disk, and a later sync would not tell: it is then rewritten before
 //! anything else. What is damaged is never overwritten: the open fails and says how to go on.
+//!
+//! Each process begins a new file, so that a file is of one boot. What was not synced of it is there
+//! for as long as that lasts, and in any part after it.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -15,6 +18,7 @@ use rustix::io::Errno;
 use types::{Error, ErrorKind, Result, crash};
 
 use super::frame::{self, HEADER_LEN, Header, Reading};
+use super::{BootId, Outlives};
 use crate::files;
 
 pub(super) const NOTES: &str = "notes";
@@ -30,6 +34,8 @@ pub(super) struct Disk {
     file: File,
     header: Header,
     len: u64,
+    /// How much of it is on the disk.
+    durable: u64,
     /// What is on the disk is not known, or not what it should be.
     pub(super) broken: bool,
 }
@@ -39,22 +45,32 @@ pub(super) struct Found {
     pub(super) reading: Reading,
     /// It was read from a damaged file.
     pub(super) salvaged: bool,
+    /// It is of an earlier boot: nothing that was not synced is to be relied on.
+    pub(super) is_of_another_boot: bool,
 }
 
 impl Found {
     /// Returns whether a file without a note has none for sure.
     pub(super) fn is_complete(&self) -> bool {
-        self.reading.header.is_some() && !self.salvaged
+        self.reading.header.is_some() && !self.salvaged && self.reading.damage.is_none()
     }
 }
 
 /// Reads the notes that are there. Fails with Corrupt, and changes nothing, when they are damaged
 /// before their end.
-pub(super) fn load(dir: &OwnedFd, path: &Path) -> Result<Found> {
+pub(super) fn load(dir: &OwnedFd, path: &Path, boot: Option<BootId>) -> Result<Found> {
+    let other = |reading: &Reading| reading.header.is_some_and(|header| header.boot != boot);
     if let Some(bytes) = read(dir, NOTES, path)? {
         let reading = frame::read(&bytes);
+        let is_of_another_boot = other(&reading);
         if let Some(at) = reading.damage {
-            return Err(damaged(path, &reading, (at, bytes.len())));
+            if !is_of_another_boot || (at as u64) < reading.durable {
+                return Err(damaged(path, &reading, (at, bytes.len())));
+            }
+            tracing::warn!(
+                "{}: some of what was noted and not synced is gone with a power cut",
+                path.join(NOTES).display()
+            );
         }
         if reading.end < bytes.len() {
             tracing::info!(
@@ -66,11 +82,14 @@ pub(super) fn load(dir: &OwnedFd, path: &Path) -> Result<Found> {
         return Ok(Found {
             reading,
             salvaged: false,
+            is_of_another_boot,
         });
     }
     let damaged = read(dir, NOTES_DAMAGED, path)?;
+    let reading = damaged.as_deref().map(frame::read).unwrap_or_default();
     Ok(Found {
-        reading: damaged.as_deref().map(frame::read).unwrap_or_default(),
+        is_of_another_boot: other(&reading),
+        reading,
         salvaged: damaged.is_some(),
     })
 }
@@ -110,6 +129,7 @@ impl Disk {
         dir: &OwnedFd,
         before: Option<Header>,
         highest: u64,
+        boot: Option<BootId>,
         payload: &[u8],
     ) -> Result<Disk> {
         let first = before.map_or(0, |header| header.first_id).max(highest);
@@ -117,6 +137,7 @@ impl Disk {
         let header = Header {
             generation: before.map_or(0, |header| header.generation) + 1,
             first_id: first_id.ok_or_else(|| Error::internal("out of ids for staged files"))?,
+            boot,
         };
         let (file, len) = write_new(dir, header, payload)?;
         sync_directory(dir)?;
@@ -125,6 +146,7 @@ impl Disk {
             file,
             header,
             len,
+            durable: len,
             broken: false,
         })
     }
@@ -139,21 +161,25 @@ impl Disk {
         self.len
     }
 
-    /// Appends a payload; it is durable then. After an error the file is as before, or broken.
-    pub(super) fn append(&mut self, payload: &[u8]) -> Result<()> {
-        let frame =
-            frame::encode(self.header.generation, self.len, payload).ok_or_else(too_long)?;
+    /// Appends a payload; with all before it, it outlives that then. After an error the file is as
+    /// before, or broken.
+    pub(super) fn append(&mut self, payload: &[u8], outlives: Outlives) -> Result<()> {
+        let frame = frame::encode(self.header.generation, self.len, self.durable, payload)
+            .ok_or_else(too_long)?;
         if let Err(error) = self.file.write_all_at(&frame, self.len) {
             // Part of it may be there, and a frame behind it would make it look like damage.
             self.broken = self.file.set_len(self.len).is_err();
             return Err(fault("write notes", error));
         }
         crash::point("staged.note_written");
-        if let Err(error) = self.file.sync_data() {
-            self.broken = true;
-            return Err(fault("sync notes", error));
+        if outlives == Outlives::PowerCut {
+            if let Err(error) = self.file.sync_data() {
+                self.broken = true;
+                return Err(fault("sync notes", error));
+            }
+            crash::point("staged.note_synced");
+            self.durable = self.len + frame.len() as u64;
         }
-        crash::point("staged.note_synced");
         self.len += frame.len() as u64;
         Ok(())
     }
@@ -169,6 +195,7 @@ impl Disk {
             file,
             header,
             len,
+            durable: len,
             broken: true,
         };
         sync_directory(dir)?;
@@ -182,7 +209,7 @@ impl Disk {
 fn write_new(dir: &OwnedFd, header: Header, payload: &[u8]) -> Result<(File, u64)> {
     let mut bytes = header.encode().to_vec();
     let frame =
-        frame::encode(header.generation, HEADER_LEN as u64, payload).ok_or_else(too_long)?;
+        frame::encode(header.generation, HEADER_LEN as u64, 0, payload).ok_or_else(too_long)?;
     bytes.extend(frame);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let written = rustix::fs::openat(dir, NOTES_NEW, flags, Mode::RUSR | Mode::WUSR)
@@ -210,6 +237,11 @@ pub(super) fn put_away_damaged(dir: &OwnedFd, run: u64) -> Result<()> {
 /// Makes the names in the directory durable.
 pub(super) fn sync_directory(dir: &OwnedFd) -> Result<()> {
     rustix::fs::fsync(dir).map_err(|e| fault("sync the directory of staged files", e.into()))
+}
+
+/// Writes everything that waits on the file system of a directory to the disk.
+pub(super) fn sync_file_system(dir: &OwnedFd) -> Result<()> {
+    rustix::fs::syncfs(dir).map_err(|e| fault("sync the file system of staged files", e.into()))
 }
 
 fn too_long() -> Error {

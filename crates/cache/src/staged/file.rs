@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use types::{ByteRange, Error, ErrorKind, Result, crash};
 
-use super::StagedId;
 use super::disk;
 use super::home::Home;
 use super::ranges::Ranges;
 use super::shape::Shape;
 use super::write::Writing;
+use super::{Outlives, StagedId};
 use crate::Store;
 
 /// A file that is being written. Removed from the disk when dropped, unless it has a note. All
@@ -48,7 +48,7 @@ pub struct StagedFile {
 
 /// What the last sync made durable.
 #[derive(Debug)]
-struct Synced {
+pub(super) struct Synced {
     changes: u64,
     shape: Option<Shape>,
 }
@@ -69,12 +69,13 @@ impl StagedFile {
     }
 
     /// Takes up a file that has a note, with the shape that is noted. What the file has beyond that
-    /// was never synced and is cut off; if it is shorter, it was cut later, and nothing it lost
+    /// was written later and is cut off; if it is shorter, it was cut later, and nothing it lost
     /// comes back.
     pub(super) fn recover(
         home: &Arc<Home>,
         id: StagedId,
         mut shape: Shape,
+        outlives: Outlives,
     ) -> Result<Arc<StagedFile>> {
         let context = || format!("recover {}", home.file_path(id).display());
         let found = home.open(id).and_then(|file| {
@@ -92,12 +93,14 @@ impl StagedFile {
         home.charge(taken);
         let mut staged = StagedFile::new(home, id, shape.clone());
         *staged.writing.get_mut() = Writing::holding(taken);
-        *staged.synced.get_mut() = Synced {
-            changes: staged.changes(),
-            shape: Some(shape),
-        };
         *staged.sparse.get_mut() = true;
-        *staged.entry_synced.get_mut() = true;
+        if outlives == Outlives::PowerCut {
+            *staged.synced.get_mut() = Synced {
+                changes: staged.changes(),
+                shape: Some(shape),
+            };
+            *staged.entry_synced.get_mut() = true;
+        }
         Ok(StagedFile::entered(staged))
     }
 
@@ -184,30 +187,36 @@ impl StagedFile {
     /// is not known.
     pub fn sync(&self) -> Result<()> {
         self.check_fault()?;
-        let (changes, shape) = {
-            let _writing = self.writing.lock();
-            let changes = self.changes();
-            if self.synced.lock().changes >= changes {
-                return Ok(());
-            }
-            (changes, self.shape.lock().clone())
+        let Some(now) = self.unsynced() else {
+            return Ok(());
         };
         let file = self.handle()?;
         if let Err(error) = file.sync_data() {
             return Err(self.note_fault(&error));
         }
         crash::point("staged.synced");
-        {
-            let mut synced = self.synced.lock();
-            if synced.changes < changes {
-                *synced = Synced {
-                    changes,
-                    shape: Some(shape),
-                };
-            }
-        }
+        self.was_synced(Some(now));
         self.give_back_spare(&file);
         Ok(())
+    }
+
+    /// Returns what a sync that begins now makes durable; none when nothing is left to sync.
+    pub(super) fn unsynced(&self) -> Option<Synced> {
+        let _writing = self.writing.lock();
+        let changes = self.changes();
+        if self.synced.lock().changes >= changes {
+            return None;
+        }
+        let shape = Some(self.shape.lock().clone());
+        Some(Synced { changes, shape })
+    }
+
+    /// Takes note of a sync of what [`StagedFile::unsynced`] told before it.
+    pub(super) fn was_synced(&self, now: Option<Synced>) {
+        let mut synced = self.synced.lock();
+        if let Some(now) = now.filter(|now| synced.changes < now.changes) {
+            *synced = now;
+        }
     }
 
     /// Fails if the disk did not take what was written, as far as that is known.
@@ -242,6 +251,12 @@ impl StagedFile {
         let synced = self.synced.lock();
         let never = || Shape::over(0).encode();
         synced.shape.as_ref().map_or_else(never, Shape::encode)
+    }
+
+    /// As [`StagedFile::extents`], as it is now, synced or not.
+    pub(super) fn extents_now(&self) -> Vec<u8> {
+        let _writing = self.writing.lock();
+        self.shape.lock().encode()
     }
 
     /// As [`StagedFile::extents`], of a file that was synced at least once.

@@ -217,8 +217,8 @@ impl Home {
         listed.map_err(|e| disk::fault("list staged files", e.into()))
     }
 
-    /// Puts the file of an id where it is kept for a person to look at.
-    pub(super) fn set_aside(&self, id: StagedId) -> Result<()> {
+    /// Puts the file of an id where it is kept for a person to look at, and returns where that is.
+    pub(super) fn set_aside(&self, id: StagedId) -> Result<PathBuf> {
         let moved = match rustix::fs::mkdirat(&self.dir, super::LOST, Mode::RWXU) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {
                 let to = format!("{}/{}", super::LOST, name(id));
@@ -232,7 +232,8 @@ impl Home {
                 format!("move {} to {}", path.display(), super::LOST),
                 e.into(),
             )
-        })
+        })?;
+        Ok(self.path.join(super::LOST).join(name(id)))
     }
 
     /// Returns the path of the file of an id, for messages.

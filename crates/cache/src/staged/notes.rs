@@ -3,9 +3,13 @@
 //!
 //! A change joins the batch that is being gathered. Whoever finds nobody at work takes the batch to
 //! the disk while the next one gathers; all of a batch share its outcome. A change is in force, and
-//! a file kept or let go for it, only once it is on the disk. Changes of one id keep their order.
+//! a file kept or let go for it, only once it is in the file of notes, or on the disk where it has to
+//! outlive a power cut. Changes of one id keep their order.
+//!
+//! A note that outlives a kill only is made to outlive a power cut a moment later
+//! ([`super::Staging::harden`]); until then the last one that does is kept beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -13,9 +17,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use types::{ByteSize, Clock, Error, ErrorKind, Result, crash};
 
+use super::Outlives;
 use super::disk::{self, Disk};
 use super::file::StagedFile;
-use super::frame::{self, Noted};
+use super::frame::{self, Noted, Standing};
 
 /// The file of notes is rewritten when it has this much garbage, and more garbage than notes.
 const GARBAGE_MAX: u64 = 4 << 20;
@@ -26,11 +31,22 @@ const REWRITE_PAUSE: Duration = Duration::from_secs(60);
 const NOTE_MAX: u64 = 64 << 20;
 const NOTES_MAX: u64 = 1 << 30;
 
-/// A note with the file that it keeps.
+/// What is noted under an id, with the file that it keeps.
 #[derive(Debug)]
 pub(super) struct Live {
-    pub(super) noted: Noted,
+    pub(super) standing: Standing,
     pub(super) file: Option<Arc<StagedFile>>,
+    /// Tells the notes of one id apart.
+    pub(super) turn: u64,
+}
+
+/// A note that outlives a kill only, and is to outlive more.
+#[derive(Debug)]
+pub(super) struct Light {
+    id: u64,
+    turn: u64,
+    noted: Noted,
+    pub(super) file: Arc<StagedFile>,
 }
 
 /// All notes of the directory.
@@ -44,8 +60,12 @@ pub(super) struct Notes {
 #[derive(Debug)]
 struct State {
     live: BTreeMap<u64, Live>,
+    /// Ids whose last note does not outlive a power cut.
+    light: BTreeSet<u64>,
     /// What the notes in force take in the file.
     live_bytes: u64,
+    /// The turn of the next note.
+    turn: u64,
     /// The batch that is being gathered.
     waiting: Vec<Change>,
     batch: Arc<Batch>,
@@ -57,7 +77,45 @@ struct State {
 #[derive(Debug)]
 struct Change {
     id: u64,
-    to: Option<Live>,
+    to: To,
+}
+
+#[derive(Debug)]
+enum To {
+    Nothing,
+    Note {
+        noted: Noted,
+        outlives: Outlives,
+        file: Option<Arc<StagedFile>>,
+    },
+    /// The note of this turn, if it is in force still, outlives a power cut from now on.
+    Harder(Light),
+}
+
+impl Change {
+    /// Returns what is written of it; no note stands for a removal.
+    fn written(&self) -> Option<(&Noted, Outlives)> {
+        match &self.to {
+            To::Nothing => None,
+            To::Note {
+                noted, outlives, ..
+            } => Some((noted, *outlives)),
+            To::Harder(light) => Some((&light.noted, Outlives::PowerCut)),
+        }
+    }
+
+    /// Returns the file that has to be there when the power comes back.
+    fn file(&self) -> Option<&Arc<StagedFile>> {
+        match &self.to {
+            To::Note {
+                outlives: Outlives::PowerCut,
+                file,
+                ..
+            } => file.as_ref(),
+            To::Harder(light) => Some(&light.file),
+            To::Nothing | To::Note { .. } => None,
+        }
+    }
 }
 
 /// How a batch ended.
@@ -68,11 +126,13 @@ struct Batch {
 
 impl Notes {
     pub(super) fn new(disk: Disk, live: BTreeMap<u64, Live>, clock: Arc<dyn Clock>) -> Notes {
-        let live_bytes = live.values().map(|live| frame::cost(&live.noted)).sum();
+        let light = live.iter().filter(|(_, live)| live.is_light());
         Notes {
             state: Mutex::new(State {
+                light: light.map(|(id, _)| *id).collect(),
+                live_bytes: live.values().map(Live::cost).sum(),
+                turn: live.values().map(|live| live.turn + 1).max().unwrap_or(0),
                 live,
-                live_bytes,
                 waiting: Vec::new(),
                 batch: Arc::default(),
                 disk: Some(disk),
@@ -83,28 +143,75 @@ impl Notes {
         }
     }
 
-    /// Sets or removes a note; durable when it returns. The note of `displaced` goes in the same
-    /// moment.
+    /// Sets or removes a note; it lasts as is asked when this returns, and a removal as what it
+    /// removes. The note of `displaced` goes in the same moment.
     pub(super) fn write(
         &self,
         dir: &OwnedFd,
         id: u64,
-        to: Option<Live>,
+        to: Option<(Noted, Outlives, Option<Arc<StagedFile>>)>,
         displaced: Option<u64>,
     ) -> Result<()> {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         let idle = state.disk.is_some() && state.waiting.is_empty();
         let is_absent = |id: &u64| !state.live.contains_key(id);
         if to.is_none() && idle && is_absent(&id) && displaced.as_ref().is_none_or(is_absent) {
             return Ok(());
         }
-        let cost = to.as_ref().map_or(0, |live| frame::cost(&live.noted));
+        let cost = to.as_ref().map_or(0, |(noted, ..)| frame::cost(noted));
         if cost > NOTE_MAX || (cost > 0 && state.live_bytes + cost > NOTES_MAX) {
             return Err(too_large(cost));
         }
-        state.waiting.push(Change { id, to });
-        let gone = displaced.map(|id| Change { id, to: None });
-        state.waiting.extend(gone);
+        let to = to.map_or(To::Nothing, |(noted, outlives, file)| To::Note {
+            noted,
+            outlives,
+            file,
+        });
+        let gone = displaced.map(|id| Change {
+            id,
+            to: To::Nothing,
+        });
+        self.write_changes(state, dir, std::iter::once(Change { id, to }).chain(gone))
+    }
+
+    /// Returns the notes that do not outlive a power cut.
+    pub(super) fn light(&self) -> Vec<Light> {
+        let state = self.state.lock();
+        let light = |id: &u64| {
+            let live = state.live.get(id)?;
+            Some(Light {
+                id: *id,
+                turn: live.turn,
+                noted: live.standing.noted.clone()?,
+                file: Arc::clone(live.file.as_ref()?),
+            })
+        };
+        state.light.iter().filter_map(light).collect()
+    }
+
+    /// Makes notes outlive a power cut, whose files are synced; what was noted since stays as it is.
+    pub(super) fn harden(&self, dir: &OwnedFd, light: Vec<Light>) -> Result<()> {
+        let changes = light.into_iter().map(|light| Change {
+            id: light.id,
+            to: To::Harder(light),
+        });
+        self.write_changes(self.state.lock(), dir, changes)
+    }
+
+    /// Returns whether something is noted under an id that outlives a power cut.
+    pub(super) fn is_sealed(&self, id: u64) -> bool {
+        let state = self.state.lock();
+        let live = state.live.get(&id);
+        live.is_some_and(|live| live.standing.sealed.is_some())
+    }
+
+    fn write_changes(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        dir: &OwnedFd,
+        changes: impl Iterator<Item = Change>,
+    ) -> Result<()> {
+        state.waiting.extend(changes);
         let batch = Arc::clone(&state.batch);
         let mut gone = Vec::new();
         let outcome = loop {
@@ -122,10 +229,16 @@ impl Notes {
         outcome
     }
 
-    /// Takes the gathered batch to the disk; returns what it displaced.
-    fn lead(&self, state: &mut MutexGuard<'_, State>, mut disk: Disk, dir: &OwnedFd) -> Vec<Live> {
-        let changes = std::mem::take(&mut state.waiting);
+    /// Takes the gathered batch to the disk; returns the files that it displaced.
+    fn lead(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        mut disk: Disk,
+        dir: &OwnedFd,
+    ) -> Vec<Arc<StagedFile>> {
+        let changes = state.take_waiting();
         let batch = std::mem::take(&mut state.batch);
+        let outlives = state.wanted_by(&changes);
         let rewrite = self
             .rewrite_due(state, &disk)
             .then(|| encode_live(&state.live));
@@ -138,14 +251,14 @@ impl Notes {
                     rewritten?;
                 }
             }
-            commit(&mut disk, dir, &changes)
+            commit(&mut disk, dir, &changes, outlives)
         });
         if rewrite_failed {
             state.rewrite_after = Some(self.clock.now() + REWRITE_PAUSE);
         }
         let gone = match &outcome {
             Ok(()) => state.apply(changes),
-            Err(_) => changes.into_iter().filter_map(|change| change.to).collect(),
+            Err(_) => changes.into_iter().filter_map(Change::into_file).collect(),
         };
         // Set once, here: the batch left the state with this call.
         batch.outcome.get_or_init(|| outcome);
@@ -173,19 +286,104 @@ impl Notes {
 }
 
 impl State {
-    /// Puts a durable batch in force; returns what it displaced.
-    fn apply(&mut self, changes: Vec<Change>) -> Vec<Live> {
+    /// Takes the batch that was gathered, without what is to outlive more and is noted anew since.
+    fn take_waiting(&mut self) -> Vec<Change> {
+        let mut changed = HashSet::new();
+        let mut changes = std::mem::take(&mut self.waiting);
+        changes.retain(|change| {
+            let is_first = changed.insert(change.id);
+            match &change.to {
+                To::Harder(light) => {
+                    let live = self.live.get(&change.id);
+                    is_first && live.is_some_and(|live| live.turn == light.turn)
+                }
+                To::Nothing | To::Note { .. } => true,
+            }
+        });
+        changes
+    }
+
+    /// Returns what a batch has to outlive: what is asked for, and as much as what it removes.
+    fn wanted_by(&self, changes: &[Change]) -> Outlives {
+        let outlives_power = |change: &Change| match change.written() {
+            Some((_, outlives)) => outlives == Outlives::PowerCut,
+            None => {
+                let live = self.live.get(&change.id);
+                live.is_some_and(|live| live.standing.sealed.is_some())
+            }
+        };
+        match changes.iter().any(outlives_power) {
+            true => Outlives::PowerCut,
+            false => Outlives::Kill,
+        }
+    }
+
+    /// Puts a batch in force; returns the files that it displaced.
+    fn apply(&mut self, changes: Vec<Change>) -> Vec<Arc<StagedFile>> {
         let mut gone = Vec::new();
         for Change { id, to } in changes {
-            self.live_bytes += to.as_ref().map_or(0, |live| frame::cost(&live.noted));
-            let before = match to {
-                Some(live) => self.live.insert(id, live),
-                None => self.live.remove(&id),
+            let before = self.live.remove(&id);
+            self.live_bytes -= before.as_ref().map_or(0, Live::cost);
+            let (sealed_before, file_before) = match before {
+                Some(live) => (live.standing.sealed, live.file),
+                None => (None, None),
             };
-            self.live_bytes -= before.as_ref().map_or(0, |live| frame::cost(&live.noted));
-            gone.extend(before);
+            let (standing, file) = match to {
+                To::Nothing => {
+                    self.light.remove(&id);
+                    gone.extend(file_before);
+                    continue;
+                }
+                To::Note {
+                    noted,
+                    outlives: Outlives::Kill,
+                    file,
+                } => (
+                    Standing {
+                        sealed: sealed_before,
+                        noted: Some(noted),
+                    },
+                    file,
+                ),
+                To::Note { noted, file, .. } => (Standing::sealed(noted), file),
+                To::Harder(light) => (Standing::sealed(light.noted), Some(light.file)),
+            };
+            match standing.noted {
+                Some(_) => self.light.insert(id),
+                None => self.light.remove(&id),
+            };
+            gone.extend(file_before);
+            self.turn += 1;
+            let live = Live {
+                standing,
+                file,
+                turn: self.turn,
+            };
+            self.live_bytes += live.cost();
+            self.live.insert(id, live);
         }
         gone
+    }
+}
+
+impl Live {
+    fn is_light(&self) -> bool {
+        self.standing.noted.is_some()
+    }
+
+    fn cost(&self) -> u64 {
+        let Standing { sealed, noted } = &self.standing;
+        sealed.iter().chain(noted).map(frame::cost).sum()
+    }
+}
+
+impl Change {
+    fn into_file(self) -> Option<Arc<StagedFile>> {
+        match self.to {
+            To::Nothing => None,
+            To::Note { file, .. } => file,
+            To::Harder(light) => Some(light.file),
+        }
     }
 }
 
@@ -193,14 +391,20 @@ impl State {
 pub(super) fn encode_live(live: &BTreeMap<u64, Live>) -> Result<Vec<u8>> {
     let mut payload = Vec::new();
     for (id, live) in live {
-        put(&mut payload, *id, Some(&live.noted))?;
+        let Standing { sealed, noted } = &live.standing;
+        let both = [(sealed, Outlives::PowerCut), (noted, Outlives::Kill)];
+        for (noted, outlives) in both {
+            if let Some(noted) = noted {
+                put(&mut payload, *id, noted, outlives)?;
+            }
+        }
     }
     Ok(payload)
 }
 
-fn put(payload: &mut Vec<u8>, id: u64, noted: Option<&Noted>) -> Result<()> {
-    let refused = || too_large(noted.map_or(0, frame::cost));
-    frame::put_change(payload, id, noted).ok_or_else(refused)
+fn put(payload: &mut Vec<u8>, id: u64, noted: &Noted, outlives: Outlives) -> Result<()> {
+    let refused = || too_large(frame::cost(noted));
+    frame::put_note(payload, id, noted, outlives).ok_or_else(refused)
 }
 
 fn too_large(cost: u64) -> Error {
@@ -215,27 +419,25 @@ fn too_large(cost: u64) -> Error {
     )
 }
 
-/// Makes a batch durable, and first the names of the files that it keeps.
-fn commit(disk: &mut Disk, dir: &OwnedFd, changes: &[Change]) -> Result<()> {
+/// Makes a batch last, and first the names of the files that it keeps.
+fn commit(disk: &mut Disk, dir: &OwnedFd, changes: &[Change], outlives: Outlives) -> Result<()> {
     let mut payload = Vec::new();
     for change in changes {
-        put(
-            &mut payload,
-            change.id,
-            change.to.as_ref().map(|live| &live.noted),
-        )?;
+        match change.written() {
+            Some((noted, outlives)) => put(&mut payload, change.id, noted, outlives)?,
+            None => frame::put_removal(&mut payload, change.id),
+        }
     }
-    let files = || {
-        changes
-            .iter()
-            .filter_map(|change| change.to.as_ref()?.file.as_ref())
-    };
+    let files = || changes.iter().filter_map(Change::file);
     if files().any(|file| !file.entry_synced()) {
         disk::sync_directory(dir)?;
         crash::point("staged.entry_synced");
         files().for_each(|file| file.note_entry_synced());
     }
-    disk.append(&payload)
+    match payload.is_empty() {
+        true => Ok(()),
+        false => disk.append(&payload, outlives),
+    }
 }
 
 #[cfg(test)]
@@ -245,16 +447,16 @@ mod tests {
 
     fn start(dir: &std::path::Path) -> (Notes, OwnedFd) {
         let fd = OwnedFd::from(std::fs::File::open(dir).unwrap());
-        let disk = Disk::start(&fd, None, 0, &[]).unwrap();
+        let disk = Disk::start(&fd, None, 0, None, &[]).unwrap();
         (Notes::new(disk, BTreeMap::new(), Arc::new(SystemClock)), fd)
     }
 
-    fn note(text: &[u8]) -> Option<Live> {
+    fn note(text: &[u8]) -> Option<(Noted, Outlives, Option<Arc<StagedFile>>)> {
         let noted = Noted {
             shape: None,
             note: text.to_vec(),
         };
-        Some(Live { noted, file: None })
+        Some((noted, Outlives::PowerCut, None))
     }
 
     fn read(dir: &std::path::Path) -> frame::Reading {

@@ -15,6 +15,7 @@ mod kv;
 mod model;
 mod open;
 mod staged;
+mod staged_boots;
 mod staged_cache;
 mod staged_crash;
 mod staged_model;

@@ -2,15 +2,17 @@
 //! A process that stages, notes, drops and adopts files dies at every passage of every fault point.
 //!
 //! It reports what was acknowledged. What a kill leaves is checked, and, in copies of the directory,
-//! what a power cut may leave: of everything that was not synced any part, as it was or as zeros.
+//! what a power cut may leave: of everything that was not synced any part, as it was or as zeros. Half
+//! of the files are noted for kills only, the second time.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use cache::staged::{StagedFile, StagedId};
+use cache::staged::{BootId, Outlives, StagedFile, StagedId};
 use types::{ByteRange, crash, in_memory};
 
 use crate::staged_support::*;
@@ -65,10 +67,23 @@ fn work(dir: &Path) {
         staging.note(id, Some(format!("{n} 0").as_bytes())).unwrap();
         say(&format!("noted {n} 0 {}", id.0), dir);
         file.append(&content(n + 60, whole(7_000))).unwrap();
-        file.sync().unwrap();
-        say(&format!("synced {n} 1 {}", id.0), dir);
-        staging.note(id, Some(format!("{n} 1").as_bytes())).unwrap();
-        say(&format!("noted {n} 1 {}", id.0), dir);
+        let note = format!("{n} 1");
+        if n % 2 == 0 {
+            file.sync().unwrap();
+            say(&format!("synced {n} 1 {}", id.0), dir);
+            staging.note(id, Some(note.as_bytes())).unwrap();
+            say(&format!("noted {n} 1 {}", id.0), dir);
+        } else {
+            let note = Some(note.as_bytes());
+            staging.note_over(id, note, Outlives::Kill, None).unwrap();
+            say(&format!("lit {n} 1 {}", id.0), dir);
+        }
+        if n == 3 {
+            file.sync().unwrap();
+            say(&format!("synced {n} 1 {}", id.0), dir);
+            assert_eq!(staging.harden().unwrap(), 1);
+            say(&format!("noted {n} 1 {}", id.0), dir);
+        }
         staging.note(filler, Some(&vec![0; LARGE])).unwrap();
         say(&format!("filler {}", filler.0), dir);
         if n % 4 < 2 {
@@ -96,6 +111,8 @@ fn work(dir: &Path) {
 struct Told {
     /// Version by id: 0, 1, or 2 when the note was removed.
     notes: HashMap<u64, (u64, u64)>,
+    /// The same of what outlives a power cut.
+    sealed: HashMap<u64, (u64, u64)>,
     /// Number and version of what is durable, by id.
     synced: HashMap<u64, (u64, u64)>,
     adopted: Vec<u64>,
@@ -124,7 +141,14 @@ fn run(dir: &Path, point: &str, passage: usize) -> Told {
         let number = |at: usize| words[at].parse::<u64>().unwrap();
         match words[0] {
             "synced" => drop(told.synced.insert(number(3), (number(1), number(2)))),
-            "noted" => drop(told.notes.insert(number(3), (number(1), number(2)))),
+            "lit" => {
+                told.notes.insert(number(3), (number(1), number(2)));
+                continue;
+            }
+            "noted" => {
+                told.notes.insert(number(3), (number(1), number(2)));
+                told.sealed.insert(number(3), (number(1), number(2)));
+            }
             "filler" => {}
             "adopted" => told.adopted.push(number(1)),
             "relabelled" => told.relabelled = true,
@@ -140,10 +164,14 @@ fn run(dir: &Path, point: &str, passage: usize) -> Told {
 /// missing, as long as no wrong byte is read.
 fn check(dir: &Path, told: &Told, power_cut: bool) {
     let store = open(dir);
-    let (staging, recovered) = try_stage(dir, Some(Arc::clone(&store))).unwrap();
+    let boot = match power_cut {
+        true => Some(BootId([2; 16])),
+        false => BOOT,
+    };
+    let (staging, recovered) = stage_after(dir, Some(Arc::clone(&store)), boot).unwrap();
     let mut found = HashMap::new();
     for note in recovered {
-        if note.note.len() == LARGE {
+        if note.note.len() == LARGE || note.aside.is_some() {
             continue;
         }
         let text = String::from_utf8(note.note).unwrap();
@@ -155,10 +183,13 @@ fn check(dir: &Path, told: &Told, power_cut: bool) {
     }
     for (id, (n, version)) in &told.notes {
         let now = found.get(id).copied().unwrap_or(2);
-        assert!(
-            now == *version || now == version + 1,
-            "file {n}: told {version}, found {now}"
-        );
+        let is_right = match power_cut {
+            false => now == *version || now == version + 1,
+            true => {
+                now >= told.sealed.get(id).map_or(0, |(_, sealed)| *sealed) && now <= version + 1
+            }
+        };
+        assert!(is_right, "file {n}: told {version}, found {now}");
     }
     assert!(found.len() <= told.notes.len() + 1);
     let noted = found.len();
@@ -201,7 +232,7 @@ fn check_cached(store: &cache::Store, n: u64, told: &Told, power_cut: bool) {
     );
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -235,10 +266,21 @@ fn cut_power(dir: &Path, told: &Told, way: usize) {
     let len = std::fs::metadata(&notes).map_or(0, |found| found.len());
     // A rewritten file is all synced; only what was appended to the one told of is in doubt.
     if told.durable > 0 && len > told.durable {
+        let half = told.durable + (len - told.durable) / 2;
         let kept = match way {
             0 => told.durable,
-            1 => told.durable + (len - told.durable) / 2,
-            _ => len - 1,
+            1 => half,
+            2 => len - 1,
+            // The disk wrote the end first.
+            _ => {
+                let file = std::fs::OpenOptions::new()
+                    .write(true)
+                    .open(&notes)
+                    .unwrap();
+                let zeros = vec![0; in_memory(half - told.durable)];
+                file.write_all_at(&zeros, told.durable).unwrap();
+                len
+            }
         };
         cut(&notes, kept);
         if way == 1 {
@@ -248,7 +290,7 @@ fn cut_power(dir: &Path, told: &Told, way: usize) {
     for (path, synced) in synced_lengths(dir, told) {
         let len = std::fs::metadata(&path).map_or(0, |found| found.len());
         if len > synced {
-            cut(&path, synced + (len - synced) * way as u64 / 3);
+            cut(&path, synced + (len - synced) * way as u64 / 4);
             if way > 0 {
                 cut(&path, len);
             }
@@ -282,7 +324,7 @@ fn what_was_acknowledged_survives_a_crash_at_any_point() {
                 break;
             }
             passages += 1;
-            for way in 0..3 {
+            for way in 0..4 {
                 let image = temp();
                 copy(dir.path(), image.path());
                 cut_power(image.path(), &told, way);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cache::Store;
-use cache::staged::{Recovered, Source, StagedFile, Staging};
+use cache::staged::{BootId, Recovered, Source, StagedFile, Staging};
 use types::{ByteRange, Result, SystemClock};
 
 use crate::support::*;
@@ -19,7 +19,19 @@ pub(crate) fn try_stage(
     dir: &Path,
     store: Option<Arc<Store>>,
 ) -> Result<(Arc<Staging>, Vec<Recovered>)> {
-    Staging::open(dir, store, Arc::new(SystemClock))
+    stage_after(dir, store, BOOT)
+}
+
+/// The boot that tests run in, unless they say otherwise.
+pub(crate) const BOOT: Option<BootId> = Some(BootId([1; 16]));
+
+/// As [`try_stage`], in another boot.
+pub(crate) fn stage_after(
+    dir: &Path,
+    store: Option<Arc<Store>>,
+    boot: Option<BootId>,
+) -> Result<(Arc<Staging>, Vec<Recovered>)> {
+    Staging::open(dir, store, boot, Arc::new(SystemClock))
 }
 
 /// The bytes of the older version.

@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use testkit::data;
@@ -184,12 +185,20 @@ fn a_disk_that_lost_what_it_took_is_told_and_nothing_wrong_is_stored() {
     }
 }
 
+/// Counts the records in a file of notes by how they begin.
+fn records(notes: &Path) -> usize {
+    let bytes = fs::read(notes).unwrap();
+    let windows = bytes.windows(4);
+    windows.filter(|bytes| *bytes == b"\xf0NT\x9b").count()
+}
+
 #[test]
 fn a_power_cut_loses_nothing_that_was_acknowledged() {
     for storage in Storage::each() {
         let sandbox = Sandbox::new(&storage);
         let disk = SmallDisk::mount(sandbox.dir(), DISK).unwrap();
         let mounting = mounting(&sandbox, &storage, &disk, "back");
+        let mounting = mounting.boot(1);
         let mount = mounting.start();
         fs::read_dir(mount.point()).unwrap();
         storage.switch_off();
@@ -198,6 +207,13 @@ fn a_power_cut_loses_nothing_that_was_acknowledged() {
         }
         fs::rename(mount.path("file-9"), mount.path("file-10")).unwrap();
         fs::remove_file(mount.path("file-8")).unwrap();
+        // What was closed is synced a moment later, and noted again.
+        let notes = disk.mounted_at.join("c/staged/notes");
+        let before = records(&notes);
+        fs::write(mount.path("file-12"), data::bytes(12, LEN)).unwrap();
+        wait::until("it is noted again", || records(&notes) >= before + 2);
+        wait::holds_within(Duration::from_millis(200), || false);
+        fs::write(mount.path("closed"), data::bytes(13, LEN)).unwrap();
         let mut unsynced = File::create(mount.path("unsynced")).unwrap();
         unsynced.write_all(&data::bytes(50, LEN)).unwrap();
         disk.cut_power().unwrap();
@@ -212,8 +228,14 @@ fn a_power_cut_loses_nothing_that_was_acknowledged() {
             .success();
         disk.restore_power().unwrap();
         storage.switch_on();
+        let mounting = mounting.boot(2);
         let mount = mounting.start();
         are_right(mount.point(), 0..8);
+        are_right(mount.point(), 12..13);
+        // Right before the cut: all of it, or none.
+        if let Ok(found) = fs::read(mount.path("closed")) {
+            assert_eq!((found.len(), data::check(13, 0, &found)), (LEN, Ok(())));
+        }
         let renamed = mount.read("file-10");
         assert_eq!((renamed.len(), data::check(9, 0, &renamed)), (LEN, Ok(())));
         become_stored(&storage, 0..8);
@@ -222,10 +244,13 @@ fn a_power_cut_loses_nothing_that_was_acknowledged() {
         let mut names: Vec<_> = fs::read_dir(storage.root())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| !name.starts_with('.'))
+            .filter(|name| !name.starts_with('.') && name != "closed")
             .collect();
         names.sort();
-        let mut expected: Vec<_> = (0..8).chain([10]).map(|n| format!("file-{n}")).collect();
+        let mut expected: Vec<_> = (0..8)
+            .chain([10, 12])
+            .map(|n| format!("file-{n}"))
+            .collect();
         expected.sort();
         assert_eq!(names, expected, "what was not acknowledged is gone");
         mount.unmount();

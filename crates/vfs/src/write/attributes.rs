@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use types::meta::Owner;
 use types::{ErrorKind, NodeKind, Result};
-use worker::FileAttributes;
+use worker::{FileAttributes, Lasts};
 
 use super::WriteMode;
 use super::open::Held;
@@ -121,7 +121,10 @@ impl Vfs {
     ) -> Result<()> {
         match mode {
             WriteMode::Through => self.store(held.node.ino).await,
-            WriteMode::Back => self.seal(held.node.ino, &held.written).await,
+            WriteMode::Back => {
+                let lasts = Lasts::OverKills;
+                self.seal(held.node.ino, &held.written, lasts).await
+            }
             WriteMode::Local | WriteMode::ReadOnly => Ok(()),
         }
     }

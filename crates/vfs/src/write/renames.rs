@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use types::{Error, ErrorKind, NodeKind, ObjectMeta, Result};
-use worker::{Expect, Move};
+use worker::{Expect, Lasts, Move};
 
 use super::names::{is_in_storage, not_found};
 use super::{Resolved, Target, WriteMode};
@@ -170,7 +170,7 @@ impl Vfs {
                 expect = Expect::Version(meta.tag);
             }
             if let Some(replaced) = replaced
-                && replaced.change(|state| std::mem::take(&mut state.sealed)) > 0
+                && replaced.is_promised_no_more()
             {
                 // Its promise ends when the new one holds.
                 displaced = Some(replaced.file.id());
@@ -187,10 +187,11 @@ impl Vfs {
             .change(node.ino, |node| node.place = place.clone());
         let (ino, is_here) = (node.ino, true);
         self.bindings.set(&place, Bound { ino, is_here });
-        let is_promised = written.state().sealed > 0 || displaced.is_some();
+        let is_promised = written.state().noted > 0 || displaced.is_some();
         if let Some(renamed) = renamed.filter(|_| is_promised) {
             // The promise of an earlier close holds under the new name.
-            self.seal_held(&renamed, written, displaced).await?;
+            let lasts = Lasts::AsBefore;
+            self.seal_held(&renamed, written, lasts, displaced).await?;
         }
         written.change(|state| state.times.changed = self.now_ns());
         Ok(())
@@ -214,7 +215,7 @@ impl Vfs {
                 node: Some(node), ..
             }) => {
                 if let Some(written) = node.cell.written()
-                    && written.state().sealed > 0
+                    && written.state().noted > 0
                 {
                     // What waits on the local disk would come back over the new one after a crash.
                     self.store_held(node.ino, written).await?;

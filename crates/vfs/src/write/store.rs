@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From the staged file to the storage.
 //!
-//! `flush` (each close) and `fsync` keep the promise of the mount's mode. What is left is stored in
+//! `flush` (each close) and `fsync` keep the promise of the mount's mode; in `back` a close promises that
+//! the file outlives a kill, and a sync that it outlives a power cut, which what was closed does a moment
+//! later. What is left is stored in
 //! the background ([`Vfs::store_queued`], which the daemon runs): all of `back`, and what a failed
 //! close left in `through`. A file is stored by one at a time, so its versions arrive in order;
 //! files are stored independently of each other.
@@ -19,7 +21,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use types::{Error, ErrorKind, Name, ObjectMeta, Result};
-use worker::{Expect, FileNote, Persist, StagedId};
+use worker::{Expect, FileNote, Lasts, Persist, StagedId};
 
 use super::WriteMode;
 use crate::handles::HandleId;
@@ -34,6 +36,9 @@ const WIDTH: usize = 8;
 
 /// Pauses before another attempt, from the first to the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// How long a file that was closed and not synced may be lost to a power cut.
+const HARDENED_AFTER: Duration = Duration::from_secs(1);
 
 /// Files that wait to be stored.
 #[derive(Debug, Default)]
@@ -132,7 +137,7 @@ impl Vfs {
     /// the object, with the name under which the bytes were stored instead.
     pub fn flush(self: &Arc<Self>, handle: HandleId) -> Reply<()> {
         match self.files.get(handle) {
-            Ok(file) if file.is_writer => self.promise(file.ino),
+            Ok(file) if file.is_writer => self.promise(file.ino, Lasts::OverKills),
             Ok(_) => Reply::Ready(Ok(())),
             Err(error) => Reply::Ready(Err(error)),
         }
@@ -144,12 +149,12 @@ impl Vfs {
     /// As [`Vfs::flush`].
     pub fn fsync(self: &Arc<Self>, handle: HandleId) -> Reply<()> {
         match self.files.get(handle) {
-            Ok(file) => self.promise(file.ino),
+            Ok(file) => self.promise(file.ino, Lasts::OverPowerCuts),
             Err(error) => Reply::Ready(Err(error)),
         }
     }
 
-    fn promise(self: &Arc<Self>, ino: Ino) -> Reply<()> {
+    fn promise(self: &Arc<Self>, ino: Ino, lasts: Lasts) -> Reply<()> {
         let dirty = self.node(ino).ok().and_then(|node| {
             let written = Arc::clone(node.cell.written()?);
             let mode = self.write_mode(&node).map(|(_, mode)| mode);
@@ -157,10 +162,10 @@ impl Vfs {
         });
         match dirty {
             None | Some((_, Ok(WriteMode::Local))) => Reply::Ready(Ok(())),
-            Some((written, Ok(WriteMode::Back))) if !written.is_unsealed() => Reply::Ready(Ok(())),
+            Some((written, Ok(WriteMode::Back))) if !written.lacks(lasts) => Reply::Ready(Ok(())),
             Some((written, Ok(WriteMode::Back))) => {
                 let vfs = Arc::clone(self);
-                Reply::Pending(async move { vfs.seal(ino, &written).await }.boxed())
+                Reply::Pending(async move { vfs.seal(ino, &written, lasts).await }.boxed())
             }
             Some((_, Ok(_))) => {
                 let vfs = Arc::clone(self);
@@ -170,13 +175,18 @@ impl Vfs {
         }
     }
 
-    /// Makes a staged file durable on the local disk, to be stored in the background.
-    pub(super) async fn seal(self: &Arc<Self>, ino: Ino, written: &Arc<Written>) -> Result<()> {
+    /// Keeps a staged file on the local disk, to be stored in the background.
+    pub(super) async fn seal(
+        self: &Arc<Self>,
+        ino: Ino,
+        written: &Arc<Written>,
+        lasts: Lasts,
+    ) -> Result<()> {
         let alone = written.sealing.lock().await;
         let node = self.node(ino)?;
         // It may have been stored or removed meanwhile.
-        if written.is_unsealed() {
-            let sealed = self.seal_held(&node, written, None).await;
+        if written.lacks(lasts) {
+            let sealed = self.seal_held(&node, written, lasts, None).await;
             sealed.inspect_err(|error| self.errors.note(ino, error))?;
         }
         drop(alone);
@@ -189,13 +199,14 @@ impl Vfs {
         &self,
         node: &Node,
         written: &Written,
+        lasts: Lasts,
         displaced: Option<StagedId>,
     ) -> Result<()> {
         let changes = written.state().changes;
         let note = self.note_of(node, written)?;
         let file = Arc::clone(&written.file);
-        self.worker.seal(file, note, displaced).await?;
-        written.change(|state| state.sealed = state.sealed.max(changes));
+        let is_durable = self.worker.seal(file, note, lasts, displaced).await?;
+        written.promised(changes, is_durable);
         Ok(())
     }
 
@@ -255,10 +266,11 @@ impl Vfs {
         let stored = self.store_now(&node, written).await;
         let Err(error) = stored else { return Ok(()) };
         self.errors.note(ino, &error);
-        if written.is_unsealed() && error.kind() != ErrorKind::Busy {
+        let lasts = Lasts::OverPowerCuts;
+        if written.lacks(lasts) && error.kind() != ErrorKind::Busy {
             // Who was told that it failed may still count on its being tried again.
             let _sealing = written.sealing.lock().await;
-            if let Err(error) = self.seal_held(&node, written, None).await {
+            if let Err(error) = self.seal_held(&node, written, lasts, None).await {
                 tracing::warn!("note what could not be stored: {error}");
             }
         }
@@ -342,10 +354,10 @@ impl Vfs {
         };
         self.worker.fill_whole(&written.file, base).await?;
         let _alone = written.sealing.lock().await;
-        match written.state().sealed {
+        match written.state().noted {
             0 => Ok(()),
             // A start that finds the file stored must not need the old version either.
-            _ => self.seal_held(node, written, None).await,
+            _ => self.seal_held(node, written, Lasts::AsBefore, None).await,
         }
     }
 
@@ -416,23 +428,24 @@ impl Vfs {
         let _alone = written.sealing.lock().await;
         let tag = meta.tag.clone();
         self.namespace.change(node.ino, |node| node.meta = meta);
-        let is_sealed_since = written.change(|state| {
+        let is_promised_since = written.change(|state| {
             state.stored = changes;
             state.expect = Expect::Version(tag);
-            state.sealed > changes
+            state.noted > changes
         });
-        if !is_sealed_since {
+        if !is_promised_since {
             return self.unnote(written);
         }
         // The newer promise is one over what is stored now.
-        if let Err(error) = self.seal_held(node, written, None).await {
+        let sealed = self.seal_held(node, written, Lasts::AsBefore, None).await;
+        if let Err(error) = sealed {
             self.errors.note(node.ino, &error);
         }
     }
 
     /// Forgets the note of a file that is stored or removed.
     pub(super) fn unnote(&self, written: &Written) {
-        if written.change(|state| std::mem::take(&mut state.sealed)) == 0 {
+        if !written.is_promised_no_more() {
             return;
         }
         if let Err(error) = self.worker.unnote(written.file.id()) {
@@ -512,11 +525,30 @@ impl Vfs {
 
     /// Stores what waits, for ever. The caller runs it beside the doors.
     pub async fn store_queued(self: Arc<Self>) {
+        futures::join!(self.harden_queued(), self.store_in_turn());
+    }
+
+    /// Makes what a close promised outlive a power cut, too.
+    async fn harden_queued(&self) {
+        let mut is_failing = false;
+        loop {
+            tokio::time::sleep(HARDENED_AFTER).await;
+            let hardened = self.worker.harden().await;
+            if let Err(error) = &hardened
+                && !is_failing
+            {
+                tracing::warn!("what was closed would not outlive a power cut: {error}");
+            }
+            is_failing = hardened.is_err();
+        }
+    }
+
+    async fn store_in_turn(self: &Arc<Self>) {
         let turns = Arc::new(Semaphore::new(WIDTH));
         let mut running = FuturesUnordered::new();
         loop {
             while let Some(ino) = self.queue.pop() {
-                let (vfs, turns) = (Arc::clone(&self), Arc::clone(&turns));
+                let (vfs, turns) = (Arc::clone(self), Arc::clone(&turns));
                 running.push(async move { vfs.store_waiting(ino, &turns).await }.boxed());
             }
             tokio::select! {
@@ -561,7 +593,7 @@ impl Vfs {
         node.is_ok_and(|node| {
             node.cell.written().is_some_and(|written| {
                 let state = written.state();
-                state.is_named && state.sealed > state.stored
+                state.is_named && state.noted > state.stored
             })
         })
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use types::{Error, ErrorKind, NodeKind, ObjectMeta, ObjectPath, Result, VersionTag};
-use worker::Staged;
+use worker::{Lasts, Staged};
 
 use super::WriteMode;
 use crate::ino::Ino;
@@ -71,7 +71,7 @@ impl Vfs {
         let written = Written::new(file, note.base, note.owner, times, note.expect);
         written.attempts.begun_before(note.attempts);
         written.change(|state| {
-            (state.changes, state.sealed) = (1, 1);
+            (state.changes, state.noted) = (1, 1);
             state.xattrs = note.xattrs;
         });
         let node = self.namespace.insert(self.new_number(&place), place, meta);
@@ -135,8 +135,9 @@ impl Vfs {
 
     async fn seal_if_waiting(self: &Arc<Self>, ino: Ino) -> Option<Arc<Written>> {
         let written = Arc::clone(self.node(ino).ok()?.cell.written()?);
-        if written.is_unsealed()
-            && let Err(error) = self.seal(ino, &written).await
+        let lasts = Lasts::OverPowerCuts;
+        if written.lacks(lasts)
+            && let Err(error) = self.seal(ino, &written, lasts).await
         {
             tracing::error!("keep what is not stored yet: {error}");
         }
@@ -225,11 +226,8 @@ impl Vfs {
             let Ok(note) = self.note_of(&node, &written) else {
                 continue;
             };
-            if written.change(|state| {
-                (state.is_named, state.stored) = (false, state.changes);
-                std::mem::take(&mut state.sealed)
-            }) > 0
-            {
+            written.change(|state| (state.is_named, state.stored) = (false, state.changes));
+            if written.is_promised_no_more() {
                 let file = Arc::clone(&written.file);
                 self.aside.lock().push(Staged { note, file });
             }
