@@ -225,6 +225,28 @@ impl Worker {
         deadline: Deadline,
     ) -> BoxFuture<'static, Result<Learnt<Listing>>> {
         if let Some(known) = self.known_list(mount, &dir, freshness) {
+            self.listed(mount, &dir, freshness, None);
+            return futures::future::ready(Ok(known)).boxed();
+        }
+        let worker = Arc::clone(self);
+        async move {
+            let listing = worker.list_unnoticed(mount, dir.clone(), freshness, deadline);
+            let listed = listing.await?;
+            worker.listed(mount, &dir, freshness, Some(listed.value.len()));
+            Ok(listed)
+        }
+        .boxed()
+    }
+
+    /// As [`Worker::list`], for who goes ahead of readers and walks.
+    pub(crate) fn list_unnoticed(
+        self: &Arc<Self>,
+        mount: MountId,
+        dir: ObjectPath,
+        freshness: Freshness,
+        deadline: Deadline,
+    ) -> BoxFuture<'static, Result<Learnt<Listing>>> {
+        if let Some(known) = self.known_list(mount, &dir, freshness) {
             return futures::future::ready(Ok(known)).boxed();
         }
         let worker = Arc::clone(self);
@@ -264,6 +286,10 @@ impl Worker {
         {
             let value = Listing::clone(value);
             return Ok(Learnt { value, age });
+        }
+        // Somebody else may have listed it since.
+        if let Some(known) = self.known_list(mount, dir, freshness) {
+            return Ok(known);
         }
         let listing = self.ask_listing(mount, dir.clone());
         let asked = match self.confirm_deadline(freshness, old.is_some(), deadline) {

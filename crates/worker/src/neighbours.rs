@@ -6,15 +6,18 @@
 //! open the rest of the tree can. [`Neighbours`] is told of every open of a small file and says
 //! which tree to fetch and how far; [`load`] does the fetching.
 //!
+//! A walk of a tree lists one directory after the other, each after a round trip to the storage: the
+//! same sees that, of directories in place of files, and [`list`] lists the rest.
+//!
 //! Evidence is opens of different files that missed, all within [`WINDOW`], below one directory:
-//! [`ENOUGH_FILES`] in the directory itself, or [`ENOUGH_IN_TREE`] below at least
-//! [`ENOUGH_BRANCHES`] of its children. The nearest such directory counts, up to [`HEIGHT_MAX`]
-//! levels above the file. The evidence also bounds the fetching: a tree gets at most [`LEAD`] files
-//! for each one that was opened, so a few reads in a huge bucket do not pull it in, while an epoch
-//! never feels the bound.
+//! enough in the directory itself, or enough below several of its children ([`Evidence`]). The nearest
+//! such directory counts, up to [`HEIGHT_MAX`] levels above the file. The evidence also bounds the
+//! fetching: a tree gets so many files for each one that was opened, so a few reads in a huge bucket do
+//! not pull it in, while an epoch never feels the bound.
 //!
 //! Plain data, no I/O: the clock is the caller's.
 
+pub(crate) mod list;
 pub(crate) mod load;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -28,19 +31,37 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// Misses remembered: enough to see a tree of many small directories.
 const RECENT_MAX: usize = 256;
 
-/// Different files of one directory that make a pass over it.
-const ENOUGH_FILES: usize = 8;
+/// What makes opens a pass over a tree, and how far that reaches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Evidence {
+    /// Different files of one directory that make a pass over it.
+    in_directory: usize,
+    /// Different files below a directory, and of how many of its children.
+    in_tree: usize,
+    branches: usize,
+    /// What may be fetched for each one that was opened.
+    lead: u64,
+}
 
-/// Different children, and different files in all, that make a pass over a tree.
-const ENOUGH_BRANCHES: usize = 3;
-const ENOUGH_IN_TREE: usize = 16;
+/// Opened files. Four readers that wait 15 ms for each file open 250 a second, which allows 4,000: more
+/// than most wires carry.
+pub(crate) const FILES: Evidence = Evidence {
+    in_directory: 8,
+    in_tree: 16,
+    branches: 3,
+    lead: 16,
+};
+
+/// Listed directories. A walk that waits 15 ms for each lists 66 a second, which allows 2,000.
+pub(crate) const DIRECTORIES: Evidence = Evidence {
+    in_directory: 3,
+    in_tree: 6,
+    branches: 3,
+    lead: 32,
+};
 
 /// Directories above a file that may be the root of what is read: class, split, and one to spare.
 const HEIGHT_MAX: usize = 3;
-
-/// Files that may be fetched for each one that was opened. Four readers that wait 15 ms for each
-/// file open 250 a second, which allows 4,000: more than most wires carry.
-const LEAD: u64 = 16;
 
 /// Trees followed at a time, over all mounts.
 const TREES_MAX: usize = 16;
@@ -65,8 +86,9 @@ pub struct TreeAhead {
 }
 
 /// What is known of how the trees are read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Neighbours {
+    evidence: Evidence,
     /// Files that were opened and missed, oldest first.
     recent: VecDeque<(Instant, MountId, ObjectPath)>,
     /// Trees being followed.
@@ -83,6 +105,14 @@ struct Followed {
 }
 
 impl Neighbours {
+    pub(crate) fn new(evidence: Evidence) -> Self {
+        Neighbours {
+            evidence,
+            recent: VecDeque::new(),
+            trees: HashMap::new(),
+        }
+    }
+
     /// Takes note of an open; returns a tree when this open makes it worth fetching.
     pub(crate) fn on_open(
         &mut self,
@@ -113,7 +143,7 @@ impl Neighbours {
             return None;
         }
         let followed = Followed {
-            opens: ENOUGH_FILES as u64,
+            opens: self.evidence.in_directory as u64,
             last_open: now,
             ended: None,
             found: 0,
@@ -127,7 +157,7 @@ impl Neighbours {
     /// opened any of it for a while.
     pub(crate) fn allowance(&self, now: Instant, tree: &Tree) -> Option<u64> {
         let followed = self.trees.get(tree)?;
-        followed.is_live(now).then_some(followed.opens * LEAD)
+        (followed.is_live(now)).then_some(followed.opens * self.evidence.lead)
     }
 
     /// Takes note of files of a tree that were found, and of those that are cached by now.
@@ -186,12 +216,12 @@ impl Neighbours {
             let below = self.recent.iter().filter(|(_, of, _)| *of == mount);
             let below = below.filter_map(|(.., seen)| rest_below(seen, &dir));
             let enough = if height == 0 {
-                below.filter(|rest| !rest.contains(&b'/')).count() >= ENOUGH_FILES
+                below.filter(|rest| !rest.contains(&b'/')).count() >= self.evidence.in_directory
             } else {
                 let children = below.map(|rest| rest.split(|byte| *byte == b'/').next());
                 let children: Vec<_> = children.collect();
                 let branches: HashSet<_> = children.iter().collect();
-                children.len() >= ENOUGH_IN_TREE && branches.len() >= ENOUGH_BRANCHES
+                children.len() >= self.evidence.in_tree && branches.len() >= self.evidence.branches
             };
             if enough {
                 return Some(dir);
@@ -254,7 +284,7 @@ mod tests {
 
     #[test]
     fn the_files_of_one_directory_are_a_pass_over_it() {
-        let mut neighbours = Neighbours::default();
+        let mut neighbours = Neighbours::new(FILES);
         let now = ManualClock::default().now();
         let files: Vec<_> = (0..20).map(|index| format!("a/b/{index}")).collect();
         assert!(trees(&mut neighbours, now, &files[..7]).is_empty());
@@ -263,22 +293,33 @@ mod tests {
 
     #[test]
     fn files_of_many_classes_are_a_pass_over_what_holds_the_classes() {
-        let mut neighbours = Neighbours::default();
+        let mut neighbours = Neighbours::new(FILES);
         let now = ManualClock::default().now();
         assert_eq!(trees(&mut neighbours, now, &classes(40)), ["train"]);
     }
 
     #[test]
     fn the_root_of_a_mount_can_be_a_tree() {
-        let mut neighbours = Neighbours::default();
+        let mut neighbours = Neighbours::new(FILES);
         let now = ManualClock::default().now();
         let files: Vec<_> = (0..8).map(|index| index.to_string()).collect();
         assert_eq!(trees(&mut neighbours, now, &files), [""]);
     }
 
     #[test]
+    fn directories_that_are_listed_are_a_walk_of_what_holds_them() {
+        let mut walks = Neighbours::new(DIRECTORIES);
+        let now = ManualClock::default().now();
+        let flat: Vec<_> = (0..9).map(|index| format!("train/{index}")).collect();
+        assert!(trees(&mut walks, now, &flat[..2]).is_empty());
+        assert_eq!(trees(&mut walks, now, &flat[2..]), ["train"]);
+        let deep: Vec<_> = (0..9).map(|index| format!("logs/{index}/a")).collect();
+        assert_eq!(trees(&mut walks, now, &deep), ["logs"]);
+    }
+
+    #[test]
     fn the_same_files_again_and_files_far_apart_in_time_are_no_pass() {
-        let mut neighbours = Neighbours::default();
+        let mut neighbours = Neighbours::new(FILES);
         let clock = ManualClock::default();
         let same = vec![String::from("a/b/1"); 50];
         assert!(trees(&mut neighbours, clock.now(), &same).is_empty());
@@ -291,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_directory_inside_a_followed_tree_starts_nothing_new() {
-        let mut neighbours = Neighbours::default();
+        let mut neighbours = Neighbours::new(FILES);
         let now = ManualClock::default().now();
         trees(&mut neighbours, now, &classes(40));
         let files: Vec<_> = (0..40).map(|index| format!("train/3/x{index}")).collect();
@@ -300,21 +341,24 @@ mod tests {
 
     #[test]
     fn fetching_is_bounded_by_opens_and_ends_when_they_do() {
-        let mut neighbours = Neighbours::default();
+        let mut neighbours = Neighbours::new(FILES);
         let clock = ManualClock::default();
         let files: Vec<_> = (0..8).map(|index| format!("a/{index}")).collect();
         trees(&mut neighbours, clock.now(), &files);
         let tree = (MOUNT, path("a"));
         let first = neighbours.allowance(clock.now(), &tree).unwrap();
         neighbours.on_open(clock.now(), MOUNT, &path("a/99"), false);
-        assert_eq!(neighbours.allowance(clock.now(), &tree), Some(first + LEAD));
+        assert_eq!(
+            neighbours.allowance(clock.now(), &tree),
+            Some(first + FILES.lead)
+        );
         clock.advance(WINDOW + Duration::from_secs(1));
         assert_eq!(neighbours.allowance(clock.now(), &tree), None);
     }
 
     #[test]
     fn a_tree_that_ended_rests_and_then_may_be_fetched_again() {
-        let mut neighbours = Neighbours::default();
+        let mut neighbours = Neighbours::new(FILES);
         let clock = ManualClock::default();
         trees(&mut neighbours, clock.now(), &classes(40));
         neighbours.progress(&(MOUNT, path("train")), 10, 4);

@@ -164,7 +164,8 @@ impl Worker {
     pub(crate) async fn memory_to_send(&self, bytes: u64) -> Result<[Share; 2]> {
         let far = self.clock.deadline(std::time::Duration::MAX);
         let of_uploads = self.sending.take_at_most(bytes, far).await?;
-        Ok([of_uploads, self.budget.take(bytes, far).await?])
+        // A part of a file of terabytes may be more than all of it.
+        Ok([of_uploads, self.budget.take_at_most(bytes, far).await?])
     }
 }
 

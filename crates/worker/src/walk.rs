@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! All files of a tree, from what is known of names or from the storage.
 //!
-//! What loads, frees and measures a tree walks it with this. A directory that the storage does not
+//! What loads, frees and measures a tree walks it with this, and what goes ahead of its readers. A directory that the storage does not
 //! list is found too, with the reason, and so is one of which only old knowledge is left: who counts
 //! against the storage must not take silence for emptiness. What other mounts hide is left out.
 
@@ -17,7 +17,7 @@ use types::{
 use crate::meta::Listing;
 use crate::worker::Worker;
 
-/// Directories listed at a time.
+/// Directories listed at a time for who loads, frees or measures a tree.
 const LISTINGS: usize = 4;
 
 /// Files known ahead of who takes them.
@@ -34,6 +34,18 @@ pub struct Subtree {
     pub freshness: Freshness,
     /// Paths of the same storage that do not show, because something else is mounted there.
     pub hidden: Vec<ObjectPath>,
+}
+
+impl Subtree {
+    /// Returns a directory and all below it.
+    pub(crate) fn all_below((mount, path): &(MountId, ObjectPath), freshness: Freshness) -> Self {
+        Subtree {
+            mount: *mount,
+            path: path.clone(),
+            freshness,
+            hidden: Vec::new(),
+        }
+    }
 }
 
 /// Ages are told by the clock of the wall, and passed time by another one.
@@ -83,10 +95,21 @@ impl Worker {
             }
             return;
         }
+        self.walk_directory(tree, LISTINGS, sender).await;
+    }
+
+    /// Sends what is in a tree of which it is known that it is a directory, in the order of names as far
+    /// as that goes with so many listings at a time.
+    pub(crate) async fn walk_directory(
+        self: &Arc<Self>,
+        tree: &Subtree,
+        width: usize,
+        sender: &Sender<Found>,
+    ) {
         let mut dirs = vec![tree.path.clone()];
         let mut listings = FuturesUnordered::new();
         loop {
-            while listings.len() < LISTINGS
+            while listings.len() < width
                 && let Some(dir) = dirs.pop()
             {
                 listings.push(async move { (dir.clone(), self.list_of_tree(tree, dir).await) });
@@ -121,6 +144,7 @@ impl Worker {
         if sender.send(Found::Directory).await.is_err() {
             return false;
         }
+        let dirs_before = dirs.len();
         for entry in listing.iter() {
             let path = dir.join(&entry.name);
             if tree.hidden.contains(&path) {
@@ -137,13 +161,16 @@ impl Worker {
                 NodeKind::Symlink => {}
             }
         }
+        // The last one is taken first.
+        dirs[dirs_before..].reverse();
         true
     }
 
     async fn list_of_tree(self: &Arc<Self>, tree: &Subtree, dir: ObjectPath) -> Result<Listing> {
         let began = self.clock.now();
         let deadline = self.clock.deadline(self.settings.background_deadline);
-        let learnt = self.list(tree.mount, dir, tree.freshness, deadline).await?;
+        let listed = self.list_unnoticed(tree.mount, dir, tree.freshness, deadline);
+        let learnt = listed.await?;
         self.check_age(tree, learnt.age, began)?;
         Ok(learnt.value)
     }

@@ -15,7 +15,7 @@ use crate::fill::Fill;
 use crate::flights::Flights;
 use crate::knowledge::Knowledge;
 use crate::memory::Budget;
-use crate::neighbours::Neighbours;
+use crate::neighbours::{self, Neighbours};
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 use crate::stats::{Counters, Stats};
@@ -38,6 +38,8 @@ pub struct Worker {
     pub(crate) knowledge: Knowledge,
     pub(crate) veils: Veils,
     pub(crate) neighbours: Mutex<Neighbours>,
+    /// The same of directories that are listed.
+    pub(crate) walks: Mutex<Neighbours>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) runtime: Handle,
     pub(crate) clock: Arc<dyn Clock>,
@@ -95,7 +97,8 @@ impl Worker {
             fill,
             knowledge: Knowledge::new(metadata, names_max)?,
             veils: Veils::default(),
-            neighbours: Mutex::default(),
+            neighbours: Mutex::new(Neighbours::new(neighbours::FILES)),
+            walks: Mutex::new(Neighbours::new(neighbours::DIRECTORIES)),
             counters,
             runtime,
             started: (clock.now(), clock.wall()),

@@ -23,6 +23,8 @@ const CONNECTIONS: usize = 32;
 const RANGE: usize = 8 << 20;
 /// Random reads of one measurement.
 const RANDOM_READS: usize = 4_000;
+/// Directories of the tree that is walked before anything of it is known, and files in each.
+const TREE: (usize, usize) = (40, 100);
 
 /// Runs everything; `say` is told what is being done.
 pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
@@ -30,6 +32,10 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
     let storage = Storage::s3();
     let local = TempDir::new().context("directory for the local copy")?;
     let data = prepare(setting, &storage, local.path())?;
+    for index in 0..TREE.0 * TREE.1 {
+        let name = format!("tree/{:02}/{index:05}", index / TREE.1);
+        storage.put_bytes(name, b"of no interest");
+    }
     storage
         .relay()
         .set_latency(Duration::from_millis(setting.latency_ms));
@@ -89,7 +95,7 @@ fn prepare(setting: &Setting, storage: &Storage, local: &Path) -> Result<DataSet
             fs::write(path, content).context("local copy")
         },
     )?;
-    storage.let_everybody_read();
+    storage.let_everybody_read_and_list();
     Ok(data)
 }
 
@@ -111,6 +117,7 @@ impl Bench<'_> {
         let bare_large = self.bare_large()?;
         let bare_small = self.bare_small(CONNECTIONS)?;
         let bare_readers = self.bare_small(READERS)?;
+        let bare_lists = self.bare_lists()?;
         say("cold: forebay");
         let mut cold =
             |row: Plan, work: &dyn Fn() -> Result<Work>, bases: &[(&'static str, Work)]| {
@@ -124,6 +131,15 @@ impl Bench<'_> {
                 anyhow::Ok(())
             };
         let point = self.mount.point();
+        cold(
+            Plan {
+                work: "first walk and stat",
+                unit: Unit::Files,
+                goal: 0.83,
+            },
+            &|| workload::walk(&point.join("tree"), TREE.0 * TREE.1),
+            &[("bare LISTs of 1,000 names", bare_lists)],
+        )?;
         cold(
             Plan {
                 work: "cold sequential",
@@ -266,6 +282,36 @@ impl Bench<'_> {
                 Ok(())
             })?;
             Ok((1, *len as u64))
+        })
+    }
+
+    /// Lists the tree that nobody knows yet, all levels at once.
+    fn bare_lists(self) -> Result<Work> {
+        let mut connection = Connection::new(self.storage.relay().endpoint());
+        let first = format!("/{BUCKET}?list-type=2&prefix=tree%2F");
+        let (mut path, mut body) = (first.clone(), Vec::new());
+        workload::timed(|| {
+            let mut names = 0;
+            loop {
+                connection.get(&path, None, &mut body)?;
+                let page = String::from_utf8_lossy(&body);
+                names += page.matches("<Key>").count();
+                let (_, rest) = match page.split_once("<NextContinuationToken>") {
+                    Some(split) => split,
+                    None => break,
+                };
+                let token = rest.split('<').next().unwrap_or_default();
+                let token = token
+                    .replace('+', "%2B")
+                    .replace('/', "%2F")
+                    .replace('=', "%3D");
+                path = format!("{first}&continuation-token={token}");
+            }
+            ensure!(
+                names == TREE.0 * TREE.1,
+                "the bare client lists {names} names"
+            );
+            Ok((names as u64, 0))
         })
     }
 

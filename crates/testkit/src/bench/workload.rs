@@ -154,7 +154,8 @@ pub fn random(root: &Path, item: &Item, block: usize, count: usize) -> Result<Wo
     })
 }
 
-/// Lists every directory below a root and asks for the attributes of every file.
+/// Lists every directory below a root, in the order of their names, and asks for the attributes of every
+/// file.
 pub fn walk(root: &Path, expected: usize) -> Result<Work> {
     timed(|| {
         let (mut files, mut bytes) = (0, 0);
@@ -169,11 +170,14 @@ pub fn walk(root: &Path, expected: usize) -> Result<Work> {
                 bytes += meta.len();
             }
             let entries = fs::read_dir(&folder)?.collect::<std::io::Result<Vec<_>>>()?;
+            let mut below = Vec::new();
             for entry in entries {
                 if entry.file_type()?.is_dir() {
-                    folders.push(entry.path());
+                    below.push(entry.path());
                 }
             }
+            below.sort();
+            folders.extend(below.into_iter().rev());
         }
         ensure!(
             files == expected,

@@ -12,7 +12,7 @@ use std::process::Command;
 use rustix::io::Errno;
 use testkit::data;
 use testkit::programs::{program, succeed};
-use testkit::rigs::{Fault, Minio};
+use testkit::rigs::{Fault, Minio, SmallDisk};
 use testkit::sandbox::{Mount, Sandbox};
 use testkit::storage::{BUCKET, Storage};
 use testkit::wait;
@@ -184,4 +184,40 @@ fn a_quota_of_a_bucket_of_minio_is_no_space_left() {
         Errno::NOSPC,
     );
     is_kept(&mount, "does not", 2, 2_000_000);
+}
+
+#[test]
+fn what_a_full_directory_refused_is_stored_soon_after_there_is_room() {
+    let plain = Storage::local();
+    let sandbox = Sandbox::new(&plain);
+    let disk = SmallDisk::mount(sandbox.dir(), 64 << 20).unwrap();
+    let filler = disk.fill().unwrap();
+    let uri = format!("file://{}", disk.mounted_at.display());
+    let point = sandbox.point();
+    for mode in ["through", "back"] {
+        let mounting = sandbox.mount(&plain).uri(&uri).flag("--write-mode", mode);
+        let mount = mounting.start();
+        for (name, len) in [("small", 5000), ("large", LARGE)] {
+            let name = format!("{name} in {mode}");
+            let written = write(&mount.path(&name), 4, len);
+            match mode {
+                "through" => is("fsync", written, Errno::NOSPC),
+                _ => written.unwrap(),
+            }
+            is_kept(&mount, &name, 4, len);
+        }
+        wait::until("it shows why it waits", || {
+            let told = sandbox.run(&["status", "--json"]).success();
+            told.to_lowercase().contains("no space left")
+        });
+        fs::remove_file(&filler).unwrap();
+        for (name, len) in [("small", 5000), ("large", LARGE)] {
+            let stored = disk.mounted_at.join(format!("{name} in {mode}"));
+            becomes_stored(&stored, 4, len);
+        }
+        let wait = ["sync".as_ref(), point.as_os_str(), "--wait".as_ref()];
+        sandbox.run(&wait).success();
+        mount.unmount();
+        disk.fill().unwrap();
+    }
 }

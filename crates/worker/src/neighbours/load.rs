@@ -12,20 +12,20 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::mpsc::{self, Receiver, Sender};
-use types::{ErrorKind, Freshness, NodeKind, ObjectRef, Result};
+use tokio::sync::mpsc::{self, Receiver};
+use types::{ErrorKind, Freshness, ObjectRef, Result};
 
 use super::{Tree, TreeAhead};
 use crate::schedule::Class;
 use crate::settings::WHOLE_MAX;
+use crate::walk::{FOUND_AHEAD, Found, Subtree};
 use crate::worker::Worker;
 
 /// Files under way for a tree: at 110 KiB each they fill 200 MB/s at 25 ms.
 const WIDTH: usize = 48;
 
-/// Directories listed at a time, and files known ahead of the fetching.
+/// Directories listed at a time.
 const LISTINGS: usize = 4;
-const FOUND_AHEAD: usize = 1024;
 
 /// How often a tree that may not go on looks whether it may by now.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -60,8 +60,12 @@ impl Worker {
         let worker = Arc::clone(self);
         self.runtime.spawn(async move {
             tracing::debug!(dir = %tree.1, "fetching a tree ahead of its readers");
+            let subtree = Subtree::all_below(&tree, freshness);
             let (sender, receiver) = mpsc::channel(FOUND_AHEAD);
-            let finding = worker.find_files(&tree, freshness, sender);
+            let finding = async {
+                worker.walk_directory(&subtree, LISTINGS, &sender).await;
+                drop(sender);
+            };
             let fetching = worker.fetch_files(&tree, receiver);
             futures::join!(finding, fetching);
             worker.neighbours.lock().end(worker.clock.now(), &tree);
@@ -73,61 +77,34 @@ impl Worker {
         self.neighbours.lock().trees()
     }
 
-    /// Sends the small files of a tree that are not cached, until nobody takes them.
-    async fn find_files(
-        self: &Arc<Self>,
-        tree: &Tree,
-        freshness: Freshness,
-        sender: Sender<ObjectRef>,
-    ) {
-        let mut dirs = vec![tree.1.clone()];
-        let mut listings = FuturesUnordered::new();
-        loop {
-            while listings.len() < LISTINGS
-                && let Some(dir) = dirs.pop()
-            {
-                let deadline = self.clock.deadline(self.settings.background_deadline);
-                let listing = self.list(tree.0, dir.clone(), freshness, deadline);
-                listings.push(async move { (dir, listing.await) });
+    /// Returns the object of what was found in a tree if it is a small file that is not cached.
+    fn is_missing(&self, tree: &Tree, found: Found) -> Option<ObjectRef> {
+        let object = match found {
+            Found::File(object) if (1..=WHOLE_MAX).contains(&object.size()) => object,
+            Found::File(_) | Found::Directory => return None,
+            Found::Unknown(_, dir, error) => {
+                tracing::debug!(%dir, %error, "a directory is left out of a tree");
+                return None;
             }
-            let Some((dir, listing)) = listings.next().await else {
-                return;
-            };
-            let listing = match listing {
-                Ok(listing) => listing.value,
-                Err(error) => {
-                    tracing::debug!(%dir, %error, "a directory is left out of a tree");
-                    continue;
-                }
-            };
-            for entry in listing.iter() {
-                let path = dir.join(&entry.name);
-                match entry.meta.kind {
-                    NodeKind::Directory => dirs.push(path),
-                    NodeKind::File if (1..=WHOLE_MAX).contains(&entry.meta.tag.size) => {
-                        let object = ObjectRef::new(tree.0, path, entry.meta.tag.clone());
-                        let cached = self
-                            .cache
-                            .as_ref()
-                            .is_some_and(|c| c.contains_whole(object.id));
-                        self.neighbours.lock().progress(tree, 1, u64::from(cached));
-                        if !cached && sender.send(object).await.is_err() {
-                            return;
-                        }
-                    }
-                    NodeKind::File | NodeKind::Symlink => {}
-                }
-            }
-        }
+        };
+        let cache = self.cache.as_ref();
+        let is_cached = cache.is_some_and(|cache| cache.contains_whole(object.id));
+        self.neighbours
+            .lock()
+            .progress(tree, 1, u64::from(is_cached));
+        (!is_cached).then_some(object)
     }
 
-    async fn fetch_files(self: &Arc<Self>, tree: &Tree, mut receiver: Receiver<ObjectRef>) {
+    async fn fetch_files(self: &Arc<Self>, tree: &Tree, mut receiver: Receiver<Found>) {
         let mut under_way = FuturesUnordered::new();
         let (mut bytes_under_way, mut fetched, mut failures) = (0, 0, 0);
         loop {
             let (size, done) = tokio::select! {
                 found = receiver.recv(), if under_way.len() < WIDTH => match found {
-                    Some(object) => {
+                    Some(found) => {
+                        let Some(object) = self.is_missing(tree, found) else {
+                            continue;
+                        };
                         let size = object.size();
                         if !self.has_room(bytes_under_way + size)
                             || !self.may_fetch(tree, fetched).await

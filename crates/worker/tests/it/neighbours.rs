@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use types::{Freshness, ObjectRef};
+use types::{Freshness, ObjectPath, ObjectRef};
 use worker::Settings;
 
 use crate::scripted::close;
@@ -156,4 +156,80 @@ async fn a_reader_goes_before_its_neighbours() {
     assert_eq!(rig.storage.reads.lock().unwrap()[16].len, 5_000);
     rig.storage.gate.add_permits(1000);
     fetched.await.unwrap().unwrap();
+}
+
+/// Puts a tree of directories into the storage, with a file in each.
+fn directories(rig: &Rig) -> Vec<ObjectPath> {
+    let put = |index: usize| {
+        let dir = format!("logs/{:02}/{index:03}", index / 20);
+        let file = rig.storage.put_noise(rig.mount, &format!("{dir}/file"), 10);
+        file.1.path.split().unwrap().0
+    };
+    (0..100).map(put).collect()
+}
+
+async fn list(rig: &Rig, dir: &ObjectPath, freshness: Freshness) -> usize {
+    let listing = rig.worker.list(rig.mount, dir.clone(), freshness, soon());
+    listing.await.unwrap().value.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_finds_the_rest_of_the_tree_listed_and_each_directory_is_listed_once() {
+    let rig = Rig::new();
+    let dirs = directories(&rig);
+    for dir in &dirs[..60] {
+        assert_eq!(list(&rig, dir, Freshness::Immutable).await, 1);
+    }
+    until("the rest is listed", || {
+        let is_known = |dir| rig.worker.known_list(rig.mount, dir, Freshness::Immutable);
+        dirs.iter().all(|dir| is_known(dir).is_some())
+    })
+    .await;
+    for dir in &dirs {
+        assert_eq!(list(&rig, dir, Freshness::Immutable).await, 1);
+    }
+    // All of them, the five that they are in, and the one above.
+    assert_eq!(rig.storage.asked(), (106, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_few_directories_bring_no_others_and_none_where_each_look_asks() {
+    let rig = Rig::new();
+    let dirs = directories(&rig);
+    for dir in &dirs[..2] {
+        list(&rig, dir, Freshness::Immutable).await;
+    }
+    let settings = Settings {
+        neighbours: false,
+        ..Settings::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let off = Rig::with(Arc::default(), dir, Some(CAPACITY), settings);
+    let same = directories(&off);
+    for dir in &dirs[50..60] {
+        list(&rig, dir, Freshness::Always).await;
+        list(&off, dir, Freshness::Immutable).await;
+    }
+    assert_eq!(same, dirs);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(
+        (rig.storage.asked(), off.storage.asked()),
+        ((12, 0), (10, 0))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_that_stops_is_not_followed_to_the_end_of_a_huge_tree() {
+    let rig = Rig::new();
+    for index in 0..300 {
+        let name = format!("all/{index:03}/file");
+        rig.storage.put_noise(rig.mount, &name, 10);
+    }
+    for index in 0..4 {
+        let dir = ObjectPath::parse(format!("all/{index:03}").as_bytes()).unwrap();
+        list(&rig, &dir, Freshness::Immutable).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (lists, _) = rig.storage.asked();
+    assert!((60..=150).contains(&lists), "{lists} listings");
 }

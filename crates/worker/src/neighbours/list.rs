@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Lists the directories of a tree ahead of who walks it.
+//!
+//! Who walks asks for one directory after the other. Once a few were asked for, the rest is listed in
+//! the same order, several at a time; the walk then finds them known, or on their way. Only trees of
+//! small directories are listed so: names take memory.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use types::{Freshness, MountId, ObjectPath};
+
+use super::Tree;
+use super::load::LOOK_AGAIN;
+use crate::walk::{Found, Subtree};
+use crate::worker::Worker;
+
+/// Directories listed at a time for one walk.
+const LISTINGS: usize = 8;
+
+/// Names of a directory that make it a small one.
+const SMALL: usize = 5000;
+
+impl Worker {
+    /// Takes note of a listing that somebody asked for, of `names` where the storage had to be asked,
+    /// and of what it says about the rest of the tree.
+    pub(crate) fn listed(
+        self: &Arc<Self>,
+        mount: MountId,
+        dir: &ObjectPath,
+        freshness: Freshness,
+        names: Option<usize>,
+    ) {
+        let is_worth_it =
+            freshness != Freshness::Always && names.is_none_or(|names| names <= SMALL);
+        if !self.settings.neighbours || !is_worth_it {
+            return;
+        }
+        let now = self.clock.now();
+        let tree = (self.walks.lock()).on_open(now, mount, dir, names.is_some());
+        let Some(tree) = tree else { return };
+        let worker = Arc::clone(self);
+        self.runtime.spawn(async move {
+            tracing::debug!(dir = %tree.1, "listing a tree ahead of who walks it");
+            worker.list_tree(&tree, freshness).await;
+            worker.walks.lock().end(worker.clock.now(), &tree);
+        });
+    }
+
+    async fn list_tree(self: &Arc<Self>, tree: &Tree, freshness: Freshness) {
+        let subtree = Subtree::all_below(tree, freshness);
+        // Nothing is found far ahead of what may be listed.
+        let (sender, mut receiver) = mpsc::channel(LISTINGS);
+        let finding = async {
+            self.walk_directory(&subtree, LISTINGS, &sender).await;
+            drop(sender);
+        };
+        let following = async move {
+            let mut listed = 0;
+            while let Some(found) = receiver.recv().await {
+                match found {
+                    Found::File(_) => {}
+                    Found::Directory => {
+                        listed += 1;
+                        if !self.may_list(tree, listed).await {
+                            return;
+                        }
+                    }
+                    Found::Unknown(_, dir, error) => {
+                        tracing::debug!(%dir, %error, "a tree is not listed any further");
+                        return;
+                    }
+                }
+            }
+        };
+        futures::join!(finding, following);
+    }
+
+    /// Waits until one more directory may be listed; false when nobody walks the tree any more.
+    async fn may_list(&self, tree: &Tree, listed: u64) -> bool {
+        loop {
+            let allowance = self.walks.lock().allowance(self.clock.now(), tree);
+            match allowance {
+                None => return false,
+                Some(allowance) if listed < allowance => return true,
+                Some(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+}
