@@ -411,3 +411,36 @@ fn readers_see_a_published_directory_whole_or_not_at_all() {
         BTreeSet::from(["published".to_owned()])
     );
 }
+
+#[test]
+fn temporary_files_are_sent_once_under_their_last_name_or_not_at_all() {
+    let storage = Storage::s3();
+    storage.put("there", 1, 10);
+    let sandbox = Sandbox::new(&storage);
+    let mount = sandbox.mount(&storage).flag("--write-mode", "back").start();
+    names(mount.point());
+    let before = storage.requests();
+    for number in 0..20u64 {
+        let (draft, last) = (mount.path(".draft"), mount.path(&format!("file-{number}")));
+        fs::write(&draft, data::bytes(number, 5000)).unwrap();
+        fs::rename(&draft, last).unwrap();
+        let lock = mount.path("lock");
+        fs::write(&lock, "held").unwrap();
+        let mut log = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(mount.path("log"))
+            .unwrap();
+        writeln!(log, "{number}").unwrap();
+        fs::remove_file(&lock).unwrap();
+    }
+    sync_wait(&sandbox, &mount);
+    let sent = storage.requests() - before;
+    assert!((21..=30).contains(&sent), "{sent} requests for 21 files");
+    let mut expected: BTreeSet<_> = (0..20).map(|n| format!("file-{n}")).collect();
+    expected.extend(["log".to_owned(), "there".to_owned()]);
+    assert_eq!(names(storage.root()), expected);
+    let log = fs::read_to_string(storage.root().join("log")).unwrap();
+    assert_eq!(log.lines().count(), 20);
+    mount.unmount();
+}

@@ -8,13 +8,17 @@
 //! close left in `through`. A file is stored by one at a time, so its versions arrive in order;
 //! files are stored independently of each other.
 //!
+//! What a close promised is stored after a moment ([`QUIET`]): a file that is renamed, written on or
+//! removed until then, as temporary files are, is sent once or not at all. Who waits for the storage
+//! ([`Vfs::all_stored`]) does not wait for that.
+//!
 //! A failure keeps the bytes and is tried again after a pause that doubles, for as long as the
 //! daemon lives; in `back` also after its next start.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -37,6 +41,9 @@ const WIDTH: usize = 8;
 /// Pauses before another attempt, from the first to the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// How long a file is left alone before it is stored, after the first promise.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// How long a file that was closed and not synced may be lost to a power cut.
 const HARDENED_AFTER: Duration = Duration::from_secs(1);
 
@@ -51,6 +58,10 @@ pub(crate) struct Queue {
 #[derive(Debug, Default)]
 struct Line {
     order: VecDeque<Ino>,
+    /// What is stored at a time to come, in the order of these.
+    later: VecDeque<(Instant, Ino)>,
+    /// How many wait until nothing does.
+    hurrying: usize,
     /// Everything that waits or is under way, with its failures.
     all: HashMap<Ino, Option<Failure>>,
 }
@@ -65,16 +76,33 @@ impl Queue {
     /// Adds a file unless it waits already.
     pub(crate) fn push(&self, ino: Ino) {
         let mut line = self.waiting.lock();
-        let line = &mut *line;
-        if let Entry::Vacant(slot) = line.all.entry(ino) {
-            slot.insert(None);
+        if line.add(ino) {
             line.order.push_back(ino);
             self.pushed.notify_one();
         }
     }
 
-    fn pop(&self) -> Option<Ino> {
-        self.waiting.lock().order.pop_front()
+    /// Adds a file that is to be stored from `due` on, unless it waits already.
+    fn push_later(&self, ino: Ino, due: Instant) {
+        let mut line = self.waiting.lock();
+        if line.add(ino) {
+            line.put_later(ino, due);
+            self.pushed.notify_one();
+        }
+    }
+
+    /// Takes the next file that is due.
+    fn pop(&self, now: Instant) -> Option<Ino> {
+        let mut line = self.waiting.lock();
+        line.ripen(now);
+        line.order.pop_front()
+    }
+
+    /// Returns how long it is until a file is due.
+    fn rest(&self, now: Instant) -> Duration {
+        let line = self.waiting.lock();
+        let next = line.later.front();
+        next.map_or(Duration::MAX, |(due, _)| due.saturating_duration_since(now))
     }
 
     /// Takes a file off, or notes why it has to wait on and says for how long.
@@ -99,18 +127,25 @@ impl Queue {
         self.pushed.notify_one();
     }
 
+    fn again_later(&self, ino: Ino, due: Instant) {
+        self.waiting.lock().put_later(ino, due);
+        self.pushed.notify_one();
+    }
+
     /// Takes a file off that nobody wants to be stored any more.
     pub(super) fn give_up(&self, ino: Ino) {
         let mut line = self.waiting.lock();
         line.all.remove(&ino);
         line.order.retain(|waiting| *waiting != ino);
+        line.later.retain(|(_, waiting)| *waiting != ino);
         if line.all.is_empty() {
             self.emptied.notify_waiters();
         }
     }
 
-    /// Resolves when nothing waits.
+    /// Resolves when nothing waits; until then nothing is put off.
     pub(super) async fn empty(&self) {
+        let _hurry = Hurry::begin(self);
         loop {
             let emptied = self.emptied.notified();
             if self.waiting.lock().all.is_empty() {
@@ -126,6 +161,56 @@ impl Queue {
         let all = line.all.iter();
         all.map(|(ino, failure)| (*ino, failure.as_ref().map(|f| f.message.clone())))
             .collect()
+    }
+}
+
+impl Line {
+    /// Takes note of a file; false when it waits already.
+    fn add(&mut self, ino: Ino) -> bool {
+        match self.all.entry(ino) {
+            Entry::Vacant(slot) => {
+                slot.insert(None);
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
+    }
+
+    fn put_later(&mut self, ino: Ino, due: Instant) {
+        match self.hurrying {
+            0 => self.later.push_back((due, ino)),
+            _ => self.order.push_back(ino),
+        }
+    }
+
+    /// Puts in line what is due.
+    fn ripen(&mut self, now: Instant) {
+        while let Some((due, ino)) = self.later.front().copied()
+            && due <= now
+        {
+            self.later.pop_front();
+            self.order.push_back(ino);
+        }
+    }
+}
+
+/// Somebody waits until nothing is left to store.
+struct Hurry<'a>(&'a Queue);
+
+impl<'a> Hurry<'a> {
+    fn begin(queue: &'a Queue) -> Self {
+        let mut line = queue.waiting.lock();
+        line.hurrying += 1;
+        let later = std::mem::take(&mut line.later);
+        line.order.extend(later.into_iter().map(|(_, ino)| ino));
+        queue.pushed.notify_one();
+        Hurry(queue)
+    }
+}
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.lock().hurrying -= 1;
     }
 }
 
@@ -190,7 +275,7 @@ impl Vfs {
             sealed.inspect_err(|error| self.errors.note(ino, error))?;
         }
         drop(alone);
-        self.queue.push(ino);
+        self.queue.push_later(ino, self.clock.now() + QUIET);
         Ok(())
     }
 
@@ -547,12 +632,13 @@ impl Vfs {
         let turns = Arc::new(Semaphore::new(WIDTH));
         let mut running = FuturesUnordered::new();
         loop {
-            while let Some(ino) = self.queue.pop() {
+            while let Some(ino) = self.queue.pop(self.clock.now()) {
                 let (vfs, turns) = (Arc::clone(self), Arc::clone(&turns));
                 running.push(async move { vfs.store_waiting(ino, &turns).await }.boxed());
             }
             tokio::select! {
                 () = self.queue.pushed.notified() => {}
+                () = tokio::time::sleep(self.queue.rest(self.clock.now())) => {}
                 Some(()) = running.next() => {}
             }
         }
@@ -575,7 +661,7 @@ impl Vfs {
         // Who pauses lets others go on.
         drop(turn);
         if stored.is_ok() && self.is_promised_since(ino) {
-            return self.queue.again(ino);
+            return self.queue.again_later(ino, self.clock.now() + QUIET);
         }
         match self.queue.done(ino, &stored) {
             None => self.settle(ino),
@@ -619,4 +705,41 @@ fn conflict_name(name: &Name, ino: Ino, now_ns: i64) -> Name {
     let mut bytes = name.as_bytes()[..keep].to_vec();
     bytes.extend_from_slice(suffix.as_bytes());
     Name::new(&bytes).unwrap_or_else(|_| name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use types::{Clock, ManualClock};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn files_are_left_alone_for_a_moment_unless_somebody_waits_for_them() {
+        let (queue, clock) = (Queue::default(), ManualClock::default());
+        let in_a_second = |clock: &ManualClock| clock.now() + Duration::from_secs(1);
+        queue.push_later(Ino(1), in_a_second(&clock));
+        queue.push(Ino(2));
+        queue.push_later(Ino(2), in_a_second(&clock));
+        assert_eq!(queue.pop(clock.now()), Some(Ino(2)));
+        assert_eq!(queue.pop(clock.now()), None);
+        assert_eq!(queue.rest(clock.now()), Duration::from_secs(1));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(queue.pop(clock.now()), Some(Ino(1)));
+        assert_eq!(queue.rest(clock.now()), Duration::MAX);
+        queue.again_later(Ino(1), in_a_second(&clock));
+        queue.push_later(Ino(3), in_a_second(&clock));
+        queue.give_up(Ino(3));
+        let empty = queue.empty();
+        let storing = async {
+            queue.push_later(Ino(4), in_a_second(&clock));
+            for ino in [Ino(1), Ino(4)] {
+                assert_eq!(queue.pop(clock.now()), Some(ino));
+                queue.done(ino, &Ok(()));
+            }
+            queue.done(Ino(2), &Ok(()));
+        };
+        futures::join!(empty, storing);
+        queue.push_later(Ino(5), in_a_second(&clock));
+        assert_eq!(queue.pop(clock.now()), None, "nobody waits any more");
+    }
 }
