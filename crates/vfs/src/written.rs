@@ -105,8 +105,8 @@ impl Cell {
 #[derive(Debug)]
 pub(crate) struct Written {
     pub(crate) file: Arc<StagedFile>,
-    /// The version whose bytes show through.
-    pub(crate) base: Option<ObjectRef>,
+    /// The version whose bytes show through, where it lies now.
+    base: Mutex<Option<ObjectRef>>,
     pub(crate) gate: Arc<RwLock<()>>,
     pub(crate) storing: tokio::sync::Mutex<()>,
     pub(crate) attempts: Arc<Attempts>,
@@ -190,7 +190,7 @@ impl Written {
     ) -> Self {
         Written {
             file,
-            base,
+            base: Mutex::new(base),
             gate: Arc::default(),
             storing: tokio::sync::Mutex::default(),
             attempts: Arc::default(),
@@ -210,6 +210,25 @@ impl Written {
                 is_mtime_set: false,
                 is_lost: false,
             }),
+        }
+    }
+
+    /// Returns the version whose bytes show through.
+    pub(crate) fn base(&self) -> Option<ObjectRef> {
+        self.base.lock().clone()
+    }
+
+    /// Takes note that what the storage has of the file lies elsewhere now, as another version maybe.
+    pub(crate) fn moved(&self, object: Option<ObjectRef>) {
+        let Some(object) = object else { return };
+        let mut state = self.state.lock();
+        if !matches!(state.expect, Expect::Version(_)) {
+            return;
+        }
+        state.expect = Expect::Version(object.tag.clone());
+        drop(state);
+        if let Some(base) = &mut *self.base.lock() {
+            *base = object;
         }
     }
 

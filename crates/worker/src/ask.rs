@@ -139,6 +139,23 @@ impl Worker {
         Ok(Learnt { value, age })
     }
 
+    /// Fails unless a directory is empty now.
+    ///
+    /// # Errors
+    /// `NotEmpty`; else what the storage said.
+    pub async fn check_empty(&self, mount: MountId, dir: &ObjectPath) -> Result<()> {
+        let mount = self.mount(mount)?;
+        let mut pages = mount.storage.list(dir);
+        while let Some(page) = pages.next().await {
+            let page = page?;
+            if !page.entries.is_empty() || page.unshowable > 0 {
+                let message = format!("the directory '{dir}' is not empty");
+                return Err(Error::new(ErrorKind::NotEmpty, message));
+            }
+        }
+        Ok(())
+    }
+
     /// Lists a directory, once for all who ask at once. The answer does not wait for a disk that
     /// cannot follow.
     pub(crate) fn ask_listing(

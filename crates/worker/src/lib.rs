@@ -60,7 +60,7 @@ pub use cache::staged::{Room, Segment, Source, StagedFile, StagedId};
 pub use held::{Freed, Held};
 pub use load::{LoadCounts, LoadEnd, LoadPlan, LoadProgress, LoadStep, Missing, Pick};
 pub use meta::{Learnt, Listing};
-pub use moves::Move;
+pub use moves::{Move, Moved};
 pub use neighbours::TreeAhead;
 pub use notes::{FileNote, UploadNote};
 pub use parts::{Begun, Parts};

@@ -10,6 +10,7 @@
 //! This node shows the old names until all is copied and then the new ones ([`crate::veils`]); others
 //! may see both.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use cache::staged::StagedId;
@@ -39,6 +40,15 @@ pub struct Move {
     pub meta: ObjectMeta,
     /// What is at the new path and makes way: a file, or an empty directory.
     pub replaces: Option<ObjectMeta>,
+}
+
+/// What has its new name.
+#[derive(Debug)]
+pub struct Moved {
+    /// What is at the new path.
+    pub meta: ObjectMeta,
+    /// What is below it and became another version by that: its new path, and what it is there.
+    pub below: HashMap<ObjectPath, ObjectMeta>,
 }
 
 /// An object that is renamed, also one below a directory.
@@ -73,6 +83,15 @@ struct Copies {
     dirs: Vec<(ObjectPath, ObjectPath)>,
 }
 
+impl Copies {
+    /// Returns what is below a directory that has its new name.
+    fn below(&self, work: &Move) -> HashMap<ObjectPath, ObjectMeta> {
+        let moved = self.objects.iter().filter(|copied| !copied.stays);
+        let below = moved.map(|copied| (copied.found.to.clone(), copied.meta.clone()));
+        below.filter(|(path, _)| *path != work.to).collect()
+    }
+}
+
 /// Whether a rename begins, or is carried on by a later start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Run {
@@ -90,7 +109,7 @@ impl Worker {
     pub async fn rename(
         self: &Arc<Self>,
         work: &Move,
-        on_moved: impl FnOnce(&ObjectMeta) + Send,
+        on_moved: impl FnOnce(&Moved) + Send,
     ) -> Result<ObjectMeta> {
         let mount = self.mount(work.mount)?;
         let writer = writer(&mount)?;
@@ -106,8 +125,12 @@ impl Worker {
             types::crash::point("rename.done");
             let moved = self.learn_moved(&mount, work, moved).await;
             self.relabel(work.mount, (&work.from, &work.meta.tag), (&work.to, &moved));
+            let moved = Moved {
+                meta: moved,
+                below: HashMap::new(),
+            };
             on_moved(&moved);
-            return Ok(moved);
+            return Ok(moved.meta);
         }
         let veil = self.veils.veil(work.mount, &work.from, &work.to);
         veil.show(match &work.replaces {
@@ -124,6 +147,10 @@ impl Worker {
                 let moved = self.learn_moved(&mount, work, copies.meta.clone()).await;
                 self.relabel_all(work.mount, &copies);
                 veil.show(Shown::New);
+                let moved = Moved {
+                    meta: moved,
+                    below: copies.below(work),
+                };
                 on_moved(&moved);
                 let removed = self.remove_objects(writer, &copies).await;
                 // Who looked meanwhile may have learnt of the old names once more.
@@ -131,7 +158,7 @@ impl Worker {
                     self.doubt_tree(work.mount, &work.from).await;
                 }
                 self.learn_gone(work.mount, &work.from);
-                removed.map(|()| moved)
+                removed.map(|()| moved.meta)
             }
             Err(error) => Err(error),
         };

@@ -448,3 +448,51 @@ fn what_is_not_stored_yet_shows_and_can_be_waited_for() {
     sandbox.run(&["sync", &point, "--wait"]).success();
     assert_eq!(stored(&storage, "second"), b"waits");
 }
+
+#[test]
+fn what_is_open_below_a_directory_that_is_renamed_is_written_on_and_stored() {
+    for storage in Storage::each() {
+        let large = data::bytes(1, (17 << 20) + 5);
+        storage.put_bytes("old/large", &large);
+        storage.put_bytes("old/small", b"as it was");
+        for mode in ["through", "back"] {
+            let sandbox = Sandbox::new(&storage);
+            let mount = sandbox.mount(&storage).flag("--write-mode", mode).start();
+            let open = |name: &str| {
+                let mut options = OpenOptions::new();
+                let path = mount.path(&format!("old/{name}"));
+                options.read(true).write(true).open(path).unwrap()
+            };
+            let (large_file, small_file) = (open("large"), open("small"));
+            let reader = File::open(mount.path("old/large")).unwrap();
+            fs::create_dir(mount.path("new")).unwrap();
+            fs::rename(mount.path("old"), mount.path("new")).unwrap();
+            // Nothing was written yet: all of it shows through.
+            let mut part = vec![0; 1 << 20];
+            large_file.read_exact_at(&mut part, 5 << 20).unwrap();
+            assert!(part == large[5 << 20..6 << 20], "{mode}");
+            large_file.write_all_at(b"changed", 3 << 20).unwrap();
+            small_file.write_all_at(b"no", 0).unwrap();
+            drop((large_file, small_file));
+            reader.read_exact_at(&mut part, 9 << 20).unwrap();
+            assert!(part == large[9 << 20..10 << 20], "{mode}");
+            drop(reader);
+            let point = mount.point().to_str().unwrap();
+            sandbox.run(&["sync", point, "--wait"]).success();
+            let mut expected = large.clone();
+            expected[3 << 20..(3 << 20) + 7].copy_from_slice(b"changed");
+            let stored = storage.root().join("new");
+            assert!(
+                fs::read(stored.join("large")).unwrap() == expected,
+                "{mode}"
+            );
+            assert_eq!(fs::read(stored.join("small")).unwrap(), b"no it was");
+            assert_eq!(names(&stored), ["large", "small"], "{mode}");
+            // As it was, for the other mode.
+            fs::rename(mount.path("new"), mount.path("old")).unwrap();
+            fs::write(mount.path("old/large"), &large).unwrap();
+            fs::write(mount.path("old/small"), b"as it was").unwrap();
+            mount.unmount();
+        }
+    }
+}

@@ -152,7 +152,7 @@ impl Vfs {
         range: ByteRange,
         segments: &[Segment],
     ) -> Result<Bytes> {
-        let base = written.base.as_ref();
+        let base = written.base();
         let base = base.ok_or_else(|| Error::internal("a staged file lacks its base"))?;
         let mut bytes = BytesMut::with_capacity(in_memory(range.len));
         let mut buf = Vec::new();

@@ -231,15 +231,21 @@ impl Vfs {
         if found.meta.kind != NodeKind::Directory {
             return Err(Error::new(ErrorKind::NotADirectory, "rmdir of a file"));
         }
-        let here = self.bindings.in_dir(&target.place);
-        if here.values().any(|bound| bound.is_here) {
-            let message = format!("'{}' has files that are being written", target.place.path);
-            return Err(Error::new(ErrorKind::NotEmpty, message));
-        }
+        self.check_nothing_here(target)?;
         let id = self.storage_of(target.mount).0;
         self.worker.remove_dir(id, &target.place.path).await?;
         if let Some(node) = &found.node {
             self.bindings.remove(&target.place, node.ino);
+        }
+        Ok(())
+    }
+
+    /// Fails if a directory has names that the storage does not know yet.
+    pub(super) fn check_nothing_here(&self, target: &Target) -> Result<()> {
+        let here = self.bindings.in_dir(&target.place);
+        if here.values().any(|bound| bound.is_here) {
+            let message = format!("'{}' has files that are being written", target.place.path);
+            return Err(Error::new(ErrorKind::NotEmpty, message));
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use types::{Error, ErrorKind, NodeKind, ObjectMeta, Result};
-use worker::{Expect, Lasts, Move};
+use worker::{Expect, Lasts, Move, Moved};
 
 use super::names::{is_in_storage, not_found};
 use super::{Resolved, Target, WriteMode};
@@ -208,7 +208,11 @@ impl Vfs {
         let id = self.storage_of(from.mount).0;
         match other {
             Some(other) if other.meta.kind == NodeKind::Directory => {
-                self.remove_empty(to, other).await?;
+                // It is replaced in one step with the rename, or becomes what is renamed.
+                self.check_nothing_here(to)?;
+                if !self.worker.abilities(id)?.rename {
+                    self.worker.check_empty(id, &to.place.path).await?;
+                }
             }
             // The storage replaces it; its readers keep it.
             Some(Resolved {
@@ -232,7 +236,7 @@ impl Vfs {
             replaces: other.map(|other| other.meta.clone()),
         };
         let renamed = moved.node.as_ref().map(|node| node.ino);
-        let move_here = |meta: &ObjectMeta| self.move_here(from, to, meta, renamed);
+        let move_here = |moved: &Moved| self.move_here(from, to, moved, renamed);
         if let Err(error) = self.worker.rename(&work, move_here).await {
             if error.kind() == ErrorKind::Stale {
                 self.worker.forget_path(id, &from.place.path);
@@ -240,33 +244,39 @@ impl Vfs {
             return Err(error);
         }
         if let Some(other) = other
-            && other.meta.kind != NodeKind::Directory
             && let Some(node) = &other.node
         {
-            self.take_name(to, node).await;
+            match other.meta.kind {
+                NodeKind::Directory => self.bindings.remove(&to.place, node.ino),
+                NodeKind::File | NodeKind::Symlink => self.take_name(to, node).await,
+            }
         }
         Ok(())
     }
 
     /// Gives what is known below the old name, and itself, the new one.
-    fn move_here(&self, from: &Target, to: &Target, meta: &ObjectMeta, renamed: Option<Ino>) {
+    fn move_here(&self, from: &Target, to: &Target, moved: &Moved, renamed: Option<Ino>) {
         let (old, new) = (&from.place.path, &to.place.path);
         if let Some(bound) = self.bindings.get(&from.place) {
             self.bindings.remove(&from.place, bound.ino);
         }
         self.bindings.remove_below(from.mount, old);
         for (ino, place) in self.namespace.move_tree(from.mount, (old, new), renamed) {
-            let mut is_here = false;
-            self.namespace.change(ino, |node| {
+            let node = self.namespace.change(ino, |node| {
                 if place == to.place {
-                    node.meta = meta.clone();
+                    node.meta = moved.meta.clone();
                     node.cell.change(self.now_ns(), None);
+                } else if let Some(meta) = moved.below.get(&place.path) {
+                    node.meta.tag = meta.tag.clone();
                 }
-                is_here = node
-                    .cell
-                    .written()
-                    .is_some_and(|written| written.state().is_named);
             });
+            let mut is_here = false;
+            if let Some(node) = node
+                && let Some(written) = node.cell.written()
+            {
+                is_here = written.state().is_named;
+                written.moved(self.object(&node).ok());
+            }
             self.bindings.set(&place, Bound { ino, is_here });
         }
     }

@@ -303,7 +303,7 @@ impl Vfs {
         Ok(FileNote {
             mount: self.storage_of(mount).0,
             path: node.place.path.clone(),
-            base: written.base.clone(),
+            base: written.base(),
             expect: state.expect,
             owner: state.owner,
             mtime_ns: state.times.modified,
@@ -434,10 +434,10 @@ impl Vfs {
 
     /// Fetches what still shows through of the old version, which is gone when the file is stored.
     async fn fill_held(&self, node: &Node, written: &Written) -> Result<()> {
-        let Some(base) = written.base.as_ref().filter(|_| !written.file.is_whole()) else {
+        let Some(base) = written.base().filter(|_| !written.file.is_whole()) else {
             return Ok(());
         };
-        self.worker.fill_whole(&written.file, base).await?;
+        self.worker.fill_whole(&written.file, &base).await?;
         let _alone = written.sealing.lock().await;
         match written.state().noted {
             0 => Ok(()),
@@ -580,11 +580,11 @@ impl Vfs {
         written: &Arc<Written>,
         error: Error,
     ) -> Error {
-        let Some(base) = &written.base else {
+        let Some(base) = written.base() else {
             return error;
         };
         let kept = async {
-            let missing = self.worker.fill_what_is_left(&written.file, base)?;
+            let missing = self.worker.fill_what_is_left(&written.file, &base)?;
             let _look = written.gate.write().await;
             let (mut work, changes) = (self.work_of(node, written)?, written.state().changes);
             // In the file itself the missing bytes go on being an error.
@@ -645,6 +645,11 @@ impl Vfs {
     }
 
     async fn store_waiting(self: Arc<Self>, ino: Ino, turns: &Semaphore) {
+        if self.node(ino).is_err() {
+            // It was removed before anything was sent.
+            self.queue.done(ino, &Ok(()));
+            return;
+        }
         let turn = turns.acquire().await;
         let stored = match self.store(ino).await {
             // Its bytes lie in the copy; nothing is left to do.
