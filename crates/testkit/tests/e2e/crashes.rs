@@ -315,9 +315,9 @@ fn crash_once(storage: &Storage, mode: &str, point: &str, passage: u64) -> bool 
 
 /// Checks a mount after the restart, and what becomes of the storage.
 fn check(case: &str, world: &World, root: &Path, mount: &Mount<'_>) {
-    let found = trees::read(mount.point()).unwrap_or_else(|e| panic!("{case}: {e}"));
     let log =
         || fs::read_to_string(mount.point().with_file_name("forebay.log")).unwrap_or_default();
+    let found = trees::read(mount.point()).unwrap_or_else(|e| panic!("{case}: {e}\n{}", log()));
     if let Err(differs) = world.allows(found) {
         panic!("{case}: the mount shows{differs}\n{}", log());
     }

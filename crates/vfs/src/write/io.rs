@@ -138,11 +138,33 @@ impl Vfs {
         let (vfs, written) = (Arc::clone(self), Arc::clone(written));
         ReadReply::Pending(
             async move {
-                let read = vfs.read_through(&written, range, &segments).await;
+                let read = vfs.read_while_stored(&written, range, segments).await;
                 read.inspect_err(|error| vfs.errors.note(ino, error))
             }
             .boxed(),
         )
+    }
+
+    /// Reads what shows through of an older version, or what was fetched of it before the file was
+    /// stored in its place.
+    async fn read_while_stored(
+        self: &Arc<Self>,
+        written: &Written,
+        range: ByteRange,
+        mut segments: Vec<Segment>,
+    ) -> Result<Bytes> {
+        loop {
+            let error = match self.read_through(written, range, &segments).await {
+                Err(error) if worker::is_gone(&error) => error,
+                done => return done,
+            };
+            // Ever less shows through.
+            let now = written.file.segments(range);
+            if now == segments {
+                return Err(error);
+            }
+            segments = now;
+        }
     }
 
     /// Puts together what was written and what shows through.
