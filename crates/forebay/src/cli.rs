@@ -16,6 +16,7 @@ use types::idmap::IdMap;
 use types::{ByteSize, Freshness};
 use vfs::WriteMode;
 
+use crate::presets::Preset;
 use crate::values;
 
 /// Training data from object storage as local files, cached on the local disk.
@@ -235,6 +236,9 @@ pub(crate) struct MountArgs {
     pub(crate) storage: StorageArgs,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
+    /// Flags for a kind of work; what else is given stays
+    #[arg(long, env = "FOREBAY_PRESET", value_name = "WORK")]
+    pub(crate) preset: Option<Preset>,
     /// Stay in the foreground and log to the terminal
     #[arg(short, long, env = "FOREBAY_FOREGROUND")]
     pub(crate) foreground: bool,

@@ -228,6 +228,7 @@ impl Mount {
                 log: Some(demo.dir.join("forebay.log")),
                 ..NodeArgs::default()
             },
+            preset: None,
             foreground: false,
         };
         let ready = launch::in_background(&Plan::of_mount(&args, Some(&run_dir))?)?;

@@ -30,6 +30,7 @@ mod node;
 mod owners;
 mod places;
 mod plan;
+mod presets;
 mod records;
 mod room;
 mod state;

@@ -132,11 +132,15 @@ impl Plan {
     /// Makes the plan of `forebay mount`.
     pub(crate) fn of_mount(args: &MountArgs, run_dir: Option<&Path>) -> Result<Plan> {
         let mount_point = places::mount_point(&args.dir)?;
-        let mount = MountPlan::of_flags(&args.uri, &args.storage)?;
+        let (mut storage, mut node) = (args.storage.clone(), args.node.clone());
+        if let Some(preset) = args.preset {
+            preset.fill(&mut storage, &mut node);
+        }
+        let mount = MountPlan::of_flags(&args.uri, &storage)?;
         let mut plan = Plan::of_node(
             mount_point,
             vec![mount],
-            &args.node,
+            &node,
             NodeDefaults::default(),
             run_dir,
         )?;
@@ -520,6 +524,16 @@ mod tests {
         assert_eq!(back.deadline, Duration::from_secs(5));
         assert_eq!(back.mounts[0], plan.mounts[0]);
         assert!(!back.neighbours);
+    }
+
+    #[test]
+    fn a_preset_is_part_of_the_plan() {
+        let plan = mount("--preset training").unwrap();
+        assert!(plan.is_read_only());
+        assert_eq!(plan.mounts[0].freshness, Freshness::Immutable);
+        let plan = mount("--preset checkpoints --freshness always").unwrap();
+        assert_eq!(plan.mounts[0].write_mode, WriteMode::Back);
+        assert_eq!(plan.mounts[0].freshness, Freshness::Always);
     }
 
     #[test]
