@@ -1,6 +1,6 @@
 # Every command of the project. `make help` lists them; what is longer than three lines is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-storages test-model test-fsx test-training bench bench-writes lint fmt
+.PHONY: help build demo test test-storages test-model test-fsx test-training bench bench-writes bench-training lint fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -25,8 +25,8 @@ test-model: ## Random steps on a mount beside a model of a file system, for abou
 test-fsx: ## Ten million random operations on files, beside what they must have become, for hours
 	@scripts/test-fsx
 
-test-training: ## Training jobs (PyTorch and TensorFlow) from a mount, two epochs each
-	@scripts/test-training pytorch tensorflow
+test-training: ## Training jobs (PyTorch, TensorFlow and LMDB) from a mount, small benchmarks, the guides
+	@scripts/test-training pytorch tensorflow lmdb checkpoints
 
 bench: ## Measure against the local disk and a bare client; table, and JSON in bench/results/
 	@scripts/bench
@@ -34,10 +34,13 @@ bench: ## Measure against the local disk and a bare client; table, and JSON in b
 bench-writes: ## The same of files that are written; JSON in bench/results/writes.json
 	@scripts/bench --writes
 
+bench-training: ## A training job, local, remote and cached: JOB=tensorflow|pytorch|lmdb|checkpoints
+	@bench/training/run $(JOB) $(OPTIONS)
+
 lint: ## Format check and lints only
 	@scripts/test lint
 
 fmt: ## Format Rust and Python sources
 	@scripts/setup lint
 	cargo fmt --all
-	@scripts/tool ruff format tests
+	@scripts/tool ruff format tests bench

@@ -2,8 +2,9 @@
 //! Training jobs read from the mount unchanged: two epochs, every sample checked, and the second
 //! one without a request to the storage.
 //!
-//! The jobs are the Python programs in `tests/training`. `scripts/test-training` installs what they
-//! need; each test names its interpreter.
+//! The jobs are the Python programs in `tests/training`. The benchmarks of `bench/training` are run on
+//! small data, for what they read and what they report, never for their figures.
+//! `scripts/test-training` installs what all of them need; each test names its interpreter.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::fs;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use testkit::programs::{self, environment, keeps_its_files, program_with};
-use testkit::sandbox::{Sandbox, drop_kernel_caches};
+use testkit::sandbox::{Sandbox, binary, drop_kernel_caches};
 use testkit::storage::Storage;
 use testkit::stores::Store;
 use testkit::wait;
@@ -174,4 +175,90 @@ fn tensorflow_reads_the_same_records_from_every_storage_of_one_tree() {
         assert_eq!(status.number(&errors), 0, "{}", stores[index - 1].name);
     }
     mount.unmount();
+}
+
+/// A place that data is read from, with the figures that each job tells of it.
+const CONTESTANTS: [&str; 4] = [
+    "local disk",
+    "remote, no cache",
+    "forebay, cold",
+    "forebay, warm",
+];
+
+fn bench_folder() -> PathBuf {
+    programs::folder("../bench/training")
+}
+
+/// Returns where the servers are kept, which a sandbox has no home for.
+fn rigs() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/forebay/rigs");
+    std::env::var_os("FOREBAY_RIGS").map_or_else(home, PathBuf::from)
+}
+
+/// Runs a benchmark on small data, and looks at all rows that it must report.
+fn reports_every_row(job: &str, python: &Path, works: usize, figures: &[&str]) {
+    let storage = Storage::local();
+    // For what is left behind when this fails: all that lives in here is ended and unmounted.
+    let sandbox = Sandbox::new(&storage);
+    let results = sandbox.dir().join("results");
+    let bin = binary("forebay");
+    let output = Command::new(DEBIAN)
+        .arg(bench_folder().join("bench.py"))
+        .args([job, "--quick", "--repeats", "1", "--latency", "1"])
+        .args(["--bin".as_ref(), bin.parent().unwrap().as_os_str()])
+        .args(["--python".as_ref(), python.as_os_str()])
+        .args(["--results".as_ref(), results.as_os_str()])
+        .env("HOME", sandbox.dir().join("home"))
+        .env("FOREBAY_RIGS", rigs())
+        .env("TMPDIR", sandbox.dir())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env_remove("TF_CNN_BENCHMARKS")
+        .output()
+        .unwrap();
+    let [table, complaints] =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(output.status.success(), "{table}{complaints}");
+    let text = fs::read_to_string(results.join("training.jsonl")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), works * CONTESTANTS.len(), "{table}");
+    for (row, from) in rows.iter().zip(CONTESTANTS.iter().cycle()) {
+        assert_eq!(row["from"], *from);
+        for figure in figures {
+            assert!(row[*figure].as_f64().unwrap() > 0.0, "{figure} of {row}");
+        }
+        assert!(table.contains(row["work"].as_str().unwrap()), "{table}");
+        let asked = row["requests"].as_u64().unwrap();
+        let is_local = matches!(*from, "local disk" | "forebay, warm");
+        // Of a writable mount the lock file is stored when it is closed, also when all is cached.
+        let is_writable = row["work"].as_str().unwrap().contains("writable");
+        assert!(is_writable || is_local == (asked == 0), "{row}");
+    }
+    let picture = fs::read_to_string(results.join(format!("training-{job}.svg"))).unwrap();
+    assert_eq!(picture.matches("<rect").count(), rows.len() + 1);
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn tensorflow_benchmark_reports_every_row() {
+    let python = environment("tensorflow");
+    reports_every_row("tensorflow", &python, 1, &["fill s", "images/s"]);
+}
+
+#[test]
+fn pytorch_benchmark_reports_every_row() {
+    let figures = ["epoch s", "images/s", "MB/s", "busy %"];
+    reports_every_row("pytorch", &environment("training-pytorch"), 3, &figures);
+}
+
+#[test]
+fn lmdb_benchmark_reports_every_row() {
+    let figures = ["read s", "records/s", "MB/s"];
+    reports_every_row("lmdb", &environment("programs"), 2, &figures);
+}
+
+#[test]
+fn checkpoints_benchmark_reports_every_row() {
+    let figures = ["first s", "all s", "MB/s"];
+    reports_every_row("checkpoints", &environment("programs"), 1, &figures);
 }

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each job is: its data set, how it is read, and from how far away.
+
+Everything that makes a figure comparable with another run's stands here, and in the result.
+"""
+
+import dataclasses
+import os
+import pathlib
+import sys
+
+GB = 1_000_000_000
+MB = 1_000_000
+
+
+@dataclasses.dataclass
+class Work:
+    """One way to read a data set."""
+
+    name: str
+    # The folder of the data set that it reads.
+    below: str
+    # Settings of the program's `read`.
+    read: dict
+    # The figure that is compared with the local disk, and whether less of it is better.
+    headline: str
+    is_time: bool = False
+    # Flags of `forebay mount`.
+    flags: tuple = ("--read-only", "--freshness", "immutable")
+
+
+@dataclasses.dataclass
+class Plan:
+    """A job: one data set, and the works that read it."""
+
+    job: str
+    # The program in `jobs`, and the virtual environment of `scripts/setup` that it runs in.
+    program: str
+    environment: str
+    prepare: dict
+    works: list
+    latency_ms: int
+    bandwidth: float
+    # What a reader of the table must know.
+    notes: list
+    # What the job can compute at most, in the unit of its headline; none where it computes nothing.
+    ceiling: float | None = None
+
+
+def tensorflow(quick, model):
+    checkout = os.environ.get("TF_CNN_BENCHMARKS", "")
+    if checkout and not (pathlib.Path(checkout) / "tf_cnn_benchmarks.py").is_file():
+        sys.exit(f"error: no tf_cnn_benchmarks.py in TF_CNN_BENCHMARKS={checkout}")
+    what = f"tf_cnn_benchmarks, {model}" if checkout else "input pipeline of ours"
+    notes = [
+        "fill s: until the first batch is done, for which 10,000 records are shuffled",
+        "images/s: after that, as the benchmark prints it",
+    ]
+    if not checkout:
+        notes.append(
+            "TF_CNN_BENCHMARKS names no checkout: a pipeline of the same shape is measured"
+        )
+    read = {"model": model, "batch": 64, "batches": 100, "checkout": checkout}
+    prepare = {"images": 10_240, "shards": 64}
+    latency_ms, bandwidth = 10, 40.0 * MB
+    if model == "alexnet":
+        # So few that a reading from so slow a storage takes minutes and not a quarter of an hour.
+        prepare, read = prepare | {"images": 2_560}, read | {"batches": 16}
+        # Half of what two cores compute, 37 images/s of 104 KB.
+        bandwidth = 1.9 * MB
+        notes.append(
+            "scaled: the storage gives half of the bytes that this model eats on two cores, the "
+            "relation of a fast accelerator to a remote storage"
+        )
+    if quick:
+        prepare = {"images": 128, "shards": 16}
+        read |= {"batch": 16, "batches": 8}
+    return Plan(
+        job="tensorflow",
+        program="records",
+        environment="training-tensorflow" if checkout else "tensorflow",
+        prepare=prepare,
+        works=[Work(what, "", read, "images/s")],
+        latency_ms=latency_ms,
+        bandwidth=bandwidth,
+        notes=notes,
+    )
+
+
+def pytorch(quick, _model):
+    images, batch_ms = (4_000, 100.0) if not quick else (200, 5.0)
+    read = {"batch": 64, "batch_ms": batch_ms, "workers": 4}
+    works = [
+        Work("ImageFolder, random order", "folder", read | {"kind": "folder"}, "images/s"),
+        Work("WebDataset shards", "shards", read | {"kind": "shards"}, "images/s"),
+        Work("Parquet, random groups", "parquet", read | {"kind": "parquet"}, "images/s"),
+    ]
+    return Plan(
+        job="pytorch",
+        program="loaders",
+        environment="training-pytorch",
+        prepare={"images": images, "shard": images // 8},
+        works=works,
+        latency_ms=15,
+        bandwidth=200.0 * MB,
+        notes=[
+            f"emulated: a batch of 64 images keeps the accelerator busy for {batch_ms:g} ms; "
+            "nothing is computed or decoded",
+            "busy %: the share of the epoch in which the accelerator does not wait",
+        ],
+        ceiling=64 / (batch_ms / 1000),
+    )
+
+
+def lmdb(quick, _model):
+    read_only = ("--read-only", "--freshness", "immutable")
+    works = [
+        Work("Caffe's LMDB calls, read-only mount", "", {}, "records/s", flags=read_only),
+        Work("Caffe's LMDB calls, writable mount", "", {}, "records/s", flags=()),
+    ]
+    return Plan(
+        job="lmdb",
+        program="caffe_data",
+        environment="programs",
+        prepare={"records": 2_500 if not quick else 100},
+        works=works,
+        latency_ms=15,
+        bandwidth=200.0 * MB,
+        notes=["a record: 3 x 256 x 256 bytes and a label; every byte is summed"],
+    )
+
+
+def checkpoints(quick, _model):
+    return Plan(
+        job="checkpoints",
+        program="weights",
+        environment="programs",
+        prepare={"tensors": 64 if not quick else 4},
+        works=[Work("safetensors by mmap", "", {}, "all s", is_time=True)],
+        latency_ms=15,
+        bandwidth=200.0 * MB,
+        notes=["first s, all s: until every byte of the first tensor, of all tensors was touched"],
+    )
+
+
+PLANS = {
+    "tensorflow": tensorflow,
+    "pytorch": pytorch,
+    "lmdb": lmdb,
+    "checkpoints": checkpoints,
+}
