@@ -5,10 +5,12 @@
 //! objects into an under storage behind the product's back, and [`stores`] into one of each kind. [`sandbox`] runs the real `forebay`
 //! binary, in an environment of its own, and cleans up after it whatever happens. [`data`] makes
 //! bytes that tell where they belong. [`trees`] compares whole trees. [`wait`] waits for conditions
-//! instead of for time, and [`programs`] has programs of others keep their files on a mount.
+//! instead of for time, [`programs`] has programs of others keep their files on a mount, and [`guides`]
+//! does what the guides tell a user to do.
 
 pub mod bench;
 pub mod data;
+pub mod guides;
 pub mod programs;
 pub mod rigs;
 pub mod sandbox;

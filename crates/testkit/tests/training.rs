@@ -3,8 +3,9 @@
 //! one without a request to the storage.
 //!
 //! The jobs are the Python programs in `tests/training`. The benchmarks of `bench/training` are run on
-//! small data, for what they read and what they report, never for their figures.
-//! `scripts/test-training` installs what all of them need; each test names its interpreter.
+//! small data, for what they read and what they report, never for their figures; with their data
+//! sets the pages of `docs/guides` are carried out. `scripts/test-training` installs what all of
+//! them need; each test names its interpreter.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::fs;
@@ -12,6 +13,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use testkit::guides;
 use testkit::programs::{self, environment, keeps_its_files, program_with};
 use testkit::sandbox::{Sandbox, binary, drop_kernel_caches};
 use testkit::storage::Storage;
@@ -239,6 +241,18 @@ fn reports_every_row(job: &str, python: &Path, works: usize, figures: &[&str]) {
     sandbox.assert_nothing_left();
 }
 
+/// Puts a data set of a benchmark into a storage, below a prefix.
+fn prepared(job: &str, python: &Path, settings: &[&str], below: &str) -> Storage {
+    let storage = Storage::s3();
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(python);
+    command.arg(bench_folder().join("jobs").join(format!("{job}.py")));
+    command.arg("prepare").arg(dir.path().join(below));
+    programs::succeed(command.args(settings).env("PYTHONDONTWRITEBYTECODE", "1"));
+    upload(&storage, dir.path(), Path::new(""));
+    storage
+}
+
 #[test]
 fn tensorflow_benchmark_reports_every_row() {
     let python = environment("tensorflow");
@@ -261,4 +275,38 @@ fn lmdb_benchmark_reports_every_row() {
 fn checkpoints_benchmark_reports_every_row() {
     let figures = ["first s", "all s", "MB/s"];
     reports_every_row("checkpoints", &environment("programs"), 1, &figures);
+}
+
+#[test]
+fn tensorflow_guide_does_what_it_says() {
+    let python = environment("tensorflow");
+    let storage = prepared("records", &python, &["images=64", "shards=4"], "imagenet");
+    guides::carry_out("tensorflow.md", &storage, &python);
+}
+
+#[test]
+fn pytorch_guide_does_what_it_says() {
+    let python = environment("training-pytorch");
+    let storage = prepared("loaders", &python, &["images=100", "shard=25"], "images");
+    guides::carry_out("pytorch.md", &storage, &python);
+}
+
+#[test]
+fn lmdb_guide_does_what_it_says() {
+    let python = environment("programs");
+    let storage = prepared("caffe_data", &python, &["records=50"], "lmdb");
+    guides::carry_out("caffe-lmdb.md", &storage, &python);
+}
+
+#[test]
+fn pytorch_and_hugging_face_guide_does_what_it_says() {
+    let python = environment("training-pytorch");
+    let storage = prepared("loaders", &python, &["images=100", "shard=25"], "images");
+    let weights = tempfile::tempdir().unwrap();
+    let mut command = Command::new(&python);
+    command.arg(bench_folder().join("jobs/weights.py"));
+    command.arg("prepare").arg(weights.path().join("models"));
+    programs::succeed(command.arg("tensors=2"));
+    upload(&storage, weights.path(), Path::new(""));
+    guides::carry_out("hugging-face.md", &storage, &python);
 }
