@@ -47,6 +47,7 @@ def arguments():
     parser.add_argument("--latency", type=int, metavar="MS", help="of the storage")
     parser.add_argument("--bandwidth", type=float, metavar="MB/s", help="of the storage")
     parser.add_argument("--repeats", type=int, default=3, help="of local and warm readings [3]")
+    parser.add_argument("--cache-share", type=float, metavar="PART", help="of the data, at most")
     parser.add_argument("--flag", action="append", default=[], help="one more of forebay mount")
     parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "target/release")
     parser.add_argument("--python", type=pathlib.Path, help="the interpreter of the job")
@@ -67,7 +68,7 @@ class Run:
         self.given, self.plan, self.rig, self.folder = given, plan, rig, folder
         self.python = given.python or environment(plan.environment)
         self.local = given.data or folder / "local"
-        self.rows = []
+        self.rows, self.epoch = [], 0
 
     def prepare(self):
         if not self.given.data:
@@ -87,38 +88,56 @@ class Run:
             sys.exit(f"error: {self.plan.program} {verb}: {done.stdout}{done.stderr}")
         return json.loads(done.stdout.splitlines()[-1]) if verb == "read" else None
 
-    def reading(self, work, contestant, root):
-        """Returns the figures of one reading, with the requests that it cost."""
+    def reading(self, work, contestant, root, fetched=lambda: None):
+        """Returns the figures of one reading, with what it cost the storage."""
         say(f"{work.name}: {contestant}")
+        settings = dict(work.read)
+        if "epoch" in settings:
+            self.epoch += 1
+            settings["epoch"] = self.epoch
         # It would drop the packages of the job as well, whose start is most of a quick run.
         if not self.given.quick:
             drop_kernel_caches()
-        before = self.rig.requests()
-        figures = self.program("read", root / work.below, work.read)
-        return figures | {"requests": self.rig.requests() - before}
+        before, fetched_before = self.rig.requests(), fetched()
+        figures = self.program("read", root / work.below, settings)
+        figures["requests"] = self.rig.requests() - before
+        figures["fetched MB"] = None
+        if fetched_before is not None:
+            figures["fetched MB"] = (fetched() - fetched_before) / 1e6
+        return figures
 
     def work(self, work):
         """Reads from everywhere; warm readings take turns with those of the local disk."""
         readings = {name: [] for name in CONTESTANTS}
-        read = lambda name, root: readings[name].append(self.reading(work, name, root))  # noqa: E731
         forebay = Forebay(self.given.bin / "forebay", self.rig, self.folder / "mounts")
-        flags = [*work.flags, "--cache-size", f"{(self.size >> 20) * 2 + 256}MiB", *self.given.flag]
-        with forebay.mounted(*flags) as point:
-            read(COLD, point)
-            names = [name for name in self.files if name.is_relative_to(work.below)]
+        names = [name for name in self.files if name.is_relative_to(work.below)]
+        size = sum((self.local / name).stat().st_size for name in names)
+
+        def read(name, root, *more):
+            readings[name].append(self.reading(work, name, root, *more))
+
+        with forebay.mounted(*work.flags, *self.room(size), *self.given.flag) as point:
+            read(COLD, point, forebay.fetched)
             compare(names, self.local, point)
-            forebay.wait_for_fills(sum((self.local / name).stat().st_size for name in names))
+            if not self.given.cache_share:
+                forebay.wait_for_fills(size)
             for _ in range(self.given.repeats):
                 read(LOCAL, self.local)
-                read(WARM, point)
-            self.transport = forebay.status()["kernel"]["transport"]
-            self.version = forebay.status()["version"]
+                read(WARM, point, forebay.fetched)
+            status = forebay.status()
+            self.version = f"{status['version']} over {status['kernel']['transport']}"
         forebay.forget()
         with uncached(self.rig, self.folder / "mounts") as point:
             read(REMOTE, point)
         shutil.rmtree(self.folder / "mounts")
         (self.folder / "mounts").mkdir()
         self.rows += rows_of(work, readings)
+
+    def room(self, size):
+        """Returns the flags that size the cache: for all that there is, or for a share of it."""
+        share = self.given.cache_share
+        mib = size * share / (1 << 20) if share else 2 * size / (1 << 20) + 256
+        return ["--cache-size", f"{int(mib)}MiB"]
 
     def result(self):
         """Returns everything that somebody needs to compare this run with another one."""
@@ -127,11 +146,12 @@ class Run:
             "job": plan.job,
             "quick": self.given.quick,
             "machine": report.machine(),
-            "forebay": f"{self.version} over {self.transport}",
+            "forebay": self.version,
             "uncached": version_of_rclone(),
             "storage": {"latency_ms": plan.latency_ms, "bandwidth": plan.bandwidth},
             "data": {"bytes": self.size} | plan.prepare,
             "repeats": self.given.repeats,
+            "cache_share": self.given.cache_share,
             "notes": plan.notes,
             "ceiling": plan.ceiling,
             "works": [dataclass_of(work) for work in plan.works],
@@ -151,7 +171,7 @@ def rows_of(work, readings):
     rows = []
     for name in CONTESTANTS:
         figures = {
-            key: statistics.median(one[key] for one in readings[name])
+            key: median([one[key] for one in readings[name]])
             for key in readings[name][0]
             if key != "sum"
         }
@@ -161,6 +181,10 @@ def rows_of(work, readings):
         ratio = row[work.headline] / local
         row["of local"] = 1 / ratio if work.is_time else ratio
     return rows
+
+
+def median(figures):
+    return None if None in figures else statistics.median(figures)
 
 
 def files_of(folder):

@@ -89,7 +89,7 @@ def tensorflow(quick, model):
 
 def pytorch(quick, _model):
     images, batch_ms = (4_000, 100.0) if not quick else (200, 5.0)
-    read = {"batch": 64, "batch_ms": batch_ms, "workers": 4}
+    read = {"batch": 64, "batch_ms": batch_ms, "workers": 4, "epoch": 0}
     works = [
         Work("ImageFolder, random order", "folder", read | {"kind": "folder"}, "images/s"),
         Work("WebDataset shards", "shards", read | {"kind": "shards"}, "images/s"),

@@ -20,17 +20,17 @@ def machine():
 
 
 def cell(key, value):
-    if isinstance(value, str):
-        return value
-    if key == "of local":
-        return f"{value:.2f}"
-    return (
-        f"{value:.0f}"
-        if abs(value) >= 100 or value == int(value)
-        else f"{value:.2g}"
-        if abs(value) < 1
-        else f"{value:.1f}"
-    )
+    match value:
+        case None:
+            return "-"
+        case str():
+            return value
+        case _ if key == "of local":
+            return f"{value:.2f}"
+        case _ if abs(value) >= 100 or value == int(value):
+            return f"{value:.0f}"
+        case _:
+            return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}"
 
 
 def table(result):
@@ -51,12 +51,14 @@ def table(result):
         for key, width in zip(keys, widths, strict=True)
     )
     texts.insert(1, f"|{rule}|")
-    on, storage = result["machine"], result["storage"]
+    on, storage, share = result["machine"], result["storage"], result["cache_share"]
     head = [
         f"forebay {result['forebay']}, kernel {on['kernel']}, {on['cores']} cores, "
-        f"{on['memory_bytes'] >> 30} GiB of memory; without a cache: {result['uncached']}",
+        f"{on['memory_bytes'] >> 30} GiB of memory, load {on['load']:.1f} at the end; "
+        f"without a cache: {result['uncached']}",
         f"storage at {storage['latency_ms']:g} ms and {storage['bandwidth'] / 1e6:g} MB/s; "
         f"{result['data']['bytes'] / 1e6:.0f} MB of data; medians where n is more than 1",
         *result["notes"],
+        *([f"the cache holds {share:.0%} of the data at most"] if share else []),
     ]
     return "\n".join(head) + "\n\n" + "\n".join(texts)

@@ -74,12 +74,13 @@ def bytes_of(path):
 class Parquet(IterableDataset):
     """The groups of all files in random order, shared among the workers of a loader."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, epoch):
+        self.epoch = epoch
         self.files = sorted(folder.glob("*.parquet"))
 
     def __iter__(self):
         worker = get_worker_info()
-        order = torch.randperm(len(self.files), generator=torch.Generator().manual_seed(1))
+        order = torch.randperm(len(self.files), generator=torch.Generator().manual_seed(self.epoch))
         for index in order[worker.id :: worker.num_workers]:
             with ParquetFile(self.files[index]) as file:
                 for group in torch.randperm(file.num_row_groups).tolist():
@@ -89,14 +90,14 @@ class Parquet(IterableDataset):
                         yield image.as_buffer(), label
 
 
-def dataset(folder, kind):
+def dataset(folder, kind, epoch):
     if kind == "folder":
         return ImageFolder(folder, loader=bytes_of)
     if kind == "shards":
         shards = sorted(str(path) for path in folder.glob("*.tar"))
-        data = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=1)
+        data = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=epoch)
         return data.shuffle(200).to_tuple("jpg", "cls")
-    return Parquet(folder)
+    return Parquet(folder, epoch)
 
 
 def total_of(samples):
@@ -107,9 +108,9 @@ def total_of(samples):
     return len(samples), sum(len(content) for content, _ in samples), total
 
 
-def read(folder, kind, batch, batch_ms, workers):
-    torch.manual_seed(1)
-    data = dataset(folder, kind)
+def read(folder, kind, batch, batch_ms, workers, epoch):
+    torch.manual_seed(int(epoch))
+    data = dataset(folder, kind, int(epoch))
     is_folder = kind == "folder"
     loader = DataLoader(
         data,
