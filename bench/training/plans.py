@@ -53,7 +53,8 @@ def tensorflow(quick, model):
         sys.exit(f"error: no tf_cnn_benchmarks.py in TF_CNN_BENCHMARKS={checkout}")
     what = f"tf_cnn_benchmarks, {model}" if checkout else "input pipeline of ours"
     notes = [
-        "fill s: until the first batch is done, for which 10,000 records are shuffled",
+        "fill s: from the start of the pipeline until the first batch is done, for which up to "
+        "10,000 records are shuffled",
         "images/s: after that, as the benchmark prints it",
     ]
     if not checkout:
@@ -65,7 +66,7 @@ def tensorflow(quick, model):
     latency_ms, bandwidth = 10, 40.0 * MB
     if model == "alexnet":
         # So few that a reading from so slow a storage takes minutes and not a quarter of an hour.
-        prepare, read = prepare | {"images": 2_560}, read | {"batches": 16}
+        prepare, read = prepare | {"images": 1_280}, read | {"batches": 8}
         # Half of what two cores compute, 37 images/s of 104 KB.
         bandwidth = 1.9 * MB
         notes.append(

@@ -70,15 +70,16 @@ def tf_cnn_benchmarks(folder, checkout, model, batch, batches):
     said, times, rate = [], {}, None
     for line in process.stdout:
         said.append(line)
-        for mark in ("Running warm up", "Done warm up"):
+        for mark in ("Initializing graph", "Done warm up"):
             if mark in line:
                 times[mark] = time.monotonic()
         if found := re.search(r"total images/sec: ([0-9.]+)", line):
             rate = float(found[1])
     if process.wait() != 0 or rate is None:
         sys.exit("".join(said))
-    # Before its first batch it fills its shuffle buffer, which its images a second leave out.
-    fill = times["Done warm up"] - times["Running warm up"]
+    # The pipeline starts with the graph, and fills its shuffle buffer before the first batch comes;
+    # the images a second leave that out.
+    fill = times["Done warm up"] - times["Initializing graph"]
     return {"fill s": fill, "images/s": rate}
 
 
