@@ -1,44 +1,67 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whom to evict: two queues and ghosts as in S3-FIFO (Yang et al., "FIFO Queues are All You Need for
-//! Cache Eviction", SOSP 2023), with another rule for who may enter the main queue.
+//! Whom to evict.
 //!
 //! Training reads all of a data set once an epoch, in another order each time. When it does not fit,
-//! every object is as hot as the next, and the best that can be done is to keep a fixed part of it
-//! (Mohan et al., "Analyzing and Mitigating Data Stalls in DNN Training", VLDB 2021); LRU and S3-FIFO
-//! keep exchanging equals. So an object enters the main queue only
-//! - while that has room, or
-//! - when it comes back, in place of one that was idle for twice as long as the newcomer was away, and
-//!   twice as long as newcomers are on average. In shuffled epochs no gap is longer than two epochs;
-//!   what is idle for longer is dead.
+//! every object is as hot as the next, and the best that can be done without knowing the order is to
+//! keep a fixed part of it (Mohan et al., "Analyzing and Mitigating Data Stalls in DNN Training",
+//! VLDB 2021); LRU and its kin keep exchanging equals. Other work has objects that are hot, and there
+//! the queues of S3-FIFO do well (Yang et al., "FIFO Queues are All You Need for Cache Eviction",
+//! SOSP 2023). `passes.rs` tells one from the other by what comes back, and there are two rules:
 //!
-//! All others pass through the small queue, first in first out, a tenth of the capacity, which serves
-//! short-lived reuse and takes scans. Time is counted in uses of objects. Nothing happens here on a
-//! hit: the last use is noted in the index and asked for when it matters.
+//! - **In passes** an object enters the main queue while that has room, or in place of one that had
+//!   no part in the last pass. All others pass through the small queue, first in first out, a
+//!   hundredth of the capacity. So what this pass has not read yet does not make way for what it has.
+//! - **Otherwise** as in S3-FIFO: all new ones enter the small queue, a tenth of the capacity. Those
+//!   that were used twice in it, or come back soon, go on into the main one, which is a clock.
+//!
+//! `make bench-eviction` compares the outcome with textbook policies and with the optimum. Time is
+//! counted in uses of objects. Nothing happens here on a hit: uses are noted in the index and asked
+//! for when they matter.
 //!
 //! Pure bookkeeping, no I/O.
 
-use std::collections::{HashMap, VecDeque};
+mod ghosts;
+mod passes;
+
+use std::collections::VecDeque;
 
 use types::VersionId;
 
-/// The small queue has one part in so many of the capacity.
+use ghosts::Ghosts;
+#[cfg(feature = "testing")]
+pub use model::EvictionModel;
+use passes::{Due, Passes};
+
+/// In passes the small queue has one part in so many of what fits, ...
+const SMALL_PART_IN_PASSES: u64 = 100;
+/// ... otherwise one in so many.
 const SMALL_PART: u64 = 10;
 /// One object weighs at most one part in so many of the capacity, however much it could hold.
 const WEIGHT_PART: u64 = 4;
-/// An object of the main queue gives way when it was idle this many times as long as the newcomer.
-const IDLE_TIMES: u32 = 2;
-/// The mean is over about so many that came back.
-const MEAN_OVER: Tick = 32;
+/// What fits is taken to be less by one part in so many at each eviction, until the queues show that
+/// it is not: it takes several victims to make room for a large object.
+const ROOM_PART: u64 = 4096;
+/// Uses in the small queue that lead to the main one.
+const USES_MIN: u16 = 2;
+/// Uses that count: each spares an object of the main queue once.
+const USES_MAX: u16 = 3;
 /// Objects of the main queue looked at to find one that gives way. The queue turns, so that all have
 /// their turn in the end.
 const SAMPLE: usize = 32;
-/// Ghosts remembered for each object.
-const GHOSTS_PER_OBJECT: usize = 2;
+/// The same for one without uses.
+const CLOCK_SAMPLE: usize = 1024;
 /// Slack of bounds that follow the number of objects, so that they hardly ever bind on small caches.
 const SLACK: usize = 1024;
 
 /// A point in time, in uses of objects. Wraps after four billion.
 pub(crate) type Tick = u32;
+
+/// When an object was last used, and how often in all. The count wraps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Uses {
+    pub(crate) last: Tick,
+    pub(crate) count: u16,
+}
 
 /// What the index says of a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +70,8 @@ pub(crate) enum Look {
     Gone,
     /// Must stay for now.
     Held,
-    /// May go; when it was last used.
-    Free(Tick),
+    /// May go.
+    Free(Uses),
 }
 
 /// An object in a queue.
@@ -60,6 +83,8 @@ pub(crate) struct Item {
     pub(crate) weight: u64,
     /// When it entered.
     pub(crate) entered: Tick,
+    /// Uses that do not count any more.
+    pub(crate) spent: u16,
 }
 
 #[derive(Debug, Default)]
@@ -72,13 +97,13 @@ struct Queue {
 #[derive(Debug)]
 pub(crate) struct Policy {
     capacity: u64,
+    /// What the queues held when something had to go: less than the capacity, of which the index
+    /// and the blocks of the file system take their part.
+    room: u64,
     small: Queue,
     main: Queue,
-    /// Fingerprints of what was evicted, oldest first, and when it was last used.
-    ghosts: VecDeque<(u64, Tick)>,
-    ghost_uses: HashMap<u64, Tick>,
-    /// Running mean of how long what comes back was away.
-    mean_away: Tick,
+    ghosts: Ghosts,
+    passes: Passes,
 }
 
 /// Asks the index for what it knows of a candidate.
@@ -89,25 +114,38 @@ impl Policy {
     pub(crate) fn new(capacity: u64) -> Self {
         Policy {
             capacity,
+            room: capacity,
             small: Queue::default(),
             main: Queue::default(),
-            ghosts: VecDeque::new(),
-            ghost_uses: HashMap::new(),
-            mean_away: 0,
+            ghosts: Ghosts::default(),
+            passes: Passes::new(),
         }
     }
 
     /// Takes note of a new object of `size` bytes, for which there is room already.
     pub(crate) fn insert(&mut self, mut item: Item, look: LookAt<'_>) {
         item.weight = item.weight.min(self.capacity / WEIGHT_PART);
-        let ghost = self.ghost_uses.remove(&fingerprint(item.id));
-        let main_max = self.capacity - self.capacity / SMALL_PART;
-        if self.main.weight + item.weight <= main_max {
+        let back = self.ghosts.take(item.id);
+        if let Some(back) = back {
+            let (distance, objects) = (u64::from(back.distance), self.objects());
+            self.passes
+                .note_return(back.last_use, item.entered, distance, objects);
+        }
+        if !self.passes.are_believed() {
+            let soon = back.is_some_and(|back| (back.distance as usize) < self.objects());
+            let queue = if soon {
+                &mut self.main
+            } else {
+                &mut self.small
+            };
+            queue.push(item);
+            return;
+        }
+        if self.main.weight + item.weight <= self.room - self.small_share() {
             self.main.push(item);
             return;
         }
-        let away = ghost.map(|last_use| item.entered.wrapping_sub(last_use));
-        let Some(out) = away.and_then(|away| self.find_idle(away, item.entered, look)) else {
+        let Some(out) = back.and_then(|_| self.needless(item.entered, look)) else {
             self.small.push(item);
             return;
         };
@@ -123,78 +161,125 @@ impl Policy {
 
     /// Picks an object and forgets it; none when all are held.
     pub(crate) fn victim(&mut self, now: Tick, look: LookAt<'_>) -> Option<Item> {
+        let held = self.small.weight + self.main.weight;
+        self.room = held.max(self.room - self.room / ROOM_PART);
         // Held ones go to the back, so that one round over each queue finds whoever can go.
         for _ in 0..self.small.items.len() {
-            let small_is_little = self.small.weight.saturating_mul(SMALL_PART) < self.capacity;
-            if small_is_little && self.main.weight > self.small.weight {
+            if self.small_is_little() {
                 break;
             }
             let item = self.small.pop()?;
             match look(item) {
                 Look::Gone => {}
                 Look::Held => self.small.push(item),
-                Look::Free(last_use) => {
-                    if let Some(out) = self.promote(item, (last_use, now), look) {
+                Look::Free(uses) => {
+                    if let Some(out) = self.leave_small(item, uses, now, look) {
                         return Some(out);
                     }
-                    self.remember(item, last_use);
-                    return Some(item);
                 }
             }
         }
-        self.idlest(now, look).or_else(|| self.any(look))
+        let turned = match self.passes.are_believed() {
+            true => None,
+            false => self.turn(look),
+        };
+        turned
+            .or_else(|| self.least_needed(now, look))
+            .or_else(|| self.any(look))
     }
 
     /// Drops what is gone if it may be much; `objects` is how many there are.
     pub(crate) fn sweep(&mut self, objects: u64, alive: &mut dyn FnMut(Item) -> bool) {
-        let items = self.small.items.len() + self.main.items.len();
         let objects = usize::try_from(objects).unwrap_or(usize::MAX);
-        if items > objects.saturating_mul(2).saturating_add(SLACK) {
+        if self.objects() > objects.saturating_mul(2).saturating_add(SLACK) {
             self.small.retain(alive);
             self.main.retain(alive);
         }
     }
 
-    /// Moves an object that was used again while in the small queue to the main one, and returns
-    /// the one that gives way.
-    fn promote(
-        &mut self,
-        item: Item,
-        (last_use, now): (Tick, Tick),
-        look: LookAt<'_>,
-    ) -> Option<Item> {
-        let away = last_use.wrapping_sub(item.entered);
-        let out = (away > 0).then(|| self.find_idle(away, now, look))??;
-        self.main.push(item);
-        Some(out)
+    fn objects(&self) -> usize {
+        self.small.items.len() + self.main.items.len()
     }
 
-    /// Takes one out of the main queue that may give way to one that was `away` for so long.
-    fn find_idle(&mut self, away: Tick, now: Tick, look: LookAt<'_>) -> Option<Item> {
-        self.mean_away = match self.mean_away {
-            0 => away,
-            mean => mean - mean / MEAN_OVER + away / MEAN_OVER,
-        };
-        let idle_min = away.max(self.mean_away).saturating_mul(IDLE_TIMES);
-        for _ in 0..SAMPLE.min(self.main.items.len()) {
+    /// Returns what the small queue may weigh.
+    fn small_share(&self) -> u64 {
+        match self.passes.are_believed() {
+            true => self.room / SMALL_PART_IN_PASSES,
+            false => self.room / SMALL_PART,
+        }
+    }
+
+    /// Whether the next one has to come from the main queue. In passes that is put off: an object of
+    /// odd size must not send one away that is needed.
+    fn small_is_little(&self) -> bool {
+        match self.passes.are_believed() {
+            true => self.small.weight < self.small_share() / 2,
+            false => self.small.weight < self.small_share() && !self.main.items.is_empty(),
+        }
+    }
+
+    /// Has the first of the small queue leave it, for good or for the main one; returns who goes.
+    fn leave_small(&mut self, item: Item, uses: Uses, now: Tick, look: LookAt<'_>) -> Option<Item> {
+        if self.passes.are_believed() {
+            let was_used = uses.last != item.entered;
+            if let Some(out) = was_used.then(|| self.needless(now, look)).flatten() {
+                self.main.push(item);
+                return Some(out);
+            }
+        } else if item.counted(uses) >= USES_MIN {
+            let spent = uses.count;
+            self.main.push(Item { spent, ..item });
+            return None;
+        }
+        self.remember(item, uses.last);
+        Some(item)
+    }
+
+    /// Takes one out of the main queue that had no part in the last pass.
+    fn needless(&mut self, now: Tick, look: LookAt<'_>) -> Option<Item> {
+        let (item, last_use) = self.sample(now, look)?;
+        if self.passes.due(last_use) == Due::Never {
+            // Its use before does not count as one in the small queue.
+            return Some(Item {
+                entered: last_use,
+                ..item
+            });
+        }
+        self.main.push(item);
+        None
+    }
+
+    /// Takes one out of the main queue that was not used since its last turn.
+    fn turn(&mut self, look: LookAt<'_>) -> Option<Item> {
+        for _ in 0..CLOCK_SAMPLE.min(self.main.items.len() * usize::from(USES_MAX + 1)) {
             let item = self.main.pop()?;
             match look(item) {
                 Look::Gone => {}
-                Look::Free(last_use) if now.wrapping_sub(last_use) > idle_min => {
-                    // Its use before does not count as one in the small queue.
-                    return Some(Item {
-                        entered: last_use,
-                        ..item
-                    });
+                Look::Held => self.main.push(item),
+                Look::Free(uses) => {
+                    let left = item.counted(uses);
+                    if left == 0 {
+                        self.remember(item, uses.last);
+                        return Some(item);
+                    }
+                    let spent = uses.count.wrapping_sub(left - 1);
+                    self.main.push(Item { spent, ..item });
                 }
-                Look::Held | Look::Free(_) => self.main.push(item),
             }
         }
         None
     }
 
-    /// Takes the one out of a sample of the main queue that was idle for longest.
-    fn idlest(&mut self, now: Tick, look: LookAt<'_>) -> Option<Item> {
+    /// Takes the one out of the main queue whose loss costs least.
+    fn least_needed(&mut self, now: Tick, look: LookAt<'_>) -> Option<Item> {
+        let (item, last_use) = self.sample(now, look)?;
+        self.remember(item, last_use);
+        Some(item)
+    }
+
+    /// Takes the one out of a sample of the main queue that is due last, and of several such the one
+    /// that was idle for longest.
+    fn sample(&mut self, now: Tick, look: LookAt<'_>) -> Option<(Item, Tick)> {
         let mut found: Option<(Item, Tick)> = None;
         for _ in 0..SAMPLE.min(self.main.items.len()) {
             let item = self.main.pop()?;
@@ -204,25 +289,19 @@ impl Policy {
                     self.main.push(item);
                     continue;
                 }
-                Look::Free(last_use) => last_use,
+                Look::Free(uses) => uses.last,
             };
-            let idle = |last_use: Tick| now.wrapping_sub(last_use);
-            match found.take() {
-                Some((best, best_use)) if idle(best_use) >= idle(last_use) => {
-                    self.main.push(item);
-                    found = Some((best, best_use));
-                }
-                worse => {
-                    if let Some((worse, _)) = worse {
-                        self.main.push(worse);
-                    }
-                    found = Some((item, last_use));
-                }
+            let rank = |last_use: Tick| (self.passes.due(last_use), now.wrapping_sub(last_use));
+            let is_better = found.is_none_or(|(_, best)| rank(last_use) > rank(best));
+            let worse = match is_better {
+                true => found.replace((item, last_use)).map(|(worse, _)| worse),
+                false => Some(item),
+            };
+            if let Some(worse) = worse {
+                self.main.push(worse);
             }
         }
-        let (item, last_use) = found?;
-        self.remember(item, last_use);
-        Some(item)
+        found
     }
 
     /// Takes the first one of all that is free.
@@ -241,19 +320,14 @@ impl Policy {
     }
 
     fn remember(&mut self, item: Item, last_use: Tick) {
-        let ghost = fingerprint(item.id);
-        self.ghosts.push_back((ghost, last_use));
-        self.ghost_uses.insert(ghost, last_use);
-        let objects = self.small.items.len() + self.main.items.len();
-        while self.ghosts.len() > objects * GHOSTS_PER_OBJECT + SLACK {
-            let Some((oldest, then)) = self.ghosts.pop_front() else {
-                return;
-            };
-            // One that came back and went again has a younger ghost.
-            if self.ghost_uses.get(&oldest) == Some(&then) {
-                self.ghost_uses.remove(&oldest);
-            }
-        }
+        self.ghosts.remember(item.id, last_use, self.objects());
+    }
+}
+
+impl Item {
+    /// Returns how many uses count.
+    fn counted(&self, uses: Uses) -> u16 {
+        uses.count.wrapping_sub(self.spent).min(USES_MAX)
     }
 }
 
@@ -280,11 +354,7 @@ impl Queue {
     }
 }
 
-/// Ids are hashes, so that a part of one will do.
-#[allow(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
-fn fingerprint(id: VersionId) -> u64 {
-    id.0 as u64 ^ (id.0 >> 64) as u64
-}
-
+#[cfg(any(test, feature = "testing"))]
+mod model;
 #[cfg(test)]
 mod tests;

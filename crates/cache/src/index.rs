@@ -38,6 +38,8 @@ pub(crate) struct Entry {
     /// When it was last used, for the eviction policy, and in seconds since the store was opened.
     pub(crate) last_use: Tick,
     pub(crate) last_use_seconds: u32,
+    /// How often it was used, for the eviction policy; wraps.
+    pub(crate) uses: u16,
     /// What is stored of it calls for more checks than are needed by now.
     pub(crate) unsaved: bool,
 }
@@ -56,6 +58,7 @@ impl Entry {
             lease: Weak::new(),
             last_use: 0,
             last_use_seconds: 0,
+            uses: 0,
             unsaved: false,
         }
     }

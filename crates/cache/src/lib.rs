@@ -44,5 +44,7 @@ mod space;
 pub mod staged;
 mod store;
 
+#[cfg(feature = "testing")]
+pub use evict::EvictionModel;
 pub use keepsakes::Keepsake;
 pub use store::{LocalFile, Settings, Stats, Store};

@@ -1,66 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The policy against toy caches of equal objects.
 
-use std::collections::HashSet;
-
+use super::model::EvictionModel;
 use super::*;
 
 /// What one object weighs: enough for parts of the capacity to be whole numbers.
 const WEIGHT: u64 = 100;
 
-/// A cache of `room` equal objects.
+/// A cache of equal objects.
 struct Toy {
-    policy: Policy,
-    uses: HashMap<u128, Tick>,
-    held: HashSet<u128>,
-    room: usize,
-    now: Tick,
+    model: EvictionModel,
     random: Random,
 }
 
 impl Toy {
-    fn new(room: usize) -> Self {
+    fn new(room: u64) -> Self {
         Toy {
-            policy: Policy::new(room as u64 * WEIGHT),
-            uses: HashMap::new(),
-            held: HashSet::new(),
-            room,
-            now: 0,
+            model: EvictionModel::new(room * WEIGHT),
             random: Random(42),
         }
     }
 
     /// Reads an object; true when it was there.
     fn read(&mut self, id: u128) -> bool {
-        self.now += 1;
-        if let Some(last_use) = self.uses.get_mut(&id) {
-            *last_use = self.now;
-            return true;
-        }
-        if self.uses.len() == self.room && self.evict().is_none() {
-            return false;
-        }
-        self.uses.insert(id, self.now);
-        let item = Item {
-            id: VersionId(id),
-            birth: 0,
-            weight: WEIGHT,
-            entered: self.now,
-        };
-        let (uses, held) = (&self.uses, &self.held);
-        self.policy.insert(item, &mut |item| look(uses, held, item));
-        false
+        self.model.read(VersionId(id), WEIGHT)
     }
 
-    fn evict(&mut self) -> Option<u128> {
-        let (uses, held) = (&self.uses, &self.held);
-        let victim = self
-            .policy
-            .victim(self.now, &mut |item| look(uses, held, item))?;
-        self.uses
-            .remove(&victim.id.0)
-            .expect("a victim is in the cache");
-        Some(victim.id.0)
+    fn has(&self, id: u128) -> bool {
+        self.model.objects.contains_key(&VersionId(id))
     }
 
     /// Reads all objects in another order, `epochs` times; returns the hit ratio.
@@ -72,14 +39,6 @@ impl Toy {
             hits += order.iter().filter(|id| self.read(**id)).count();
         }
         hits as f64 / (order.len() as u64 * epochs) as f64
-    }
-}
-
-fn look(uses: &HashMap<u128, Tick>, held: &HashSet<u128>, item: Item) -> Look {
-    match uses.get(&item.id.0) {
-        None => Look::Gone,
-        Some(_) if held.contains(&item.id.0) => Look::Held,
-        Some(last_use) => Look::Free(*last_use),
     }
 }
 
@@ -103,12 +62,43 @@ impl Random {
 }
 
 #[test]
-fn shuffled_epochs_hit_nearly_what_fits() {
+fn shuffled_epochs_hit_what_fits_from_the_second_on() {
     let mut toy = Toy::new(1000);
-    toy.epochs(0..2000, 3);
-    let ratio = toy.epochs(0..2000, 20);
-    // LRU reaches 0.155 here, S3-FIFO 0.177, a fixed half of the objects 0.5.
-    assert!(ratio > 0.43, "{ratio}");
+    toy.epochs(0..2000, 1);
+    let ratio = toy.epochs(0..2000, 2);
+    // LRU reaches 0.15 here, S3-FIFO 0.19, a fixed half of the objects 0.5.
+    assert!(ratio > 0.49, "{ratio}");
+}
+
+#[test]
+fn objects_of_odd_sizes_send_away_nothing_that_is_due() {
+    let mut model = EvictionModel::new(100_000);
+    let mut random = Random(7);
+    let sizes: Vec<u64> = (0..2000).map(|_| 10 + random.below(181)).collect();
+    let all: u64 = sizes.iter().sum();
+    let mut order: Vec<u128> = (0..2000).collect();
+    let mut hit = 0;
+    for epoch in 0..4 {
+        random.shuffle(&mut order);
+        for id in &order {
+            let size = sizes[usize::try_from(*id).unwrap()];
+            if model.read(VersionId(*id), size) && epoch > 0 {
+                hit += size;
+            }
+        }
+    }
+    let (ratio, best) = (hit as f64 / (3 * all) as f64, 100_000.0 / all as f64);
+    assert!(ratio > best - 0.02, "{ratio} of {best}");
+}
+
+#[test]
+fn what_fits_is_less_than_the_capacity() {
+    // As in a store, whose index takes a part: each read finds the cache fuller than it is.
+    let mut toy = Toy::new(1000);
+    toy.model.policy = Policy::new(1300 * WEIGHT);
+    toy.epochs(0..2000, 1);
+    let ratio = toy.epochs(0..2000, 3);
+    assert!(ratio > 0.48, "{ratio}");
 }
 
 #[test]
@@ -116,7 +106,7 @@ fn a_scan_does_not_wash_out_what_is_used() {
     let mut toy = Toy::new(100);
     toy.epochs(0..50, 3);
     toy.epochs(1000..3000, 1);
-    let kept = (0..50).filter(|id| toy.uses.contains_key(id)).count();
+    let kept = (0..50).filter(|id| toy.has(*id)).count();
     assert!(
         kept >= 45,
         "{kept} of 50 survive a scan of 20 times the cache"
@@ -142,16 +132,30 @@ fn a_hot_set_after_a_scan_gets_in() {
 }
 
 #[test]
+fn hot_objects_are_kept_among_many_that_are_not() {
+    let mut toy = Toy::new(200);
+    let mut hits = 0;
+    for at in 0..20_000_u128 {
+        // Half of the reads go to a hundred objects.
+        let hot = toy.random.below(2) == 0;
+        let id = u128::from(toy.random.below(if hot { 100 } else { 5000 }));
+        let hit = toy.read(if hot { id } else { 1000 + id });
+        hits += usize::from(hit && at >= 10_000);
+    }
+    assert!(hits > 4700, "{hits} of 10000");
+}
+
+#[test]
 fn what_is_held_stays_and_all_held_is_no_victim() {
     let mut toy = Toy::new(10);
     (0..10).for_each(|id| {
         toy.read(id);
     });
-    toy.held = (0..9).collect();
-    assert_eq!(toy.evict(), Some(9));
-    assert_eq!(toy.evict(), None);
-    toy.held.clear();
-    assert!(toy.evict().is_some());
+    toy.model.held = (0..9).map(VersionId).collect();
+    assert_eq!(toy.model.evict(), Some(VersionId(9)));
+    assert_eq!(toy.model.evict(), None);
+    toy.model.held.clear();
+    assert!(toy.model.evict().is_some());
 }
 
 #[test]
@@ -159,11 +163,14 @@ fn all_can_be_evicted_one_by_one() {
     let mut toy = Toy::new(100);
     toy.epochs(0..300, 3);
     for _ in 0..100 {
-        assert!(toy.evict().is_some());
+        assert!(toy.model.evict().is_some());
     }
-    assert_eq!(toy.evict(), None);
-    assert_eq!((toy.policy.small.weight, toy.policy.main.weight), (0, 0));
+    assert_eq!(toy.model.evict(), None);
+    let policy = &toy.model.policy;
+    assert_eq!((policy.small.weight, policy.main.weight), (0, 0));
 }
+
+const FREE: Look = Look::Free(Uses { last: 0, count: 0 });
 
 #[test]
 fn one_object_larger_than_the_cache_does_not_upset_the_queues() {
@@ -173,9 +180,10 @@ fn one_object_larger_than_the_cache_does_not_upset_the_queues() {
         birth: 0,
         weight,
         entered: 0,
+        spent: 0,
     };
-    policy.insert(item(1, u64::MAX), &mut |_| Look::Free(0));
-    policy.insert(item(2, 10), &mut |_| Look::Free(0));
+    policy.insert(item(1, u64::MAX), &mut |_| FREE);
+    policy.insert(item(2, 10), &mut |_| FREE);
     assert_eq!(policy.main.weight + policy.small.weight, 260);
 }
 
@@ -188,6 +196,7 @@ fn what_was_removed_is_swept_out() {
             birth: 0,
             weight: 1,
             entered: 0,
+            spent: 0,
         };
         policy.insert(item, &mut |_| Look::Gone);
         policy.sweep(10, &mut |item| item.id.0.is_multiple_of(500));

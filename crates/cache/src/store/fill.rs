@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use types::{Error, ErrorKind, PAGE_SIZE, PageRange, Result, VersionId, page_count};
 
 use super::Inner;
-use crate::evict::{Item, Look};
+use crate::evict::{Item, Look, Uses};
 use crate::files::{self, Stamp};
 use crate::index::Entry;
 use crate::kv::Change;
@@ -204,6 +204,7 @@ impl Inner {
             birth: entry.birth,
             weight: entry.size,
             entered: entry.last_use,
+            spent: entry.uses,
         };
         let pages = entry.present.len();
         self.counters.pages.fetch_add(pages, Ordering::Relaxed);
@@ -430,7 +431,10 @@ impl Inner {
             if entry.is_leased() || item.id == keep {
                 return Look::Held;
             }
-            Look::Free(entry.last_use)
+            Look::Free(Uses {
+                last: entry.last_use,
+                count: entry.uses,
+            })
         });
         look.unwrap_or(Look::Gone)
     }

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use types::{ByteRange, PAGE_SIZE, PageRange, VersionId};
 
 use super::Inner;
+use crate::evict::Tick;
 use crate::files::{self, Stamp};
 use crate::index::Entry;
 use crate::record::{self, CHUNK_PAGES, Chunk, page_len};
@@ -22,6 +23,10 @@ const OPEN_FILES_MAX: usize = 256;
 /// Uses within this time count as one: a pass over a file is many reads. (The correlated reference
 /// period of O'Neil et al., "The LRU-K Page Replacement Algorithm", SIGMOD 1993.)
 const ONE_USE_SECONDS: u32 = 10;
+/// Unless meanwhile there were uses of one part in so many of the objects, and so many: in a pass over
+/// a data set that takes seconds only, the use in the next pass must count.
+const ONE_USE_PART: u64 = 4;
+const ONE_USE_TICKS: u64 = 64;
 
 /// What the hit path came to.
 enum Outcome {
@@ -96,6 +101,15 @@ impl Inner {
         }
     }
 
+    /// Returns after how many uses of others the next one of an object counts.
+    fn ticks_of_one_use(&self) -> u64 {
+        (self.counters.objects.load(Ordering::Relaxed) / ONE_USE_PART).max(ONE_USE_TICKS)
+    }
+
+    fn ticks_since(&self, tick: Tick) -> u64 {
+        u64::from(self.ticks.load(Ordering::Relaxed).wrapping_sub(tick))
+    }
+
     /// Looks an object up and counts the use; none unless it `has` what is wanted.
     pub(super) fn look(
         &self,
@@ -104,12 +118,15 @@ impl Inner {
         checked: impl Fn(&Entry) -> bool,
     ) -> Option<Seen> {
         let now = self.seconds();
+        let ticks_of_one_use = self.ticks_of_one_use();
         self.index.with(id, |entry| {
             if !has(entry) {
                 return None;
             }
-            if now.saturating_sub(entry.last_use_seconds) >= ONE_USE_SECONDS {
+            let is_old = now.saturating_sub(entry.last_use_seconds) >= ONE_USE_SECONDS;
+            if is_old || self.ticks_since(entry.last_use) >= ticks_of_one_use {
                 entry.last_use = self.next_tick();
+                entry.uses = entry.uses.wrapping_add(1);
             }
             entry.last_use_seconds = now;
             Some(Seen {

@@ -130,6 +130,7 @@ impl Inner {
                 birth: head.birth,
                 weight: head.size,
                 entered: 0,
+                spent: 0,
             };
             policy.insert(item, &mut |_| Look::Held);
         }
