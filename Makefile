@@ -1,6 +1,6 @@
 # Every command of the project. `make help` lists them; what is longer than three lines is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-storages test-model test-fsx test-training bench bench-writes bench-training lint fmt
+.PHONY: help build demo test test-storages test-model test-fsx test-training bench bench-writes bench-training bench-eviction lint fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ bench-writes: ## The same of files that are written; JSON in bench/results/write
 
 bench-training: ## A training job, local, remote and cached: JOB=tensorflow|pytorch|lmdb|checkpoints
 	@bench/training/run $(JOB) $(OPTIONS)
+
+bench-eviction: ## Eviction beside other policies and the optimum; JSON in bench/results/eviction.json
+	@scripts/bench --eviction
 
 lint: ## Format check and lints only
 	@scripts/test lint

@@ -21,7 +21,7 @@ const EDGES: [(&str, &[&str]); 9] = [
     ("cache", &["types"]),
     ("ufs", &["types"]),
     ("types", &[]),
-    ("testkit", &["forebay", "ufs", "types"]),
+    ("testkit", &["forebay", "cache", "ufs", "types"]),
 ];
 
 /// A file of this length wants to be two.

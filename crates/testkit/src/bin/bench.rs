@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `make bench`: measures the release build and prints a table; `--json FILE` keeps the figures.
-//! `--writes`, as `make bench-writes` says, measures writing in place of reading.
+//! `--writes`, as `make bench-writes` says, measures writing in place of reading. `--eviction`, as
+//! `make bench-eviction` says, replays traces against eviction policies, or with `--trace` a file of
+//! one `path size` a line; `--capacity` says how much of it is cached, half when it is not given.
 //!
 //! `--quick` runs the same plan on a small data set, to see that it works; its figures mean nothing.
 #![allow(
@@ -10,13 +12,89 @@
 )]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use testkit::bench::eviction::traces::Trace;
 use testkit::bench::report::Setting;
-use testkit::bench::{run, writes};
+use testkit::bench::{eviction, run, writes};
+use types::ByteSize;
+
+/// Objects of a trace; more change nothing but the time it takes.
+const OBJECTS: usize = 20_000;
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Reads,
+    Writes,
+    Eviction,
+}
+
+struct Arguments {
+    subject: Subject,
+    is_quick: bool,
+    trace: Option<PathBuf>,
+    capacity: Option<ByteSize>,
+    json: Option<PathBuf>,
+}
 
 fn main() -> Result<()> {
+    let arguments = arguments()?;
+    if cfg!(debug_assertions) {
+        eprintln!("this is not the release build: the figures mean little");
+    }
+    let setting = setting(&arguments);
+    let (table, json) = match arguments.subject {
+        Subject::Reads => rendered(&run::run(&setting, say)?)?,
+        Subject::Writes => rendered(&writes::run(&setting, say)?)?,
+        Subject::Eviction => {
+            let report = evictions(&arguments)?;
+            (report.table(), serde_json::to_string_pretty(&report)?)
+        }
+    };
+    println!("{table}");
+    if let Some(file) = arguments.json {
+        fs::write(&file, json).with_context(|| format!("write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+fn say(what: &str) {
+    eprintln!("{what}");
+}
+
+fn arguments() -> Result<Arguments> {
+    let mut found = Arguments {
+        subject: Subject::Reads,
+        is_quick: false,
+        trace: None,
+        capacity: None,
+        json: None,
+    };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || {
+            let value = arguments.next();
+            value.with_context(|| format!("{argument} needs a value"))
+        };
+        match argument.as_str() {
+            "--json" => found.json = Some(value()?.into()),
+            "--trace" => found.trace = Some(value()?.into()),
+            "--capacity" => found.capacity = Some(value()?.parse()?),
+            "--writes" => found.subject = Subject::Writes,
+            "--eviction" => found.subject = Subject::Eviction,
+            "--quick" => found.is_quick = true,
+            other => bail!(
+                "'{other}' is not known: bench [--writes | --eviction [--trace FILE] \
+                 [--capacity SIZE]] [--quick] [--json FILE]"
+            ),
+        }
+    }
+    Ok(found)
+}
+
+fn setting(arguments: &Arguments) -> Setting {
     let mut setting = Setting {
         latency_ms: 15,
         bandwidth_bytes: 200_000_000,
@@ -25,34 +103,33 @@ fn main() -> Result<()> {
         small_bytes: 110 << 10,
         repeats: 3,
     };
-    let mut json: Option<PathBuf> = None;
-    let mut is_of_writes = false;
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--json" => json = Some(arguments.next().context("--json needs a file")?.into()),
-            "--writes" => {
-                is_of_writes = true;
-                (setting.small_count, setting.small_bytes) = (1_000, 100 << 10);
-            }
-            "--quick" => {
-                (setting.large_bytes, setting.small_count, setting.repeats) = (64 << 20, 200, 1);
-            }
-            other => bail!("'{other}' is not known: bench [--writes] [--quick] [--json FILE]"),
-        }
+    if arguments.subject == Subject::Writes {
+        (setting.small_count, setting.small_bytes) = (1_000, 100 << 10);
     }
-    if cfg!(debug_assertions) {
-        eprintln!("this is not the release build: the figures mean little");
+    if arguments.is_quick {
+        (setting.large_bytes, setting.small_count, setting.repeats) = (64 << 20, 200, 1);
     }
-    let say = |what: &str| eprintln!("{what}");
-    let report = match is_of_writes {
-        true => writes::run(&setting, say)?,
-        false => run::run(&setting, say)?,
+    setting
+}
+
+fn rendered(report: &testkit::bench::report::Report) -> Result<(String, String)> {
+    Ok((report.table(), serde_json::to_string_pretty(report)?))
+}
+
+fn evictions(arguments: &Arguments) -> Result<eviction::Report> {
+    let objects = if arguments.is_quick {
+        OBJECTS / 10
+    } else {
+        OBJECTS
     };
-    println!("{}", report.table());
-    if let Some(file) = json {
-        let text = serde_json::to_string_pretty(&report).context("JSON")?;
-        fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+    match &arguments.trace {
+        None => eviction::run(objects, say),
+        Some(file) => Ok(eviction::run_one(&trace(file, arguments.capacity)?)),
     }
-    Ok(())
+}
+
+fn trace(file: &Path, capacity: Option<ByteSize>) -> Result<Trace> {
+    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let name = file.display().to_string();
+    Trace::parse(&name, &text, capacity.map(|size| size.0))
 }
