@@ -66,7 +66,7 @@ pub(crate) struct Uses {
 /// What the index says of a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// Removed, or another file by now.
+    /// Removed, pinned, or another file by now: not for the policy any more.
     Gone,
     /// Must stay for now.
     Held,

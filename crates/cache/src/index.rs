@@ -42,6 +42,10 @@ pub(crate) struct Entry {
     pub(crate) uses: u16,
     /// What is stored of it calls for more checks than are needed by now.
     pub(crate) unsaved: bool,
+    /// It must not be evicted.
+    pub(crate) pinned: bool,
+    /// The eviction policy knows it.
+    pub(crate) queued: bool,
 }
 
 impl Entry {
@@ -60,6 +64,8 @@ impl Entry {
             last_use_seconds: 0,
             uses: 0,
             unsaved: false,
+            pinned: false,
+            queued: true,
         }
     }
 

@@ -39,6 +39,7 @@ mod index;
 mod keepsakes;
 pub mod kv;
 mod pages;
+mod pins;
 mod record;
 mod space;
 pub mod staged;
@@ -47,4 +48,5 @@ mod store;
 #[cfg(feature = "testing")]
 pub use evict::EvictionModel;
 pub use keepsakes::Keepsake;
+pub use pins::Pin;
 pub use store::{LocalFile, Settings, Stats, Store};

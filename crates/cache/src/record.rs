@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `o` id | size u64, stamp u64, birth u64, run u32; then the pages, if the object has one chunk |
 //! | `p` id chunk-u64 | birth u64, then the pages of the chunk, for objects of several chunks |
+//! | `k` id | place u64, wish u64: the object is pinned |
 //! | `run` | run u32, trusted-since u32 |
 //!
 //! Pages of a chunk: one bit a page, padded to a byte, then a CRC32C u32 for each bit that is set.
@@ -14,6 +15,8 @@
 
 use types::{PAGE_SIZE, VersionId, page_count};
 
+use crate::pins::Pin;
+
 /// Pages whose checksums share a record.
 pub(crate) const CHUNK_PAGES: u64 = 256;
 /// Key of the run numbers.
@@ -21,6 +24,8 @@ pub(crate) const RUN_KEY: &[u8] = b"run";
 /// First byte of the keys of heads, and of chunks.
 pub(crate) const HEADS: u8 = b'o';
 pub(crate) const CHUNKS: u8 = b'p';
+/// First byte of the keys of pins.
+pub(crate) const PINS: u8 = b'k';
 
 /// What is stored of every object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +70,13 @@ pub(crate) fn head_key(id: VersionId) -> Vec<u8> {
     key
 }
 
+/// Returns the key under which it is noted that an object is pinned.
+pub(crate) fn pin_key(id: VersionId) -> Vec<u8> {
+    let mut key = vec![PINS];
+    key.extend_from_slice(&id.0.to_be_bytes());
+    key
+}
+
 pub(crate) fn chunk_key(id: VersionId, chunk: u64) -> Vec<u8> {
     let mut key = vec![CHUNKS];
     key.extend_from_slice(&id.0.to_be_bytes());
@@ -77,6 +89,24 @@ pub(crate) fn chunk_key(id: VersionId, chunk: u64) -> Vec<u8> {
 pub(crate) fn parse_head_key(key: &[u8]) -> Option<VersionId> {
     let (kind, id) = key.split_first()?;
     (*kind == HEADS).then_some(VersionId(u128::from_be_bytes(id.try_into().ok()?)))
+}
+
+/// Returns the id in the key of a pin.
+pub(crate) fn parse_pin_key(key: &[u8]) -> Option<VersionId> {
+    let (kind, id) = key.split_first()?;
+    (*kind == PINS).then_some(VersionId(u128::from_be_bytes(id.try_into().ok()?)))
+}
+
+pub(crate) fn encode_pin(pin: Pin) -> Vec<u8> {
+    [pin.place.to_le_bytes(), pin.wish.to_le_bytes()].concat()
+}
+
+pub(crate) fn decode_pin(mut value: &[u8]) -> Option<Pin> {
+    let pin = Pin {
+        place: take_u64(&mut value)?,
+        wish: take_u64(&mut value)?,
+    };
+    value.is_empty().then_some(pin)
 }
 
 /// Returns id and number in the key of a chunk.
@@ -259,5 +289,10 @@ mod tests {
         assert_eq!(parse_chunk_key(&chunk_key(id, 9)), Some((id, 9)));
         assert_eq!(parse_head_key(&chunk_key(id, 9)), None);
         assert_eq!(parse_chunk_key(&head_key(id)), None);
+        assert_eq!(parse_pin_key(&pin_key(id)), Some(id));
+        assert_eq!(parse_pin_key(&head_key(id)), None);
+        let pin = Pin { place: 7, wish: 9 };
+        assert_eq!(decode_pin(&encode_pin(pin)), Some(pin));
+        assert_eq!(decode_pin(&encode_pin(pin)[..15]), None);
     }
 }

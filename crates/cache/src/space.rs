@@ -37,7 +37,12 @@ pub(crate) struct Lease {
 
 /// Returns what a page costs.
 pub(crate) fn page_charge(size: u64, page: u64) -> u64 {
-    page_len(size, page).next_multiple_of(BLOCK)
+    blocks(page_len(size, page))
+}
+
+/// Returns what so many bytes cost.
+pub(crate) fn blocks(bytes: u64) -> u64 {
+    bytes.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX)
 }
 
 impl Space {

@@ -4,19 +4,21 @@
 //! Here: what others call, opening and closing, and what all parts share. `read.rs` is the hit path
 //! and the check of what is in doubt, `local.rs` gives whole objects out as files, `fill.rs` writes
 //! and makes room, `recover.rs` loads the index and tidies the directory, `background.rs` is the
-//! thread, `map.rs` and `reserve.rs` are what shares the capacity, `adopt.rs` takes in files without
-//! a fetch.
+//! thread, `map.rs` and `reserve.rs` are what shares the capacity, `pin.rs` keeps objects from being
+//! evicted, `adopt.rs` takes in files without a fetch.
 //!
 //! A broken cache is a miss: no read here fails. A directory whose disk fails is retired: all reads
 //! miss and all fills are refused until the store is opened again.
 //!
-//! Lock order: `granting`, then files of a shard (`Index::lock_files`), then the policy, then entries of a shard.
+//! Lock order: `granting`, then files of a shard (`Index::lock_files`), then the policy, then entries of a shard. The
+//! pins are a leaf of their own.
 
 mod adopt;
 mod background;
 mod fill;
 mod local;
 mod map;
+mod pin;
 mod read;
 mod recover;
 mod reserve;
@@ -36,6 +38,7 @@ use crate::files::Files;
 use crate::index::Index;
 use crate::keepsakes::Keepsakes;
 use crate::kv::Kv;
+use crate::pins::Pins;
 use crate::record::Runs;
 use crate::space::Space;
 use background::Background;
@@ -75,6 +78,10 @@ pub struct Stats {
     pub misses: u64,
     /// Pages written.
     pub fills: u64,
+    /// Objects that are pinned.
+    pub pinned_objects: u64,
+    /// What they take when they are whole.
+    pub pinned_bytes: u64,
     /// Objects evicted to make room.
     pub evictions: u64,
     /// Pages thrown away because their checksum failed.
@@ -105,6 +112,7 @@ struct Inner {
     granted: AtomicU64,
     granting: Mutex<()>,
     policy: Mutex<Policy>,
+    pins: Mutex<Pins>,
     /// Objects whose files are kept open, oldest first.
     open_files: Mutex<VecDeque<(VersionId, u64)>>,
     keepsakes: Keepsakes,
@@ -296,6 +304,7 @@ impl Inner {
     fn stats(&self) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
+        let pins = self.pins.lock();
         Stats {
             capacity: self.capacity,
             used: self.space.used() + self.kv.disk_bytes() + get(&self.granted),
@@ -304,6 +313,8 @@ impl Inner {
             hits: get(&counters.hits),
             misses: get(&counters.misses),
             fills: get(&counters.fills),
+            pinned_objects: pins.count(),
+            pinned_bytes: pins.bytes(),
             evictions: get(&counters.evictions),
             corrupt: get(&counters.corrupt),
             touched: get(&counters.touched),

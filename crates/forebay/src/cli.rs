@@ -106,6 +106,10 @@ pub(crate) enum Command {
     Free(FreeArgs),
     /// Show how much there is at a path, and how much of it is cached
     Du(DuArgs),
+    /// Keep what is cached of a path, now or later, from being evicted
+    Pin(PinArgs),
+    /// Let what was pinned be evicted again
+    Unpin(PinArgs),
     /// Show and give up what was written and the storages do not have yet
     #[command(subcommand)]
     Staged(StagedCommand),
@@ -590,7 +594,8 @@ pub(crate) struct SyncArgs {
 #[command(
     after_help = "A load belongs to the daemon: it goes on when this command is interrupted, and \
                         after a restart of the daemon. The same command again joins it. It takes \
-                        only what readers leave free, and stops when the cache is full."
+                        only what readers leave free, and stops when the cache is full; only what is \
+                        pinned displaces other data."
 )]
 pub(crate) struct LoadArgs {
     /// A file, a directory or the mount point of a running daemon's tree
@@ -637,10 +642,25 @@ pub(crate) struct JobsArgs {
 /// Flags of `forebay free`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "What was written and is not stored yet stays, and so does everything in the \
-                        storage. Files that are open are read on."
+    after_help = "What is pinned, or was written and is not stored yet, stays, and so does everything \
+                        in the storage. Files that are open are read on."
 )]
 pub(crate) struct FreeArgs {
+    /// A file, a directory or the mount point of a running daemon's tree
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay pin` and `forebay unpin`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Pins outlive the daemon. They take at most four fifths of the cache; a load of what \
+                        is pinned makes room for it."
+)]
+pub(crate) struct PinArgs {
     /// A file, a directory or the mount point of a running daemon's tree
     #[arg(value_name = "PATH")]
     pub(crate) path: PathBuf,
@@ -797,6 +817,7 @@ mod tests {
     fn every_flag_that_sets_a_daemon_has_an_environment_variable() {
         let names = [
             "mount", "serve", "umount", "status", "mounts", "sync", "load", "jobs", "free", "du",
+            "pin", "unpin",
         ];
         for name in names {
             let mut command = Cli::command();

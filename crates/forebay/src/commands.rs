@@ -11,6 +11,7 @@ pub(crate) mod load;
 pub(crate) mod metrics;
 pub(crate) mod mount;
 pub(crate) mod mounts;
+pub(crate) mod pin;
 pub(crate) mod serve;
 pub(crate) mod staged;
 pub(crate) mod status;

@@ -33,6 +33,7 @@ use crate::layout::Layout;
 use crate::logging::Faults;
 use crate::mounts::{self, Beginning, Doors, Live, Mounts};
 use crate::node::{DaemonNode, Rooms, STORE_MAX};
+use crate::pins::Pins;
 use crate::places;
 use crate::plan::{MountPlan, Plan};
 use crate::records::{self, Record};
@@ -306,6 +307,7 @@ impl Start<'_> {
         self.runtime
             .spawn(Arc::clone(&mounts).look_after_restored());
         let jobs = self.jobs(&worker, &vfs, &mounts);
+        let pins = self.pins(&worker, &vfs, &jobs);
         self.runtime.spawn(Arc::clone(&jobs).resume());
         let rooms = Rooms {
             session,
@@ -315,6 +317,7 @@ impl Start<'_> {
             metadata,
             mounts,
             jobs,
+            pins,
         };
         let node = DaemonNode::new(self.plan.clone(), rooms, self.faults, self.clock)?;
         let daemon = Daemon::new(self.plan, node, listener, self.runtime);
@@ -383,6 +386,14 @@ impl Start<'_> {
         };
         let state_file = self.plan.state_file.as_deref();
         Jobs::new(doors, state_file.map(places::jobs_file))
+    }
+
+    fn pins(&self, worker: &Arc<Worker>, vfs: &Arc<Vfs>, jobs: &Arc<Jobs>) -> Arc<Pins> {
+        let doors = (Arc::clone(worker), Arc::clone(vfs), Arc::clone(jobs));
+        Pins::new(
+            doors,
+            self.plan.state_file.as_deref().map(places::pins_file),
+        )
     }
 
     /// Opens the directory of staged files and goes on with what a former run left there. Damage in

@@ -201,6 +201,7 @@ impl Jobs {
             let one = self.doors.worker.free(subtree.subtree).await?;
             freed.files += one.files;
             freed.bytes += one.bytes;
+            freed.pinned_bytes += one.pinned_bytes;
         }
         tracing::info!("freed {} of '{}'", ByteSize(freed.bytes), freed.path);
         Ok(freed)
@@ -221,11 +222,12 @@ impl Jobs {
             usage.bytes += held.bytes;
             usage.cached_files += held.cached_files;
             usage.cached_bytes += held.cached_bytes;
+            usage.pinned_bytes += held.pinned_bytes;
         }
         Ok(usage)
     }
 
-    async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
+    pub(crate) async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
         let closed = |source| Error::internal("wait for a turn").with_source(source);
         self.walks.acquire().await.map_err(closed)
     }
@@ -346,7 +348,7 @@ impl Jobs {
 
     /// Returns what a path stands for. With `checks` a path where there is nothing is an error,
     /// unless mounts lie below it.
-    async fn subtrees(&self, path: &ObjectPath, checks: bool) -> Result<Vec<SubtreeAt>> {
+    pub(crate) async fn subtrees(&self, path: &ObjectPath, checks: bool) -> Result<Vec<SubtreeAt>> {
         let mut trees = self.doors.vfs.subtrees(path)?;
         let own = trees.first().filter(|tree| checks && tree.is_path).cloned();
         let Some(own) = own else {
@@ -458,7 +460,7 @@ fn checked(request: wire::Load) -> Result<wire::Load> {
 }
 
 /// Writes a path of the tree in one way.
-fn tree_path(text: &str) -> Result<String> {
+pub(crate) fn tree_path(text: &str) -> Result<String> {
     let place = config::place(text).map_err(|why| Error::new(ErrorKind::Invalid, why))?;
     Ok(format!("/{place}"))
 }

@@ -28,6 +28,7 @@ mod memory;
 mod mounts;
 mod node;
 mod owners;
+mod pins;
 mod places;
 mod plan;
 mod presets;
@@ -68,6 +69,8 @@ fn main() -> ExitCode {
         Command::Jobs(args) => commands::jobs::run(args, run_dir),
         Command::Free(args) => commands::free::run(args, run_dir),
         Command::Du(args) => commands::du::run(args, run_dir),
+        Command::Pin(args) => commands::pin::pin(args, run_dir),
+        Command::Unpin(args) => commands::pin::unpin(args, run_dir),
         Command::Staged(command) => commands::staged::run(command, run_dir),
         Command::Doctor(args) => commands::check::run(args),
         Command::Serve(args) => commands::serve::run(args, run_dir),

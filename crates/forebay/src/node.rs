@@ -20,6 +20,7 @@ use worker::Worker;
 use crate::jobs::Jobs;
 use crate::logging::Faults;
 use crate::mounts::Mounts;
+use crate::pins::Pins;
 use crate::plan::Plan;
 use crate::sync::Syncs;
 
@@ -38,6 +39,7 @@ pub(crate) struct Rooms {
     pub(crate) metadata: Arc<Kv>,
     pub(crate) mounts: Arc<Mounts>,
     pub(crate) jobs: Arc<Jobs>,
+    pub(crate) pins: Arc<Pins>,
 }
 
 /// A running daemon.
@@ -194,6 +196,19 @@ impl DaemonNode {
         }
     }
 
+    /// Carries out a change of the mounts, and has what is pinned follow.
+    fn then_pinned(
+        &self,
+        change: impl Future<Output = Result<wire::MountChanged>> + Send + 'static,
+    ) -> NodeFuture<wire::MountChanged> {
+        let pins = Arc::clone(&self.rooms.pins);
+        Box::pin(async move {
+            let changed = change.await;
+            pins.apply();
+            changed
+        })
+    }
+
     fn names(&self) -> wire::Names {
         let worker = self.rooms.worker.stats();
         wire::Names {
@@ -215,6 +230,8 @@ impl DaemonNode {
             free_bytes: self.rooms.store.free(),
             objects: cache.objects,
             pages: cache.pages,
+            pinned_objects: cache.pinned_objects,
+            pinned_bytes: cache.pinned_bytes,
             hits: worker.hits,
             misses: worker.misses,
             served_bytes: served,
@@ -271,6 +288,7 @@ impl Node for DaemonNode {
             names: self.names(),
             staged: self.staged_sum(),
             trees_ahead: self.trees_ahead(),
+            pins: self.rooms.pins.list(),
             loads: self.rooms.jobs.running(),
             cache: self.cache(),
             memory: wire::Memory {
@@ -290,15 +308,15 @@ impl Node for DaemonNode {
     }
 
     fn add_mount(&self, request: wire::AddMount) -> NodeFuture<wire::MountChanged> {
-        Box::pin(Arc::clone(&self.rooms.mounts).add(request))
+        self.then_pinned(Arc::clone(&self.rooms.mounts).add(request))
     }
 
     fn update_mount(&self, request: wire::UpdateMount) -> NodeFuture<wire::MountChanged> {
-        Box::pin(Arc::clone(&self.rooms.mounts).update(request))
+        self.then_pinned(Arc::clone(&self.rooms.mounts).update(request))
     }
 
     fn remove_mount(&self, request: wire::RemoveMount) -> NodeFuture<wire::MountChanged> {
-        Box::pin(Arc::clone(&self.rooms.mounts).remove(request))
+        self.then_pinned(Arc::clone(&self.rooms.mounts).remove(request))
     }
 
     fn sync(&self, request: wire::Sync) -> NodeFuture<wire::Synced> {
@@ -345,6 +363,14 @@ impl Node for DaemonNode {
 
     fn usage(&self, request: wire::OfPath) -> NodeFuture<wire::Usage> {
         Box::pin(Arc::clone(&self.rooms.jobs).usage(request))
+    }
+
+    fn pin(&self, request: wire::OfPath) -> NodeFuture<wire::Pinned> {
+        Box::pin(Arc::clone(&self.rooms.pins).pin(request))
+    }
+
+    fn unpin(&self, request: wire::OfPath) -> NodeFuture<wire::Unpinned> {
+        Box::pin(Arc::clone(&self.rooms.pins).unpin(request))
     }
 
     fn unmount(&self, request: wire::Unmount) -> NodeFuture<wire::Unmounted> {

@@ -173,9 +173,18 @@ pub(crate) fn state_file(dir: Option<&Path>, mount_point: &Path) -> Option<PathB
 
 /// Returns the file in which the loads are kept that run, beside that of the mounts.
 pub(crate) fn jobs_file(state_file: &Path) -> PathBuf {
+    beside(state_file, "jobs")
+}
+
+/// Returns the file in which the pinned paths are kept, beside that of the mounts.
+pub(crate) fn pins_file(state_file: &Path) -> PathBuf {
+    beside(state_file, "pins")
+}
+
+fn beside(state_file: &Path, what: &str) -> PathBuf {
     let name = state_file.file_name().unwrap_or_default().to_string_lossy();
     let label = name.strip_suffix(".mounts.json").unwrap_or(&name);
-    state_file.with_file_name(format!("{label}.jobs.json"))
+    state_file.with_file_name(format!("{label}.{what}.json"))
 }
 
 /// Returns a name for people, which the key makes unique: `data-0123456789abcdef`.

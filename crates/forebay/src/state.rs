@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a daemon remembers of the mounts that were added to it while it ran, and of the loads that
-//! run.
+//! run and the paths that are pinned.
 //!
 //! One JSON file of each for each mount point, of mode 0600, replaced whole or not at all. It holds
 //! references to secrets and no secret. A file that cannot be read does not keep a daemon from
@@ -42,6 +42,12 @@ struct JobState {
     loads: Vec<wire::Load>,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+struct PinState {
+    version: u32,
+    paths: Vec<String>,
+}
+
 /// Reads what is remembered; nothing where there is no file.
 pub(crate) fn load(path: &Path) -> Result<Vec<Remembered>> {
     let Some(state) = read::<State>(path)? else {
@@ -58,6 +64,15 @@ pub(crate) fn load_jobs(path: &Path) -> Result<Vec<wire::Load>> {
     };
     check_version(path, state.version)?;
     Ok(state.loads)
+}
+
+/// Reads the paths that are pinned; nothing where there is no file.
+pub(crate) fn load_pins(path: &Path) -> Result<Vec<String>> {
+    let Some(state) = read::<PinState>(path)? else {
+        return Ok(Vec::new());
+    };
+    check_version(path, state.version)?;
+    Ok(state.paths)
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
@@ -98,6 +113,12 @@ pub(crate) fn store(path: &Path, mounts: Vec<Remembered>) -> Result<()> {
 pub(crate) fn store_jobs(path: &Path, loads: Vec<wire::Load>) -> Result<()> {
     let version = VERSION;
     write(path, &JobState { version, loads })
+}
+
+/// Remembers these pinned paths in place of what was remembered before.
+pub(crate) fn store_pins(path: &Path, paths: Vec<String>) -> Result<()> {
+    let version = VERSION;
+    write(path, &PinState { version, paths })
 }
 
 fn write(path: &Path, state: &impl Serialize) -> Result<()> {

@@ -2,7 +2,7 @@
 //! The admin API over a Unix socket: `GET /v1/status`, `POST /v1/unmount`, `GET` and `POST
 //! /v1/mounts`, `POST /v1/mounts/update` and `/v1/mounts/remove`, `POST /v1/sync`, `GET /v1/staged`,
 //! `POST /v1/staged/drop`, `POST /v1/load`, `GET /v1/jobs`, `POST /v1/jobs/stop`, `POST /v1/free`,
-//! `POST /v1/usage`, and `GET /metrics` for Prometheus.
+//! `POST /v1/usage`, `POST /v1/pin` and `/v1/unpin`, and `GET /metrics` for Prometheus.
 //!
 //! The socket has mode 0600, and on top each request is answered only to the daemon's own user or
 //! root, by what the kernel says of the peer (SO_PEERCRED). Every answer is JSON, failures too, but
@@ -76,6 +76,10 @@ pub trait Node: Send + Sync + 'static {
     fn free(&self, request: wire::OfPath) -> NodeFuture<wire::Freed>;
     /// Returns what of a path of the tree is cached.
     fn usage(&self, request: wire::OfPath) -> NodeFuture<wire::Usage>;
+    /// Keeps what is cached of a path of the tree, now or later, from being evicted.
+    fn pin(&self, request: wire::OfPath) -> NodeFuture<wire::Pinned>;
+    /// Takes that back.
+    fn unpin(&self, request: wire::OfPath) -> NodeFuture<wire::Unpinned>;
 }
 
 /// Binds the socket, with mode 0600. A socket file that a dead daemon left is replaced.
@@ -149,6 +153,8 @@ fn router(node: Arc<dyn Node>) -> Router {
         .route("/v1/jobs/stop", post(stop_job))
         .route("/v1/free", post(free))
         .route("/v1/usage", post(usage))
+        .route("/v1/pin", post(pin))
+        .route("/v1/unpin", post(unpin))
         .route("/metrics", get(metrics))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
@@ -239,6 +245,14 @@ async fn free(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
 
 async fn usage(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
     act(body, |request| node.usage(request)).await
+}
+
+async fn pin(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.pin(request)).await
+}
+
+async fn unpin(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.unpin(request)).await
 }
 
 async fn metrics(State(node): State<Arc<dyn Node>>) -> Response {

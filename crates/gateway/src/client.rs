@@ -130,6 +130,20 @@ impl Client {
         self.send("/v1/usage", request, patience).await
     }
 
+    /// Asks the daemon to keep what is cached of a path of its tree.
+    pub async fn pin(&self, request: &wire::OfPath, patience: Duration) -> Result<wire::Pinned> {
+        self.send("/v1/pin", request, patience).await
+    }
+
+    /// Asks the daemon to take that back.
+    pub async fn unpin(
+        &self,
+        request: &wire::OfPath,
+        patience: Duration,
+    ) -> Result<wire::Unpinned> {
+        self.send("/v1/unpin", request, patience).await
+    }
+
     /// Asks for the metrics, in the text format of Prometheus.
     pub async fn metrics(&self, patience: Duration) -> Result<String> {
         let answer = self.ask(Method::GET, "/metrics", Bytes::new(), patience);

@@ -208,6 +208,12 @@ fn cache() -> Vec<Metric> {
             |status| one(status.cache.pages),
         ),
         gauge(
+            "forebay_cache_pinned_bytes",
+            "Bytes that pinned objects take when they are whole.",
+            &[],
+            |status| one(status.cache.pinned_bytes),
+        ),
+        gauge(
             "forebay_cache_retired",
             "1 when the cache directory is out of use, else 0.",
             &[],

@@ -37,6 +37,8 @@ pub struct Status {
     pub staged: Staged,
     /// Trees of small files that are fetched ahead of their readers.
     pub trees_ahead: Vec<TreeAhead>,
+    /// Paths that are pinned.
+    pub pins: Vec<String>,
     /// Loads that run.
     pub loads: Vec<Job>,
     /// Latest warnings and errors, oldest first.
@@ -365,7 +367,7 @@ pub struct MissingFile {
     pub why: String,
 }
 
-/// The body of `POST /v1/free` and of `POST /v1/usage`.
+/// The body of `POST /v1/free`, `/v1/usage`, `/v1/pin` and `/v1/unpin`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OfPath {
@@ -383,6 +385,8 @@ pub struct Freed {
     pub files: u64,
     /// Bytes that were.
     pub bytes: u64,
+    /// Bytes that are pinned, and stay.
+    pub pinned_bytes: u64,
 }
 
 /// The answer to `POST /v1/usage`: what there is, and what of it is cached.
@@ -399,6 +403,37 @@ pub struct Usage {
     pub cached_files: u64,
     /// Bytes of them that are cached.
     pub cached_bytes: u64,
+    /// Those of them that are pinned.
+    pub pinned_bytes: u64,
+}
+
+/// The answer to `POST /v1/pin`: what of the path stays from now on. What is cached of it later
+/// stays too.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pinned {
+    /// Path in the tree.
+    pub path: String,
+    /// Files that the storages list.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files of them of which anything is cached.
+    pub pinned_files: u64,
+    /// Bytes of them that are cached.
+    pub pinned_bytes: u64,
+    /// Files that are cached and may be evicted, because pins take no more of the cache.
+    pub refused_files: u64,
+}
+
+/// The answer to `POST /v1/unpin`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unpinned {
+    /// Path in the tree.
+    pub path: String,
+    /// Files that may be evicted from now on.
+    pub files: u64,
 }
 
 /// A tree of small files that is fetched ahead of its readers.
@@ -461,6 +496,10 @@ pub struct Cache {
     pub objects: u64,
     /// Pages it holds.
     pub pages: u64,
+    /// Object versions that are pinned.
+    pub pinned_objects: u64,
+    /// Bytes that they take when they are whole.
+    pub pinned_bytes: u64,
     /// Opens and reads that needed no request.
     pub hits: u64,
     /// Opens and reads that waited for the storage.

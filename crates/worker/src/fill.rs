@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use cache::Pin;
 use parking_lot::Mutex;
 use types::{Error, PAGE_SIZE, Result, VersionId};
 
@@ -27,6 +28,7 @@ struct Job {
     size: u64,
     piece: Arc<Piece>,
     bytes: Bytes,
+    pin: Option<Pin>,
 }
 
 /// What the filling threads share with the fetching tasks.
@@ -88,14 +90,22 @@ impl Fill {
     }
 
     /// Hands a landed piece over; it is settled when this is done with it.
-    pub(crate) fn offer(&self, id: VersionId, size: u64, piece: Arc<Piece>, bytes: Bytes) {
+    pub(crate) fn offer(&self, loose: Loose, bytes: Bytes) {
         let len = bytes.len() as u64;
         let queued = self.shared.queued_bytes.fetch_add(len, Ordering::AcqRel) + len;
+        let Loose {
+            id,
+            size,
+            piece,
+            pin,
+            ..
+        } = loose;
         let job = Job {
             id,
             size,
             piece,
             bytes,
+            pin,
         };
         let refused = match &*self.sender.lock() {
             Some(sender) if queued <= self.queue_max.max(len) => {
@@ -148,6 +158,7 @@ impl Shared {
             .fill(job.id, job.size, job.piece.pages.first, &job.bytes)
         {
             Ok(()) => {
+                self.pin(job.id, job.pin);
                 self.flights.remove(job.id, &job.piece);
                 job.piece.settle();
             }
@@ -159,6 +170,14 @@ impl Shared {
         self.queued_bytes.fetch_sub(len, Ordering::AcqRel);
     }
 
+    fn pin(&self, id: VersionId, pin: Option<Pin>) {
+        if let Some(pin) = pin
+            && let Err(error) = self.cache.pin(id, pin)
+        {
+            tracing::debug!(%error, "an object was not pinned");
+        }
+    }
+
     /// Caches a piece that once found the queue full. It leaves the table either way: its readers
     /// have had it.
     fn fill_late(&self, loose: &Loose) {
@@ -167,7 +186,10 @@ impl Shared {
                 .cache
                 .fill(loose.id, loose.size, loose.piece.pages.first, bytes)
             {
-                Ok(()) => self.counters.fills_late.add(1),
+                Ok(()) => {
+                    self.pin(loose.id, loose.pin);
+                    self.counters.fills_late.add(1);
+                }
                 Err(error) => tracing::debug!(%error, "a piece was not cached"),
             }
         }
@@ -182,13 +204,18 @@ impl Shared {
             return;
         }
         let Job {
-            id, size, piece, ..
+            id,
+            size,
+            piece,
+            pin,
+            ..
         } = job;
         let loose = Loose {
             id,
             size,
             piece,
             for_cache,
+            pin,
         };
         self.flights.keep_loose(loose, || self.budget.is_wanted());
     }

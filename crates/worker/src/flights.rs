@@ -146,6 +146,8 @@ pub(crate) struct Loose {
     pub(crate) piece: Arc<Piece>,
     /// Whether the cache may be offered it again, once it is idle.
     pub(crate) for_cache: bool,
+    /// Why the object must stay in the cache, if it must.
+    pub(crate) pin: Option<cache::Pin>,
 }
 
 impl Flights {
@@ -462,6 +464,7 @@ mod tests {
                 size: 0,
                 piece,
                 for_cache,
+                pin: None,
             };
             flights.keep_loose(loose, || false);
         }

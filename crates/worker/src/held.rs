@@ -30,6 +30,8 @@ pub struct Held {
     pub cached_files: u64,
     /// Bytes of them that are cached.
     pub cached_bytes: u64,
+    /// Those of them that are pinned.
+    pub pinned_bytes: u64,
 }
 
 /// What was dropped.
@@ -39,6 +41,8 @@ pub struct Freed {
     pub files: u64,
     /// Bytes that were.
     pub bytes: u64,
+    /// Bytes that are pinned, and stay.
+    pub pinned_bytes: u64,
 }
 
 impl Worker {
@@ -62,7 +66,11 @@ impl Worker {
                     held.files += 1;
                     held.bytes += object.size();
                     held.cached_files += u64::from(worker.is_cached_whole(&object));
-                    held.cached_bytes += worker.cached_len(object.id);
+                    let cached = worker.cached_len(object.id);
+                    held.cached_bytes += cached;
+                    if worker.is_pinned(object.id) {
+                        held.pinned_bytes += cached;
+                    }
                 }
                 Ok(held)
             };
@@ -71,7 +79,7 @@ impl Worker {
         .boxed()
     }
 
-    /// Drops what is cached of a tree. Nothing changes in the storage; files that are open are read
+    /// Drops what is cached of a tree and not pinned. Nothing changes in the storage; files that are open are read
     /// on, from there where they must.
     ///
     /// # Errors
@@ -90,7 +98,9 @@ impl Worker {
                         continue;
                     };
                     let bytes = worker.cached_len(object.id);
-                    if bytes > 0 {
+                    if worker.is_pinned(object.id) {
+                        freed.pinned_bytes += bytes;
+                    } else if bytes > 0 {
                         freed.files += 1;
                         freed.bytes += bytes;
                         batch.push(object.id);
@@ -108,11 +118,15 @@ impl Worker {
     }
 
     /// The channel ends with the walk.
-    async fn walk_and_end(self: &Arc<Self>, tree: &Subtree, sender: mpsc::Sender<Found>) {
+    pub(crate) async fn walk_and_end(
+        self: &Arc<Self>,
+        tree: &Subtree,
+        sender: mpsc::Sender<Found>,
+    ) {
         self.walk(tree, &sender).await;
     }
 
-    fn cached_len(&self, id: VersionId) -> u64 {
+    pub(crate) fn cached_len(&self, id: VersionId) -> u64 {
         self.cache.as_ref().map_or(0, |cache| cache.cached_len(id))
     }
 
@@ -127,7 +141,7 @@ impl Worker {
 }
 
 /// Returns the file that was found, if it is one.
-fn file_of(found: Found) -> Result<Option<ObjectRef>> {
+pub(crate) fn file_of(found: Found) -> Result<Option<ObjectRef>> {
     match found {
         Found::File(object) => Ok(Some(object)),
         Found::Directory => Ok(None),

@@ -7,7 +7,7 @@
 //! - `pages`: the entry: a hit is a copy, a miss joins or starts a flight.
 //! - `neighbours`: sees that a job reads a tree of small files, and fetches the rest of it.
 //! - `walk`: all files of a tree; `load` brings them into the cache, `held` tells what of them is
-//!   there and drops it.
+//!   there and drops it, `pins` keeps what must stay.
 //! - `whole`: small objects are fetched whole; what is cached whole is a file.
 //! - `flights`: which pieces of which object versions are under way or still in memory.
 //! - `fetch`: carries a flight out: one ranged GET, its bytes cut into pieces.
@@ -39,6 +39,7 @@ mod neighbours;
 mod notes;
 mod pages;
 mod parts;
+mod pins;
 mod recent;
 mod records;
 mod schedule;
@@ -64,6 +65,7 @@ pub use moves::{Move, Moved};
 pub use neighbours::TreeAhead;
 pub use notes::{FileNote, UploadNote};
 pub use parts::{Begun, Parts};
+pub use pins::{PinnedPlace, PinnedTree};
 pub use settings::Settings;
 pub use staging::{Lasts, LeftOver, Staged};
 pub use stats::Stats;

@@ -2,8 +2,8 @@
 //! Loads trees into the cache: walks them, fetches what is missing, and counts what is there at last.
 //!
 //! A load takes what nobody else wants: its requests queue behind demand, readahead and neighbours,
-//! it takes free memory only, and it evicts nothing: where the cache has no room left it stops
-//! fetching and says so. That it is complete is not concluded from what it did. When nothing is left
+//! it takes free memory only, and it evicts nothing but for objects of pinned places: where the cache
+//! has no room left it stops fetching and says so. That it is complete is not concluded from what it did. When nothing is left
 //! to fetch, the trees are walked once more, and each file that is listed then must be cached whole
 //! in the version that is listed; what came or changed meanwhile is fetched in one more round.
 //!
@@ -258,7 +258,11 @@ impl Worker {
                 && bytes_under_way < memory
                 && let Some(len) = parts.next_len()
             {
-                if !self.has_room(bytes_under_way + len) {
+                let wanted = bytes_under_way + len;
+                let displaces = parts
+                    .object()
+                    .is_some_and(|object| self.may_displace(object, wanted));
+                if !displaces && !self.has_room(wanted) {
                     // What is under way may be in the cache by now, and counted twice.
                     if under_way.is_empty() {
                         round.halt = Some(self.full());
@@ -292,8 +296,9 @@ impl Worker {
             .as_ref()
             .map_or(0, |cache| cache.stats().capacity);
         format!(
-            "the cache of {} is full, and a load evicts nothing: free what is not needed with \
-             'forebay free PATH', or mount with a larger --cache-size",
+            "the cache of {} is full, and a load evicts nothing but for what is pinned: free what is \
+             not needed with 'forebay free PATH', pin what must be there with 'forebay pin PATH', or \
+             mount with a larger --cache-size",
             ByteSize(capacity)
         )
     }

@@ -202,6 +202,7 @@ impl Worker {
                 ObjectRef::new(id, path.clone(), tag.clone()).id
             };
             cache.relabel(version(from, tag), version(to, &moved.tag));
+            self.pin_cached(id, to, version(to, &moved.tag));
         }
     }
 

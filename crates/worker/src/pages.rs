@@ -137,17 +137,17 @@ impl Worker {
     /// Sends a landed piece to its readers and on to the cache.
     pub(crate) fn landed(&self, object: &ObjectRef, piece: &Arc<Piece>, bytes: Bytes) {
         piece.land(Ok(bytes.clone()));
+        let loose = Loose {
+            id: object.id,
+            size: object.size(),
+            piece: Arc::clone(piece),
+            for_cache: false,
+            pin: self.pins.of(object.mount, &object.path),
+        };
         match &self.fill {
-            Some(fill) => fill.offer(object.id, object.size(), Arc::clone(piece), bytes),
+            Some(fill) => fill.offer(loose, bytes),
             None => {
                 piece.settle();
-                let (id, size, piece) = (object.id, object.size(), Arc::clone(piece));
-                let loose = Loose {
-                    id,
-                    size,
-                    piece,
-                    for_cache: false,
-                };
                 self.flights.keep_loose(loose, || self.budget.is_wanted());
             }
         }

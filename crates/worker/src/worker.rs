@@ -16,6 +16,7 @@ use crate::flights::Flights;
 use crate::knowledge::Knowledge;
 use crate::memory::Budget;
 use crate::neighbours::{self, Neighbours};
+use crate::pins::Pins;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 use crate::stats::{Counters, Stats};
@@ -37,6 +38,7 @@ pub struct Worker {
     pub(crate) fill: Option<Fill>,
     pub(crate) knowledge: Knowledge,
     pub(crate) veils: Veils,
+    pub(crate) pins: Pins,
     pub(crate) neighbours: Mutex<Neighbours>,
     /// The same of directories that are listed.
     pub(crate) walks: Mutex<Neighbours>,
@@ -97,6 +99,7 @@ impl Worker {
             fill,
             knowledge: Knowledge::new(metadata, names_max)?,
             veils: Veils::default(),
+            pins: Pins::default(),
             neighbours: Mutex::new(Neighbours::new(neighbours::FILES)),
             walks: Mutex::new(Neighbours::new(neighbours::DIRECTORIES)),
             counters,

@@ -400,6 +400,7 @@ impl Worker {
         {
             let version = |meta: &ObjectMeta| ObjectRef::new(id, path.clone(), meta.tag.clone()).id;
             cache.relabel(version(meta), version(&changed));
+            self.pin_cached(id, path, version(&changed));
         }
         let kept = FileAttributes {
             owner: attributes.owner.or(meta.owner),
@@ -442,13 +443,16 @@ impl Worker {
     /// Makes a staged file the cached bytes of the version that it was stored as; of a large file
     /// that takes a moment, and then it is done in the background. Without success it is fetched
     /// again when it is next read.
-    pub fn adopt(&self, object: ObjectRef, file: Arc<StagedFile>) {
+    pub fn adopt(self: &Arc<Self>, object: ObjectRef, file: Arc<StagedFile>) {
         let Some(cache) = self.cache.clone() else {
             return;
         };
         let is_small = file.len() <= WHOLE_MAX;
-        let adopt = move || {
-            if let Err(error) = cache.adopt(object.id, file) {
+        let worker = Arc::clone(self);
+        let adopt = move || match cache.adopt(object.id, file) {
+            Ok(true) => worker.pin_cached(object.mount, &object.path, object.id),
+            Ok(false) => {}
+            Err(error) => {
                 tracing::debug!("keep what was written of '{}': {error}", object.path);
             }
         };

@@ -205,12 +205,15 @@ impl Inner {
             let chunk = self.load_chunk(from, known, size, number);
             chunks.push(chunk.map_err(Fault::Index)?);
         }
+        // Its next name decides anew.
+        self.unpin_known(from).map_err(Fault::Index)?;
         self.files.relabel(from, to).map_err(Fault::Write)?;
         crash::point("cache.relabel_moved");
         let Some(mut entry) = self.index.remove_if(from, |entry| entry.birth == known) else {
             return Err(gone());
         };
         entry.birth = birth;
+        entry.queued = true;
         // Not among the files that are kept open any more, nor those that something is left with.
         entry.file = None;
         drop(entry.kept.take());

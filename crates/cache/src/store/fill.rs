@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use types::{Error, ErrorKind, PAGE_SIZE, PageRange, Result, VersionId, page_count};
 
 use super::Inner;
+use super::pin::item_of;
 use crate::evict::{Item, Look, Uses};
 use crate::files::{self, Stamp};
 use crate::index::Entry;
@@ -199,13 +200,7 @@ impl Inner {
     pub(super) fn enter(&self, id: VersionId, mut entry: Entry) {
         entry.last_use = self.next_tick();
         entry.last_use_seconds = self.seconds();
-        let item = Item {
-            id,
-            birth: entry.birth,
-            weight: entry.size,
-            entered: entry.last_use,
-            spent: entry.uses,
-        };
+        let item = item_of(id, &entry);
         let pages = entry.present.len();
         self.counters.pages.fetch_add(pages, Ordering::Relaxed);
         self.index.insert(id, entry);
@@ -213,7 +208,12 @@ impl Inner {
         let mut policy = self.policy.lock();
         policy.insert(item, &mut |item| self.look_at(item, id));
         policy.sweep(objects, &mut |item| {
-            self.index.with_birth(item.id, item.birth, |_| ()).is_some()
+            let stays = |entry: &mut Entry| {
+                entry.queued &= !entry.pinned;
+                entry.queued
+            };
+            let entry = self.index.with_birth(item.id, item.birth, stays);
+            entry.unwrap_or(false)
         });
     }
 
@@ -362,7 +362,7 @@ impl Inner {
                 };
             }
             if !self.evict_one(keep) {
-                return full("the cache is full of what is in use");
+                return full("the cache is full of what is in use or pinned");
             }
         }
         full("the cache is full")
@@ -426,8 +426,12 @@ impl Inner {
         false
     }
 
-    fn look_at(&self, item: Item, keep: VersionId) -> Look {
+    pub(super) fn look_at(&self, item: Item, keep: VersionId) -> Look {
         let look = self.index.with_birth(item.id, item.birth, |entry| {
+            if entry.pinned {
+                entry.queued = false;
+                return Look::Gone;
+            }
             if entry.is_leased() || item.id == keep {
                 return Look::Held;
             }
@@ -441,7 +445,7 @@ impl Inner {
 
     fn drop_unless_leased(&self, victim: Item) -> bool {
         let entry = self.index.remove_if(victim.id, |entry| {
-            entry.birth == victim.birth && !entry.is_leased()
+            entry.birth == victim.birth && !entry.is_leased() && !entry.pinned
         });
         match entry {
             Some(entry) => {
@@ -478,9 +482,11 @@ impl Inner {
         drop(entry.kept.take());
         self.uncount(&entry);
         if !self.remove_file(id, &entry) {
+            self.forget_pin(id);
             return;
         }
         let mut batch = vec![(record::head_key(id), None)];
+        batch.extend(self.forget_pin(id));
         let chunks = (0..record::chunk_records(entry.size)).filter(|chunk| {
             let first = chunk * CHUNK_PAGES;
             !entry.present.has_none(PageRange {

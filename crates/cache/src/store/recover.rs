@@ -12,14 +12,16 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use types::{Clock, Error, ErrorKind, Result, VersionId, page_count};
 
+use super::pin::item_of;
 use super::{Counters, Inner, KV_CACHE_BYTES, Settings, background};
 use crate::dir::Directory;
-use crate::evict::{Item, Look, Policy};
+use crate::evict::{Look, Policy};
 use crate::files::{Files, Stamp};
 use crate::index::{Entry, Index};
 use crate::keepsakes::{KEEPSAKES_MAX, Keepsakes};
 use crate::kv::{Kv, Limits};
-use crate::record::{self, CHUNK_PAGES, CHUNKS, Chunk, HEADS, Head, RUN_KEY, Runs};
+use crate::pins::Pin;
+use crate::record::{self, CHUNK_PAGES, CHUNKS, Chunk, HEADS, Head, PINS, RUN_KEY, Runs};
 use crate::space::Space;
 
 /// A journal of the index is at most this part of the capacity, and 8 MiB.
@@ -79,6 +81,7 @@ impl Inner {
             granted: AtomicU64::new(0),
             granting: Mutex::new(()),
             policy: Mutex::new(Policy::new(settings.capacity.0)),
+            pins: Mutex::default(),
             open_files: Mutex::new(VecDeque::new()),
             keepsakes: Keepsakes::new(KEEPSAKES_MAX),
             runs,
@@ -96,16 +99,21 @@ impl Inner {
             inner.tidy(|| false);
         }
         // The capacity may be less than it was.
+        inner.fit_pins();
         while inner.space.used() > inner.room_for_objects() && inner.evict_one(NOBODY) {}
         Ok(inner)
     }
 
     /// Puts what was stored into the index.
-    fn adopt(&self, records: Records) -> Result<()> {
+    fn adopt(&self, mut records: Records) -> Result<()> {
         let mut policy = self.policy.lock();
-        let mut strays: Vec<_> = records.bad.into_iter().map(|key| (key, None)).collect();
-        let mut entries = records.entries;
-        for (id, number, value, key) in records.chunks {
+        let mut pins = self.pins.lock();
+        let mut strays: Vec<_> = std::mem::take(&mut records.bad)
+            .into_iter()
+            .map(|key| (key, None))
+            .collect();
+        let mut entries = std::mem::take(&mut records.entries);
+        for (id, number, value, key) in std::mem::take(&mut records.chunks) {
             let adopted = entries.get_mut(&id).and_then(|(head, entry)| {
                 let chunk = record::decode_chunk(*head, number, &value)?;
                 add_pages(entry, number, &chunk);
@@ -124,16 +132,20 @@ impl Inner {
             self.counters
                 .pages
                 .fetch_add(entry.present.len(), Ordering::Relaxed);
+            if let Some(pin) = records.pins.remove(&id) {
+                pins.insert(id, entry.size, pin);
+                (entry.pinned, entry.queued) = (true, false);
+            } else {
+                policy.insert(item_of(id, &entry), &mut |_| Look::Held);
+            }
             self.index.insert(id, entry);
-            let item = Item {
-                id,
-                birth: head.birth,
-                weight: head.size,
-                entered: 0,
-                spent: 0,
-            };
-            policy.insert(item, &mut |_| Look::Held);
         }
+        strays.extend(
+            records
+                .pins
+                .into_keys()
+                .map(|id| (record::pin_key(id), None)),
+        );
         self.kv.write(strays)
     }
 
@@ -216,6 +228,7 @@ struct Records {
     entries: HashMap<VersionId, (Head, Entry)>,
     /// Id, number, value and key.
     chunks: Vec<(VersionId, u64, Vec<u8>, Vec<u8>)>,
+    pins: HashMap<VersionId, Pin>,
     /// Keys of what cannot be read.
     bad: Vec<Vec<u8>>,
 }
@@ -227,6 +240,7 @@ impl Records {
             runs,
             entries: HashMap::new(),
             chunks: Vec::new(),
+            pins: HashMap::new(),
             bad: Vec::new(),
         };
         for (key, value) in kv.scan(&[HEADS], &[HEADS + 1])? {
@@ -244,6 +258,12 @@ impl Records {
         for (key, value) in kv.scan(&[CHUNKS], &[CHUNKS + 1])? {
             match record::parse_chunk_key(&key) {
                 Some((id, number)) => records.chunks.push((id, number, value, key)),
+                None => records.bad.push(key),
+            }
+        }
+        for (key, value) in kv.scan(&[PINS], &[PINS + 1])? {
+            match record::parse_pin_key(&key).zip(record::decode_pin(&value)) {
+                Some((id, pin)) => drop(records.pins.insert(id, pin)),
                 None => records.bad.push(key),
             }
         }

@@ -14,6 +14,7 @@ mod damage;
 mod kv;
 mod model;
 mod open;
+mod pins;
 mod staged;
 mod staged_boots;
 mod staged_cache;

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &DuArgs, run_dir: Option<&Path>) -> Result<()> {
     }
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
-    table.set_header(["PATH", "FILES", "SIZE", "CACHED", "SHARE"]);
+    table.set_header(["PATH", "FILES", "SIZE", "CACHED", "SHARE", "PINNED"]);
     for (path, usage) in &usages {
         table.add_row([
             path.display().to_string(),
@@ -43,6 +43,7 @@ pub(crate) fn run(args: &DuArgs, run_dir: Option<&Path>) -> Result<()> {
             ByteSize(usage.bytes).to_string(),
             ByteSize(usage.cached_bytes).to_string(),
             share(usage),
+            ByteSize(usage.pinned_bytes).to_string(),
         ]);
     }
     super::answer(format_args!("{table}\n"))

@@ -34,5 +34,12 @@ pub(crate) fn run(args: &FreeArgs, run_dir: Option<&Path>) -> Result<()> {
         ByteSize(freed.bytes),
         freed.files
     ));
+    if freed.pinned_bytes > 0 {
+        super::tell(format_args!(
+            "  note: {} are pinned and stay; 'forebay status' shows what is pinned, 'forebay unpin' \
+             lets it go\n",
+            ByteSize(freed.pinned_bytes)
+        ));
+    }
     Ok(())
 }

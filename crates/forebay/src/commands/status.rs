@@ -21,6 +21,9 @@ use crate::values::show_duration;
 /// A status is answered from memory; a daemon that takes longer is in trouble.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Pinned paths that a table shows.
+const PINS_SHOWN_MAX: usize = 5;
+
 /// Columns of a terminal that most people have.
 const WIDTH: u16 = 100;
 
@@ -165,6 +168,9 @@ fn table(status: &wire::Status) -> Table {
     row("cache", cache(&status.cache));
     row("  directory", status.cache.dir.clone());
     row("  hit ratio", hits(&status.cache));
+    if !status.pins.is_empty() {
+        row("  pinned", pinned(status));
+    }
     if let Some(reason) = &status.cache.retired {
         row("  retired", reason.clone());
     }
@@ -238,6 +244,21 @@ fn cache(cache: &wire::Cache) -> String {
         size(cache.capacity_bytes),
         room(cache.free_bytes),
         cache.objects
+    )
+}
+
+fn pinned(status: &wire::Status) -> String {
+    let shown = status.pins.iter().take(PINS_SHOWN_MAX);
+    let mut paths = shown.map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = status.pins.len().saturating_sub(PINS_SHOWN_MAX);
+    if more > 0 {
+        paths.push_str(&format!(" and {more} more"));
+    }
+    let cache = &status.cache;
+    format!(
+        "{paths}: {} of {} objects",
+        size(cache.pinned_bytes),
+        cache.pinned_objects
     )
 }
 
@@ -392,6 +413,8 @@ mod tests {
             cached_files: 7,
             ..Default::default()
         });
+        status.pins.push("/train".into());
+        status.cache.pinned_objects = 12;
         status.kernel.passthrough.reason = Some("no CAP_SYS_ADMIN".into());
         status.last_errors.push(wire::Event {
             message: "slow disk".into(),
@@ -408,6 +431,7 @@ mod tests {
             "no answer",
             "/val: 7 of 31+ files",
             "loading /train ahead of readers: 41 %",
+            "/train: 0 B of 12 objects",
             "SYS_ADMIN",
             "slow disk",
         ] {

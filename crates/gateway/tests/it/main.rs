@@ -148,6 +148,7 @@ impl Node for Toy {
             path: request.path,
             files: 1,
             bytes: 5,
+            pinned_bytes: 0,
         };
         Box::pin(async { Ok(freed) })
     }
@@ -159,6 +160,20 @@ impl Node for Toy {
             ..wire::Usage::default()
         };
         Box::pin(async { Ok(usage) })
+    }
+
+    fn pin(&self, request: wire::OfPath) -> NodeFuture<wire::Pinned> {
+        let pinned = wire::Pinned {
+            path: request.path,
+            pinned_files: 3,
+            ..wire::Pinned::default()
+        };
+        Box::pin(async { Ok(pinned) })
+    }
+
+    fn unpin(&self, request: wire::OfPath) -> NodeFuture<wire::Unpinned> {
+        let text = format!("'{}' is not pinned", request.path);
+        Box::pin(async { Err(Error::new(ErrorKind::NotFound, text)) })
     }
 
     fn unmount(&self, request: wire::Unmount) -> NodeFuture<wire::Unmounted> {
@@ -383,4 +398,7 @@ async fn loads_are_begun_listed_and_stopped_and_paths_freed_and_measured() {
     let of = wire::OfPath { path };
     assert_eq!(client.free(&of, PATIENCE).await.unwrap().bytes, 5);
     assert_eq!(client.usage(&of, PATIENCE).await.unwrap().files, 2);
+    assert_eq!(client.pin(&of, PATIENCE).await.unwrap().pinned_files, 3);
+    let error = client.unpin(&of, PATIENCE).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
 }

@@ -24,6 +24,7 @@ mod metrics;
 mod modes;
 mod mounts;
 mod names;
+mod pins;
 mod posix;
 mod programs;
 mod reading;

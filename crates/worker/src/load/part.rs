@@ -94,6 +94,11 @@ impl Parts {
         Some(self.cut(*pages).bytes(file.object.size()).len)
     }
 
+    /// Returns the object of the next part.
+    pub(super) fn object(&self) -> Option<&ObjectRef> {
+        self.file.as_ref().map(|(file, _)| &file.object)
+    }
+
     /// Gives out the next part.
     pub(super) fn next(&mut self) -> Option<Part> {
         let (file, mut left) = self.file.take()?;
