@@ -77,11 +77,11 @@ impl Vfs {
             }
             Err(error) => return Reply::Ready(Err(error)),
         };
-        let age = self.promises.age();
+        let (age, here) = (self.promises.age(), self.bindings.in_dir(&node.place));
         let table = self.mount_table();
         let Some(mount) = node.place.mount else {
             return Reply::Ready(match table.is_implied(&node.place) {
-                true => self.opened_dir(ino, age, nothing()),
+                true => self.opened_dir(ino, (age, here), nothing()),
                 false => Err(Error::new(ErrorKind::NotFound, "it led to removed mounts")),
             });
         };
@@ -91,7 +91,7 @@ impl Vfs {
         };
         let path = &node.place.path;
         if let Some(known) = self.worker.known_list(spec.id, path, spec.freshness) {
-            return Reply::Ready(self.opened_dir(ino, age, known));
+            return Reply::Ready(self.opened_dir(ino, (age, here), known));
         }
         let asked = self
             .worker
@@ -100,9 +100,9 @@ impl Vfs {
         Reply::Pending(
             async move {
                 match asked.await {
-                    Ok(listed) => vfs.opened_dir(ino, age, listed),
+                    Ok(listed) => vfs.opened_dir(ino, (age, here), listed),
                     Err(error) if vfs.only_leads_to_mounts(&node, &error) => {
-                        vfs.opened_dir(ino, age, nothing())
+                        vfs.opened_dir(ino, (age, here), nothing())
                     }
                     Err(error) => {
                         vfs.errors.note(ino, &error);
@@ -259,7 +259,13 @@ impl Vfs {
         }
     }
 
-    fn opened_dir(&self, ino: Ino, age: Age, listed: Learnt<Listing>) -> Result<HandleId> {
+    /// Opens a directory of which `here` was bound before it was listed.
+    fn opened_dir(
+        &self,
+        ino: Ino,
+        (age, here): (Age, BTreeMap<Name, Bound>),
+        listed: Learnt<Listing>,
+    ) -> Result<HandleId> {
         let node = self.namespace.hold(ino).ok_or_else(|| unknown(ino))?;
         let now = self.clock.now();
         let table = self.mount_table();
@@ -268,7 +274,7 @@ impl Vfs {
             parent: table.parent_ino(&node.place),
             hasher: table.hasher(&node.place),
             table,
-            listing: self.with_staged(listed.value, &bound),
+            listing: self.with_staged(&node, listed.value, (here, &bound)),
             bound,
             age,
             learnt: now.checked_sub(listed.age).unwrap_or(now),
@@ -276,26 +282,51 @@ impl Vfs {
         }))
     }
 
-    /// Adds the files that the storage does not have yet.
-    fn with_staged(&self, listing: Listing, bound: &BTreeMap<Name, Bound>) -> Listing {
-        let here = bound.iter().filter(|(_, bound)| bound.is_here);
-        let staged: Vec<_> = here
+    /// Adds the files that the storage did not have yet when it listed the directory. One that was stored
+    /// since is known.
+    fn with_staged(
+        &self,
+        node: &Node,
+        listing: Listing,
+        (before, bound): (BTreeMap<Name, Bound>, &BTreeMap<Name, Bound>),
+    ) -> Listing {
+        let is_here = |(_, bound): &(&Name, &Bound)| bound.is_here;
+        let mut staged: BTreeMap<Name, ObjectMeta> = (bound.iter().filter(is_here))
             .filter_map(|(name, bound)| {
-                let (name, meta) = (name.clone(), self.namespace.get(bound.ino)?.meta.clone());
-                Some(ListEntry { name, meta })
+                Some((name.clone(), self.namespace.get(bound.ino)?.meta.clone()))
             })
             .collect();
+        for (name, then) in before.iter().filter(is_here) {
+            let is_same = bound.get(name).is_some_and(|now| now.ino == then.ino);
+            let meta = match is_same {
+                true => self.namespace.get(then.ino).map(|node| node.meta.clone()),
+                false => self.known_child(node, name),
+            };
+            if let Some(meta) = meta {
+                staged.entry(name.clone()).or_insert(meta);
+            }
+        }
         if staged.is_empty() {
             return listing;
         }
-        let is_staged = |entry: &&ListEntry| {
-            let found = staged.binary_search_by(|staged| staged.name.cmp(&entry.name));
-            found.is_err()
-        };
-        let mut all: Vec<_> = listing.iter().filter(is_staged).cloned().collect();
-        all.extend(staged.iter().cloned());
+        let is_other = |entry: &&ListEntry| !staged.contains_key(&entry.name);
+        let mut all: Vec<_> = listing.iter().filter(is_other).cloned().collect();
+        all.extend(
+            staged
+                .into_iter()
+                .map(|(name, meta)| ListEntry { name, meta }),
+        );
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all.into()
+    }
+
+    /// Returns what is known of a name in a directory.
+    fn known_child(&self, node: &Node, name: &Name) -> Option<ObjectMeta> {
+        let (table, mount) = (self.mount_table(), node.place.mount?);
+        let spec = table.live_spec(mount, ErrorKind::NotFound).ok()?;
+        let path = node.place.path.join(name);
+        let known = self.worker.known(spec.id, &path, spec.freshness)?;
+        known.ok().map(|learnt| learnt.value)
     }
 
     /// A directory on the way to a mount point exists even where the storage around has none.

@@ -444,3 +444,40 @@ fn temporary_files_are_sent_once_under_their_last_name_or_not_at_all() {
     assert_eq!(log.lines().count(), 20);
     mount.unmount();
 }
+
+#[test]
+fn no_name_is_missing_from_a_listing_while_files_are_stored() {
+    let storage = Storage::s3();
+    for freshness in ["always", "60s"] {
+        let sandbox = Sandbox::new(&storage);
+        let mounting = sandbox.mount(&storage).flag("--write-mode", "back");
+        let mount = mounting.flag("--freshness", freshness).start();
+        let dir = mount.path(freshness);
+        fs::create_dir(&dir).unwrap();
+        let written = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let lister = scope.spawn(|| {
+                let mut listings = 0;
+                while written.load(Ordering::SeqCst) < 150 {
+                    let at_least = written.load(Ordering::SeqCst);
+                    let found = names(&dir);
+                    let missing = (0..at_least).find(|n| !found.contains(&format!("{n:03}")));
+                    assert_eq!(missing, None, "{freshness}: {} of {at_least}", found.len());
+                    listings += 1;
+                }
+                listings
+            });
+            for number in 0..150usize {
+                let path = dir.join(format!("{number:03}"));
+                fs::write(path, data::bytes(number as u64, 3000)).unwrap();
+                written.store(number + 1, Ordering::SeqCst);
+                // So that some are stored while others are written.
+                wait::holds_within(Duration::from_millis(15), || false);
+            }
+            assert!(lister.join().unwrap() > 10);
+        });
+        sync_wait(&sandbox, &mount);
+        assert_eq!(names(&storage.root().join(freshness)).len(), 150);
+        mount.unmount();
+    }
+}
