@@ -49,4 +49,4 @@ mod store;
 pub use evict::EvictionModel;
 pub use keepsakes::Keepsake;
 pub use pins::Pin;
-pub use store::{LocalFile, Settings, Stats, Store};
+pub use store::{LocalFile, Scrub, ScrubCounts, Settings, Stats, Store};

@@ -5,7 +5,7 @@
 //! and the check of what is in doubt, `local.rs` gives whole objects out as files, `fill.rs` writes
 //! and makes room, `recover.rs` loads the index and tidies the directory, `background.rs` is the
 //! thread, `map.rs` and `reserve.rs` are what shares the capacity, `pin.rs` keeps objects from being
-//! evicted, `adopt.rs` takes in files without a fetch.
+//! evicted, `adopt.rs` takes in files without a fetch, `scrub.rs` compares all with its checksums.
 //!
 //! A broken cache is a miss: no read here fails. A directory whose disk fails is retired: all reads
 //! miss and all fills are refused until the store is opened again.
@@ -22,6 +22,7 @@ mod pin;
 mod read;
 mod recover;
 mod reserve;
+mod scrub;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -44,6 +45,7 @@ use crate::space::Space;
 use background::Background;
 
 pub use local::LocalFile;
+pub use scrub::{Scrub, ScrubCounts};
 
 /// Below this a cache is of no use: the index and a few large objects need as much.
 const CAPACITY_MIN: u64 = 64 << 20;

@@ -5,6 +5,8 @@
 //! where a plan is made (`plan.rs`), because the order is flag, environment, file, default.
 //! Secrets have no flag: an argument list is readable by every user of the machine.
 
+mod operate;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +20,9 @@ use vfs::WriteMode;
 
 use crate::presets::Preset;
 use crate::values;
+pub(crate) use operate::{
+    CheckPathArgs, DuArgs, FreeArgs, JobsArgs, LoadArgs, PinArgs, ScrubArgs, StatsArgs,
+};
 
 /// Training data from object storage as local files, cached on the local disk.
 #[derive(Debug, Parser)]
@@ -90,6 +95,8 @@ pub(crate) enum Command {
     Umount(UmountArgs),
     /// Show the running daemons of this user (root: of all users)
     Status(StatusArgs),
+    /// Show what a running daemon does, one line a second
+    Stats(StatsArgs),
     /// Print the metrics of a running daemon, in the text format of Prometheus
     Metrics(MetricsArgs),
     /// Add, show, change and remove the storages of a running daemon's tree
@@ -106,6 +113,10 @@ pub(crate) enum Command {
     Free(FreeArgs),
     /// Show how much there is at a path, and how much of it is cached
     Du(DuArgs),
+    /// Compare what is cached of a path with what the storage has now
+    Check(CheckPathArgs),
+    /// Compare all that is cached with its checksums, and drop what is bad
+    Scrub(ScrubArgs),
     /// Keep what is cached of a path, now or later, from being evicted
     Pin(PinArgs),
     /// Let what was pinned be evicted again
@@ -584,97 +595,6 @@ pub(crate) struct SyncArgs {
     )]
     #[arg(value_parser = values::duration, requires = "wait")]
     pub(crate) timeout: Duration,
-    /// Print JSON, for scripts
-    #[arg(long, env = "FOREBAY_JSON")]
-    pub(crate) json: bool,
-}
-
-/// Flags of `forebay load`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "A load belongs to the daemon: it goes on when this command is interrupted, and \
-                        after a restart of the daemon. The same command again joins it. It takes \
-                        only what readers leave free, and stops when the cache is full; only what is \
-                        pinned displaces other data."
-)]
-pub(crate) struct LoadArgs {
-    /// A file, a directory or the mount point of a running daemon's tree
-    #[arg(value_name = "PATH")]
-    pub(crate) path: PathBuf,
-    /// Return when the load has begun
-    #[arg(long, env = "FOREBAY_DETACH")]
-    pub(crate) detach: bool,
-    /// Stop the load of PATH; what it fetched stays cached
-    #[arg(long, env = "FOREBAY_STOP")]
-    #[arg(conflicts_with_all = ["detach", "metadata_only", "bandwidth", "include", "exclude", "from_file"])]
-    pub(crate) stop: bool,
-    /// Learn the names below PATH, and fetch no bytes
-    #[arg(long, env = "FOREBAY_METADATA_ONLY")]
-    pub(crate) metadata_only: bool,
-    /// The most bytes to fetch in a second, on average, as in 50MB
-    #[arg(long, env = "FOREBAY_BANDWIDTH", value_name = "SIZE")]
-    pub(crate) bandwidth: Option<ByteSize>,
-    /// Only files that match, as in '*.jpg' or 'train/**'; may be given several times
-    #[arg(long, env = "FOREBAY_INCLUDE", value_name = "GLOB")]
-    pub(crate) include: Vec<String>,
-    /// No files that match; may be given several times
-    #[arg(long, env = "FOREBAY_EXCLUDE", value_name = "GLOB")]
-    pub(crate) exclude: Vec<String>,
-    /// Only the paths that this file lists, one a line, relative to PATH or absolute; '-' is
-    /// standard input
-    #[arg(long, env = "FOREBAY_FROM_FILE", value_name = "FILE")]
-    pub(crate) from_file: Option<PathBuf>,
-    /// Print JSON, for scripts
-    #[arg(long, env = "FOREBAY_JSON")]
-    pub(crate) json: bool,
-}
-
-/// Flags of `forebay jobs`.
-#[derive(Debug, Args)]
-pub(crate) struct JobsArgs {
-    #[command(flatten)]
-    pub(crate) daemon: DaemonChoice,
-    /// Print JSON, for scripts
-    #[arg(long, env = "FOREBAY_JSON")]
-    pub(crate) json: bool,
-}
-
-/// Flags of `forebay free`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "What is pinned, or was written and is not stored yet, stays, and so does everything \
-                        in the storage. Files that are open are read on."
-)]
-pub(crate) struct FreeArgs {
-    /// A file, a directory or the mount point of a running daemon's tree
-    #[arg(value_name = "PATH")]
-    pub(crate) path: PathBuf,
-    /// Print JSON, for scripts
-    #[arg(long, env = "FOREBAY_JSON")]
-    pub(crate) json: bool,
-}
-
-/// Flags of `forebay pin` and `forebay unpin`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Pins outlive the daemon. They take at most four fifths of the cache; a load of what \
-                        is pinned makes room for it."
-)]
-pub(crate) struct PinArgs {
-    /// A file, a directory or the mount point of a running daemon's tree
-    #[arg(value_name = "PATH")]
-    pub(crate) path: PathBuf,
-    /// Print JSON, for scripts
-    #[arg(long, env = "FOREBAY_JSON")]
-    pub(crate) json: bool,
-}
-
-/// Flags of `forebay du`.
-#[derive(Debug, Args)]
-pub(crate) struct DuArgs {
-    /// Files, directories or mount points of running daemons' trees
-    #[arg(value_name = "PATH", required = true)]
-    pub(crate) paths: Vec<PathBuf>,
     /// Print JSON, for scripts
     #[arg(long, env = "FOREBAY_JSON")]
     pub(crate) json: bool,

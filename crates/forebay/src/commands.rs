@@ -2,6 +2,7 @@
 //! The verbs of the command line, one file each, and how they answer.
 
 pub(crate) mod check;
+pub(crate) mod check_path;
 pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod du;
@@ -12,11 +13,14 @@ pub(crate) mod metrics;
 pub(crate) mod mount;
 pub(crate) mod mounts;
 pub(crate) mod pin;
+pub(crate) mod scrub;
 pub(crate) mod serve;
 pub(crate) mod staged;
+pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod umount;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

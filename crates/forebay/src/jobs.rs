@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 use types::{ByteSize, Clock, Error, ErrorKind, MountId, ObjectPath, ObjectRef, Result};
 use vfs::{SubtreeAt, Vfs};
-use worker::{LoadEnd, LoadPlan, LoadProgress, LoadStep, Pick, Worker};
+use worker::{CheckPlan, LoadEnd, LoadPlan, LoadProgress, LoadStep, Pick, Worker};
 
 use crate::config;
 use crate::globs::Globs;
@@ -227,6 +227,54 @@ impl Jobs {
         Ok(usage)
     }
 
+    /// Compares what is cached of a path with its storages.
+    pub(crate) async fn check(self: Arc<Self>, request: wire::Check) -> Result<wire::Checked> {
+        let path = tree_path(&request.path)?;
+        let place = ObjectPath::parse(path.trim_matches('/').as_bytes())?;
+        let plan = CheckPlan {
+            bytes: request.bytes,
+            drops: request.drop,
+        };
+        let _turn = self.turn().await?;
+        let mut checked = wire::Checked {
+            path,
+            ..wire::Checked::default()
+        };
+        for subtree in self.subtrees(&place, false).await? {
+            let one = self.doors.worker.check(subtree.subtree, plan).await?;
+            self.add_checked(&mut checked, one);
+        }
+        Ok(checked)
+    }
+
+    fn add_checked(&self, sum: &mut wire::Checked, one: worker::Checked) {
+        for (sum, one) in [
+            (&mut sum.directories, one.directories),
+            (&mut sum.files, one.files),
+            (&mut sum.cached_files, one.cached_files),
+            (&mut sum.cached_bytes, one.cached_bytes),
+            (&mut sum.compared_bytes, one.compared_bytes),
+            (&mut sum.stale_files, one.stale_files),
+            (&mut sum.gone_files, one.gone_files),
+            (&mut sum.different_files, one.different_files),
+            (&mut sum.unknown, one.unknown),
+            (&mut sum.dropped, one.dropped),
+        ] {
+            *sum += one;
+        }
+        let findings = one.findings.into_iter();
+        sum.findings.extend(findings.map(|one| wire::MissingFile {
+            path: self.shown(one.mount, &one.path),
+            why: one.why,
+        }));
+    }
+
+    /// Returns the path in the tree of a place in a storage.
+    fn shown(&self, mount: MountId, path: &ObjectPath) -> String {
+        let at = self.doors.mounts.path_of(mount, path);
+        at.unwrap_or_else(|| path.to_string())
+    }
+
     pub(crate) async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
         let closed = |source| Error::internal("wait for a turn").with_source(source);
         self.walks.acquire().await.map_err(closed)
@@ -372,13 +420,9 @@ impl Jobs {
             Some(ended) => ended.elapsed,
             None => now.saturating_duration_since(job.began),
         };
-        let shown = |mount: MountId, path: &ObjectPath| {
-            let at = self.doors.mounts.path_of(mount, path);
-            at.unwrap_or_else(|| path.to_string())
-        };
         let missing = ended.iter().flat_map(|ended| &ended.end.missing);
         let missing = missing.map(|one| wire::MissingFile {
-            path: shown(one.mount, &one.path),
+            path: self.shown(one.mount, &one.path),
             why: one.why.clone(),
         });
         wire::Job {

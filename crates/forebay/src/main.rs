@@ -34,6 +34,7 @@ mod plan;
 mod presets;
 mod records;
 mod room;
+mod scrub;
 mod state;
 mod storage;
 mod sync;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Mount(args) => commands::mount::run(args, run_dir),
         Command::Umount(args) => commands::umount::run(args, run_dir),
         Command::Status(args) => commands::status::run(args, run_dir),
+        Command::Stats(args) => commands::stats::run(args, run_dir),
         Command::Metrics(args) => commands::metrics::run(args, run_dir),
         Command::Mounts(command) => commands::mounts::run(command, run_dir),
         Command::Sync(args) => commands::sync::run(args, run_dir),
@@ -69,6 +71,8 @@ fn main() -> ExitCode {
         Command::Jobs(args) => commands::jobs::run(args, run_dir),
         Command::Free(args) => commands::free::run(args, run_dir),
         Command::Du(args) => commands::du::run(args, run_dir),
+        Command::Check(args) => commands::check_path::run(args, run_dir),
+        Command::Scrub(args) => commands::scrub::run(args, run_dir),
         Command::Pin(args) => commands::pin::pin(args, run_dir),
         Command::Unpin(args) => commands::pin::unpin(args, run_dir),
         Command::Staged(command) => commands::staged::run(command, run_dir),

@@ -22,6 +22,7 @@ use crate::logging::Faults;
 use crate::mounts::Mounts;
 use crate::pins::Pins;
 use crate::plan::Plan;
+use crate::scrub::Scrubs;
 use crate::sync::Syncs;
 
 /// How long an end waits for the storages to take what was written.
@@ -47,6 +48,7 @@ pub(crate) struct DaemonNode {
     plan: Plan,
     rooms: Rooms,
     syncs: Arc<Syncs>,
+    scrubs: Arc<Scrubs>,
     faults: Arc<Faults>,
     clock: Arc<dyn Clock>,
     started: Instant,
@@ -78,9 +80,11 @@ impl DaemonNode {
             .context("start a thread")?;
         let started = clock.now();
         let syncs = Syncs::new(Arc::clone(&rooms.vfs), Arc::clone(&rooms.session));
+        let scrubs = Scrubs::new(Arc::clone(&rooms.store), Arc::clone(&clock));
         Ok(DaemonNode {
             plan,
             syncs,
+            scrubs,
             rooms,
             faults,
             clock,
@@ -250,6 +254,8 @@ impl DaemonNode {
             fuse::Passthrough::On => None,
             fuse::Passthrough::Off { reason } => Some(reason),
         };
+        let requests = fuse.requests.into_iter();
+        let requests = requests.map(|(kind, count)| (kind.to_owned(), count));
         wire::Kernel {
             transport: match fuse.without_rings {
                 Some(_) => "/dev/fuse".to_owned(),
@@ -266,6 +272,9 @@ impl DaemonNode {
                 direct: 0,
             },
             inodes: self.rooms.vfs.stats().inodes,
+            requests: requests.collect(),
+            waits: fuse.waits,
+            waited_micros: u64::try_from(fuse.waited.as_micros()).unwrap_or(u64::MAX),
         }
     }
 }
@@ -289,6 +298,7 @@ impl Node for DaemonNode {
             staged: self.staged_sum(),
             trees_ahead: self.trees_ahead(),
             pins: self.rooms.pins.list(),
+            scrub: self.scrubs.progress(),
             loads: self.rooms.jobs.running(),
             cache: self.cache(),
             memory: wire::Memory {
@@ -363,6 +373,14 @@ impl Node for DaemonNode {
 
     fn usage(&self, request: wire::OfPath) -> NodeFuture<wire::Usage> {
         Box::pin(Arc::clone(&self.rooms.jobs).usage(request))
+    }
+
+    fn check(&self, request: wire::Check) -> NodeFuture<wire::Checked> {
+        Box::pin(Arc::clone(&self.rooms.jobs).check(request))
+    }
+
+    fn scrub(&self, request: wire::Scrub) -> NodeFuture<wire::Scrubbed> {
+        Box::pin(Arc::clone(&self.scrubs).scrub(request))
     }
 
     fn pin(&self, request: wire::OfPath) -> NodeFuture<wire::Pinned> {

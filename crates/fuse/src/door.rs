@@ -25,7 +25,7 @@ use crate::errors::Errors;
 use crate::killed::unless_killed;
 use crate::modes::{BACKINGS_MAX, Modes, Refusal, Serve};
 use crate::ops::GENERATION;
-use crate::stats::{Operation, Requests};
+use crate::stats::{Operation, Requests, Waits};
 use crate::writers::Writers;
 
 /// A cache file that the kernel reads itself. Whoever drops it last, a release or an open that is
@@ -60,6 +60,8 @@ pub(crate) struct Door {
     pub(crate) modes: Modes<Backing>,
     pub(crate) writers: Writers,
     pub(crate) requests: Requests,
+    pub(crate) waits: Arc<Waits>,
+    clock: Arc<dyn Clock>,
     pub(crate) errors: Errors,
     /// Cache files that were handed to the kernel.
     pub(crate) handed: AtomicU64,
@@ -76,7 +78,9 @@ impl Door {
             modes: Modes::new(BACKINGS_MAX),
             writers: Writers::default(),
             requests: Requests::default(),
-            errors: Errors::new(clock),
+            waits: Arc::default(),
+            errors: Errors::new(Arc::clone(&clock)),
+            clock,
             handed: AtomicU64::new(0),
             identity: Arc::default(),
             runtime,
@@ -107,11 +111,14 @@ impl Door {
         answer: impl FnOnce(Result<T>) + Send + 'static,
     ) {
         let ended = self.ended.clone();
+        let (clock, waits) = (Arc::clone(&self.clock), Arc::clone(&self.waits));
+        let began = clock.now();
         let task = async move {
             let result = ended
                 .run_until_cancelled(unless_killed(asker, future))
                 .await;
             let gone = || Err(Error::new(ErrorKind::Unavailable, "the mount has ended"));
+            waits.add(clock.now().saturating_duration_since(began));
             answer(result.unwrap_or_else(gone));
         };
         self.tasks.spawn_on(task, &self.runtime);

@@ -323,8 +323,11 @@ impl Session {
     pub fn stats(&self) -> Stats {
         let (open_passthrough, open_cached) = self.door.modes.opens();
         let (errors, recent_errors) = self.door.errors.snapshot();
+        let (waits, waited) = self.door.waits.get();
         Stats {
             requests: self.door.requests.snapshot(),
+            waits,
+            waited,
             open_passthrough,
             open_cached,
             handed: self.door.handed.load(Relaxed),

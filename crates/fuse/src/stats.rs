@@ -6,6 +6,7 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use types::{ByteSize, ErrorKind};
 
@@ -28,6 +29,10 @@ pub enum Passthrough {
 pub struct Stats {
     /// Requests of the kernel since the mount, by kind.
     pub requests: Vec<(&'static str, u64)>,
+    /// Requests that were answered later, because they waited for a storage or a disk.
+    pub waits: u64,
+    /// How long those waited together.
+    pub waited: Duration,
     /// Files open now that the kernel reads itself.
     pub open_passthrough: u64,
     /// Files open now that are read through the daemon.
@@ -134,6 +139,26 @@ impl Operation {
             Operation::Rename => "rename",
             Operation::Other => "other",
         }
+    }
+}
+
+/// Counts requests that had to wait, and for how long. A hit costs no look at the clock.
+#[derive(Debug, Default)]
+pub(crate) struct Waits {
+    count: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl Waits {
+    pub(crate) fn add(&self, waited: Duration) {
+        self.count.fetch_add(1, Relaxed);
+        let nanos = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.fetch_add(nanos, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> (u64, Duration) {
+        let nanos = self.nanos.load(Relaxed);
+        (self.count.load(Relaxed), Duration::from_nanos(nanos))
     }
 }
 

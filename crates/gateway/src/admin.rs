@@ -2,7 +2,8 @@
 //! The admin API over a Unix socket: `GET /v1/status`, `POST /v1/unmount`, `GET` and `POST
 //! /v1/mounts`, `POST /v1/mounts/update` and `/v1/mounts/remove`, `POST /v1/sync`, `GET /v1/staged`,
 //! `POST /v1/staged/drop`, `POST /v1/load`, `GET /v1/jobs`, `POST /v1/jobs/stop`, `POST /v1/free`,
-//! `POST /v1/usage`, `POST /v1/pin` and `/v1/unpin`, and `GET /metrics` for Prometheus.
+//! `POST /v1/usage`, `POST /v1/pin` and `/v1/unpin`, `POST /v1/check`, `POST
+//! /v1/scrub`, and `GET /metrics` for Prometheus.
 //!
 //! The socket has mode 0600, and on top each request is answered only to the daemon's own user or
 //! root, by what the kernel says of the peer (SO_PEERCRED). Every answer is JSON, failures too, but
@@ -76,6 +77,10 @@ pub trait Node: Send + Sync + 'static {
     fn free(&self, request: wire::OfPath) -> NodeFuture<wire::Freed>;
     /// Returns what of a path of the tree is cached.
     fn usage(&self, request: wire::OfPath) -> NodeFuture<wire::Usage>;
+    /// Compares what is cached of a path of the tree with its storages.
+    fn check(&self, request: wire::Check) -> NodeFuture<wire::Checked>;
+    /// Compares all that is cached with its checksums.
+    fn scrub(&self, request: wire::Scrub) -> NodeFuture<wire::Scrubbed>;
     /// Keeps what is cached of a path of the tree, now or later, from being evicted.
     fn pin(&self, request: wire::OfPath) -> NodeFuture<wire::Pinned>;
     /// Takes that back.
@@ -153,6 +158,8 @@ fn router(node: Arc<dyn Node>) -> Router {
         .route("/v1/jobs/stop", post(stop_job))
         .route("/v1/free", post(free))
         .route("/v1/usage", post(usage))
+        .route("/v1/check", post(check))
+        .route("/v1/scrub", post(scrub))
         .route("/v1/pin", post(pin))
         .route("/v1/unpin", post(unpin))
         .route("/metrics", get(metrics))
@@ -245,6 +252,14 @@ async fn free(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
 
 async fn usage(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
     act(body, |request| node.usage(request)).await
+}
+
+async fn check(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.check(request)).await
+}
+
+async fn scrub(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.scrub(request)).await
 }
 
 async fn pin(State(node): State<Arc<dyn Node>>, body: Body) -> Response {

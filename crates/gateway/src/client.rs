@@ -130,6 +130,17 @@ impl Client {
         self.send("/v1/usage", request, patience).await
     }
 
+    /// Asks the daemon to compare what is cached of a path with its storages. It ends when this is
+    /// dropped.
+    pub async fn check(&self, request: &wire::Check, patience: Duration) -> Result<wire::Checked> {
+        self.send("/v1/check", request, patience).await
+    }
+
+    /// Asks the daemon to compare all that is cached with its checksums. It ends when this is dropped.
+    pub async fn scrub(&self, request: &wire::Scrub, patience: Duration) -> Result<wire::Scrubbed> {
+        self.send("/v1/scrub", request, patience).await
+    }
+
     /// Asks the daemon to keep what is cached of a path of its tree.
     pub async fn pin(&self, request: &wire::OfPath, patience: Duration) -> Result<wire::Pinned> {
         self.send("/v1/pin", request, patience).await

@@ -301,6 +301,28 @@ fn kernel() -> Vec<Metric> {
             |status| one(u64::from(status.kernel.passthrough.available)),
         ),
         counter(
+            "forebay_kernel_requests_total",
+            "Requests of the kernel, by kind.",
+            &["kind"],
+            |status| {
+                let requests = status.kernel.requests.iter();
+                let requests = requests.map(|(kind, count)| (vec![kind.clone()], *count));
+                requests.collect()
+            },
+        ),
+        counter(
+            "forebay_kernel_waits_total",
+            "Requests of the kernel that waited for a storage or a disk.",
+            &[],
+            |status| one(status.kernel.waits),
+        ),
+        counter(
+            "forebay_kernel_waited_microseconds_total",
+            "How long those waited together.",
+            &[],
+            |status| one(status.kernel.waited_micros),
+        ),
+        counter(
             "forebay_names_left_out_total",
             "Names in listings that no file system can show; again at each listing.",
             &[],

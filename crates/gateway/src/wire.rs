@@ -39,6 +39,8 @@ pub struct Status {
     pub trees_ahead: Vec<TreeAhead>,
     /// Paths that are pinned.
     pub pins: Vec<String>,
+    /// The scrub that runs.
+    pub scrub: Option<Scrubbed>,
     /// Loads that run.
     pub loads: Vec<Job>,
     /// Latest warnings and errors, oldest first.
@@ -436,6 +438,80 @@ pub struct Unpinned {
     pub files: u64,
 }
 
+/// The body of `POST /v1/check`: compare what is cached of a path with its storages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// Path in the tree of a file or a directory; `/` is everything.
+    pub path: String,
+    /// Read all that is cached from the storages once more, and compare the bytes.
+    #[serde(default)]
+    pub bytes: bool,
+    /// Drop from the cache what is not as in the storages.
+    #[serde(default)]
+    pub drop: bool,
+}
+
+/// The answer to `POST /v1/check`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Checked {
+    /// Path in the tree.
+    pub path: String,
+    /// Directories listed.
+    pub directories: u64,
+    /// Files that the storages list.
+    pub files: u64,
+    /// Files of them of whose current version anything is cached.
+    pub cached_files: u64,
+    /// Bytes of those that are cached.
+    pub cached_bytes: u64,
+    /// Bytes that were compared with those of the storages.
+    pub compared_bytes: u64,
+    /// Files of which another version is cached than the storage has.
+    pub stale_files: u64,
+    /// Files that are cached and not in the storage any more.
+    pub gone_files: u64,
+    /// Files whose cached bytes are not those of the storage.
+    pub different_files: u64,
+    /// Files and directories that could not be checked.
+    pub unknown: u64,
+    /// Object versions dropped from the cache.
+    pub dropped: u64,
+    /// The first of what is not well: paths in the tree, and what is wrong.
+    pub findings: Vec<MissingFile>,
+}
+
+/// The body of `POST /v1/scrub`: compare all that is cached with its checksums.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scrub {
+    /// The most bytes to read in a second, on average.
+    pub bandwidth_bytes: Option<u64>,
+}
+
+/// A scrub: the answer to `POST /v1/scrub`, and in a status how far one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Scrubbed {
+    /// Object versions looked at.
+    pub objects: u64,
+    /// Pages compared.
+    pub pages: u64,
+    /// Pages that are cached, as of the status.
+    pub cached_pages: u64,
+    /// Bytes compared.
+    pub bytes: u64,
+    /// Pages that failed and were dropped.
+    pub bad_pages: u64,
+    /// Object versions of which a page failed.
+    pub bad_objects: u64,
+    /// Object versions whose file was gone or of another length; they are forgotten.
+    pub lost_objects: u64,
+    /// Seconds it took so far.
+    pub elapsed_seconds: u64,
+}
+
 /// A tree of small files that is fetched ahead of its readers.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -545,6 +621,12 @@ pub struct Kernel {
     pub open_files: OpenFiles,
     /// Inodes that the kernel holds on to.
     pub inodes: u64,
+    /// Requests of the kernel, by kind.
+    pub requests: BTreeMap<String, u64>,
+    /// Requests that waited for a storage or a disk.
+    pub waits: u64,
+    /// Microseconds that those waited together.
+    pub waited_micros: u64,
 }
 
 /// Whether the kernel may read complete cache files itself.

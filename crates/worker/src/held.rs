@@ -130,7 +130,7 @@ impl Worker {
         self.cache.as_ref().map_or(0, |cache| cache.cached_len(id))
     }
 
-    async fn drop_all(self: &Arc<Self>, ids: Vec<VersionId>) -> Result<()> {
+    pub(crate) async fn drop_all(self: &Arc<Self>, ids: Vec<VersionId>) -> Result<()> {
         let Some(cache) = self.cache.clone() else {
             return Ok(());
         };

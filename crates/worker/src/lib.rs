@@ -7,7 +7,8 @@
 //! - `pages`: the entry: a hit is a copy, a miss joins or starts a flight.
 //! - `neighbours`: sees that a job reads a tree of small files, and fetches the rest of it.
 //! - `walk`: all files of a tree; `load` brings them into the cache, `held` tells what of them is
-//!   there and drops it, `pins` keeps what must stay.
+//!   there and drops it, `pins` keeps what must stay, `check` compares it
+//!   with the storage.
 //! - `whole`: small objects are fetched whole; what is cached whole is a file.
 //! - `flights`: which pieces of which object versions are under way or still in memory.
 //! - `fetch`: carries a flight out: one ranged GET, its bytes cut into pieces.
@@ -25,6 +26,7 @@
 
 mod ask;
 mod attempts;
+mod check;
 mod fetch;
 mod fill;
 mod flights;
@@ -58,6 +60,7 @@ mod write;
 pub use attempts::{Attempt, Attempts, Halt};
 pub use cache::LocalFile;
 pub use cache::staged::{Room, Segment, Source, StagedFile, StagedId};
+pub use check::{CheckPlan, Checked, Finding};
 pub use held::{Freed, Held};
 pub use load::{LoadCounts, LoadEnd, LoadPlan, LoadProgress, LoadStep, Missing, Pick};
 pub use meta::{Learnt, Listing};

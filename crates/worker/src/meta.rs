@@ -399,6 +399,24 @@ impl Worker {
         Some(age)
     }
 
+    /// Returns a directory's names as they were last known, however old; makes no request.
+    pub(crate) async fn recall_listing(
+        self: &Arc<Self>,
+        mount: MountId,
+        dir: &ObjectPath,
+    ) -> Option<Listing> {
+        let deadline = self.clock.deadline(CONFIRM_WITHIN);
+        let recalled = self.recall((mount, dir.clone()), deadline).await;
+        recalled.map(|(_, listing)| listing)
+    }
+
+    /// Returns what a name was when it was last known, however old that is; makes no request.
+    pub(crate) fn known_before(&self, mount: MountId, path: &ObjectPath) -> Option<ObjectMeta> {
+        let (dir, name) = path.split()?;
+        let (_, meta) = self.knowledge.entry(mount, &dir, &name, |_| false)?;
+        meta
+    }
+
     /// Returns a directory's names as they were last known, if that does not take long.
     async fn recall(
         self: &Arc<Self>,

@@ -46,7 +46,7 @@ pub(super) struct Seen {
 }
 
 /// A file as it was found, with the index brought in line.
-struct Settled {
+pub(super) struct Settled {
     birth: u64,
     size: u64,
     stamp: Stamp,
@@ -208,7 +208,7 @@ impl Inner {
     /// Opens the file of an object and compares it with the index, which believes none of its pages
     /// if it was touched. An object whose file is gone or too long is dropped. The lock of the files
     /// must be held.
-    fn settle(&self, id: VersionId) -> Option<Settled> {
+    pub(super) fn settle(&self, id: VersionId) -> Option<Settled> {
         let (birth, size, known) = self
             .index
             .with(id, |entry| (entry.birth, entry.size, entry.stamp))?;
@@ -310,7 +310,7 @@ impl Inner {
         Ok(true)
     }
 
-    fn note_checked(&self, id: VersionId, birth: u64, pages: &[u64]) {
+    pub(super) fn note_checked(&self, id: VersionId, birth: u64, pages: &[u64]) {
         self.index.with_birth(id, birth, |entry| {
             for page in pages {
                 entry.unchecked.remove(*page);
@@ -320,7 +320,7 @@ impl Inner {
     }
 
     /// Throws a bad page away.
-    fn drop_page(&self, id: VersionId, birth: u64, page: u64) {
+    pub(super) fn drop_page(&self, id: VersionId, birth: u64, page: u64) {
         self.counters.corrupt.fetch_add(1, Ordering::Relaxed);
         self.warn_once_a_minute(|| {
             format!("page {page} of {id} fails its checksum; fetched again when needed")
@@ -339,7 +339,7 @@ impl Inner {
         }
     }
 
-    fn note_read_error(&self, error: &std::io::Error) {
+    pub(super) fn note_read_error(&self, error: &std::io::Error) {
         if files::is_disk_fault(error) {
             self.retire("read a cache file", error);
         }

@@ -137,28 +137,8 @@ fn table(status: &wire::Status) -> Table {
     let mut row = |name: &str, value: String| {
         table.add_row([name.to_owned(), value]);
     };
-    for mount in &status.mounts {
-        let mode = super::write_modes(&mount.write_mode, &mount.write_modes);
-        let text = format!("{} ({mode}, freshness {})", mount.uri, mount.freshness);
-        row(
-            if mount.at == "/" {
-                "storage"
-            } else {
-                &mount.at
-            },
-            text,
-        );
-        row("  requests", requests(&mount.requests));
-        if let Some(fault) = &mount.fault {
-            row("  fault", fault.clone());
-        }
-    }
-    for tree in &status.trees_ahead {
-        row("neighbours", ahead(tree));
-    }
-    for load in &status.loads {
-        row("load", loading(load));
-    }
+    mount_rows(status, &mut row);
+    work_rows(status, &mut row);
     if status.staged.files > 0 {
         row("not stored yet", staged(&status.staged));
     }
@@ -198,6 +178,42 @@ fn table(status: &wire::Status) -> Table {
         }
     }
     table
+}
+
+fn mount_rows(status: &wire::Status, row: &mut impl FnMut(&str, String)) {
+    for mount in &status.mounts {
+        let mode = super::write_modes(&mount.write_mode, &mount.write_modes);
+        let text = format!("{} ({mode}, freshness {})", mount.uri, mount.freshness);
+        row(
+            if mount.at == "/" {
+                "storage"
+            } else {
+                &mount.at
+            },
+            text,
+        );
+        row("  requests", requests(&mount.requests));
+        if let Some(fault) = &mount.fault {
+            row("  fault", fault.clone());
+        }
+    }
+}
+
+fn work_rows(status: &wire::Status, row: &mut impl FnMut(&str, String)) {
+    for tree in &status.trees_ahead {
+        row("neighbours", ahead(tree));
+    }
+    for load in &status.loads {
+        row("load", loading(load));
+    }
+    if let Some(scrub) = &status.scrub {
+        let text = format!(
+            "{} compared, {} pages bad",
+            size(scrub.bytes),
+            scrub.bad_pages
+        );
+        row("scrub", text);
+    }
 }
 
 fn headline(status: &wire::Status) -> String {

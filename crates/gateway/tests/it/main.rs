@@ -162,6 +162,23 @@ impl Node for Toy {
         Box::pin(async { Ok(usage) })
     }
 
+    fn check(&self, request: wire::Check) -> NodeFuture<wire::Checked> {
+        let checked = wire::Checked {
+            path: request.path,
+            stale_files: u64::from(request.bytes),
+            ..wire::Checked::default()
+        };
+        Box::pin(async { Ok(checked) })
+    }
+
+    fn scrub(&self, request: wire::Scrub) -> NodeFuture<wire::Scrubbed> {
+        let scrubbed = wire::Scrubbed {
+            bytes: request.bandwidth_bytes.unwrap_or(0),
+            ..wire::Scrubbed::default()
+        };
+        Box::pin(async move { Ok(scrubbed) })
+    }
+
     fn pin(&self, request: wire::OfPath) -> NodeFuture<wire::Pinned> {
         let pinned = wire::Pinned {
             path: request.path,
@@ -399,6 +416,16 @@ async fn loads_are_begun_listed_and_stopped_and_paths_freed_and_measured() {
     assert_eq!(client.free(&of, PATIENCE).await.unwrap().bytes, 5);
     assert_eq!(client.usage(&of, PATIENCE).await.unwrap().files, 2);
     assert_eq!(client.pin(&of, PATIENCE).await.unwrap().pinned_files, 3);
+    let check = wire::Check {
+        path: of.path.clone(),
+        bytes: true,
+        drop: false,
+    };
+    assert_eq!(client.check(&check, PATIENCE).await.unwrap().stale_files, 1);
+    let scrub = wire::Scrub {
+        bandwidth_bytes: Some(7),
+    };
+    assert_eq!(client.scrub(&scrub, PATIENCE).await.unwrap().bytes, 7);
     let error = client.unpin(&of, PATIENCE).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }

@@ -29,6 +29,8 @@ mod posix;
 mod programs;
 mod reading;
 mod refusals;
+mod scrubbing;
+mod stats;
 mod storing;
 mod streaming;
 mod sync;

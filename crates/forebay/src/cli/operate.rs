@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Flags of the verbs that bring data in, keep it, drop it, check it and watch it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use types::ByteSize;
+
+use super::DaemonChoice;
+use crate::values;
+
+/// Flags of `forebay load`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A load belongs to the daemon: it goes on when this command is interrupted, and \
+                        after a restart of the daemon. The same command again joins it. It takes \
+                        only what readers leave free, and stops when the cache is full; only what is \
+                        pinned displaces other data."
+)]
+pub(crate) struct LoadArgs {
+    /// A file, a directory or the mount point of a running daemon's tree
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Return when the load has begun
+    #[arg(long, env = "FOREBAY_DETACH")]
+    pub(crate) detach: bool,
+    /// Stop the load of PATH; what it fetched stays cached
+    #[arg(long, env = "FOREBAY_STOP")]
+    #[arg(conflicts_with_all = ["detach", "metadata_only", "bandwidth", "include", "exclude", "from_file"])]
+    pub(crate) stop: bool,
+    /// Learn the names below PATH, and fetch no bytes
+    #[arg(long, env = "FOREBAY_METADATA_ONLY")]
+    pub(crate) metadata_only: bool,
+    /// The most bytes to fetch in a second, on average, as in 50MB
+    #[arg(long, env = "FOREBAY_BANDWIDTH", value_name = "SIZE")]
+    pub(crate) bandwidth: Option<ByteSize>,
+    /// Only files that match, as in '*.jpg' or 'train/**'; may be given several times
+    #[arg(long, env = "FOREBAY_INCLUDE", value_name = "GLOB")]
+    pub(crate) include: Vec<String>,
+    /// No files that match; may be given several times
+    #[arg(long, env = "FOREBAY_EXCLUDE", value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Only the paths that this file lists, one a line, relative to PATH or absolute; '-' is
+    /// standard input
+    #[arg(long, env = "FOREBAY_FROM_FILE", value_name = "FILE")]
+    pub(crate) from_file: Option<PathBuf>,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay jobs`.
+#[derive(Debug, Args)]
+pub(crate) struct JobsArgs {
+    #[command(flatten)]
+    pub(crate) daemon: DaemonChoice,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay free`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What is pinned, or was written and is not stored yet, stays, and so does everything \
+                        in the storage. Files that are open are read on."
+)]
+pub(crate) struct FreeArgs {
+    /// A file, a directory or the mount point of a running daemon's tree
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay pin` and `forebay unpin`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Pins outlive the daemon. They take at most four fifths of the cache; a load of what \
+                        is pinned makes room for it."
+)]
+pub(crate) struct PinArgs {
+    /// A file, a directory or the mount point of a running daemon's tree
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay du`.
+#[derive(Debug, Args)]
+pub(crate) struct DuArgs {
+    /// Files, directories or mount points of running daemons' trees
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay check`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The storages are listed anew and nothing is learnt by it: 'forebay sync PATH' has the \
+                        tree show what changed. Ends with 1 when something is not as in the storage. \
+                        When this command is interrupted, the check ends."
+)]
+pub(crate) struct CheckPathArgs {
+    /// A file, a directory or the mount point of a running daemon's tree
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Read all that is cached from the storage once more, and compare the bytes
+    #[arg(long, env = "FOREBAY_BYTES")]
+    pub(crate) bytes: bool,
+    /// Drop from the cache what is not as in the storage
+    #[arg(long, env = "FOREBAY_DROP")]
+    pub(crate) drop: bool,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay scrub`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Readers go on meanwhile, and what is dropped is fetched again when it is read. Ends \
+                        with 1 when something was bad. When this command is interrupted, the scrub ends."
+)]
+pub(crate) struct ScrubArgs {
+    /// The mount point of the daemon [default: the only one]
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The most bytes to read from the cache disk in a second, on average
+    #[arg(
+        long,
+        env = "FOREBAY_BANDWIDTH",
+        value_name = "SIZE",
+        default_value = "100MB"
+    )]
+    pub(crate) bandwidth: ByteSize,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay stats`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Columns: requests of the kernel, those of them that waited and for how long on \
+                        average; opens; bytes given to readers and fetched, and the share of opens and \
+                        reads that needed no request; requests to the storages, failures and answers \
+                        that asked to slow down; memory, and what is cached."
+)]
+pub(crate) struct StatsArgs {
+    /// The mount point of the daemon [default: the only one]
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Time between two lines
+    #[arg(
+        long,
+        env = "FOREBAY_INTERVAL",
+        value_name = "TIME",
+        default_value = "1s"
+    )]
+    #[arg(value_parser = values::duration)]
+    pub(crate) interval: Duration,
+    /// End after so many lines [default: when interrupted]
+    #[arg(long, env = "FOREBAY_COUNT", value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// Print a line of JSON each time, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
