@@ -124,8 +124,9 @@ pub(crate) enum Command {
     /// Show and give up what was written and the storages do not have yet
     #[command(subcommand)]
     Staged(StagedCommand),
-    /// Try a storage before it is mounted, as `mounts check` does
-    Doctor(Box<CheckArgs>),
+    /// Find out what keeps a mount from working or from being fast: this machine, the cache disk, and
+    /// a storage or a running mount
+    Doctor(Box<DoctorArgs>),
     /// Run a daemon with several mounts in one tree, from a configuration file
     Serve(Box<ServeArgs>),
     /// Check or print a configuration file
@@ -567,6 +568,32 @@ pub(crate) struct CheckArgs {
     pub(crate) uri: String,
     #[command(flatten)]
     pub(crate) storage: StorageArgs,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay doctor`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Each line says pass, warn or fail; below what is not well stands why it matters and the \
+                        command that mends it. Ends with 1 when something fails."
+)]
+pub(crate) struct DoctorArgs {
+    /// A storage to try, or the mount point of a running daemon [default: this machine only]
+    #[arg(value_name = "URI|DIR")]
+    pub(crate) target: Option<String>,
+    #[command(flatten)]
+    pub(crate) storage: StorageArgs,
+    /// The cache directory that is meant, which need not exist
+    /// [default: that of the daemon, else where caches lie by default]
+    #[arg(
+        long,
+        env = "FOREBAY_CACHE_DIR",
+        value_name = "DIR",
+        help_heading = "Cache"
+    )]
+    pub(crate) cache_dir: Option<PathBuf>,
     /// Print JSON, for scripts
     #[arg(long, env = "FOREBAY_JSON")]
     pub(crate) json: bool,

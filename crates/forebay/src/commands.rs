@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod check_path;
 pub(crate) mod config;
 pub(crate) mod daemon;
+pub(crate) mod doctor;
 pub(crate) mod du;
 pub(crate) mod free;
 pub(crate) mod jobs;

@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         Command::Pin(args) => commands::pin::pin(args, run_dir),
         Command::Unpin(args) => commands::pin::unpin(args, run_dir),
         Command::Staged(command) => commands::staged::run(command, run_dir),
-        Command::Doctor(args) => commands::check::run(args),
+        Command::Doctor(args) => commands::doctor::run(args, run_dir),
         Command::Serve(args) => commands::serve::run(args, run_dir),
         Command::Config(command) => commands::config::run(command),
         Command::Demo(args) => demo::run(args),

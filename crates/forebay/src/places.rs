@@ -152,6 +152,11 @@ pub(crate) fn default_cache(mount_point: &Path) -> Result<PathBuf> {
     Ok(base.join("forebay").join(label(mount_point)))
 }
 
+/// Returns the directory that default caches lie in.
+pub(crate) fn default_caches() -> Option<PathBuf> {
+    Some(base_dir("/var/cache", "XDG_CACHE_HOME", ".cache")?.join("forebay"))
+}
+
 /// Returns the default log file of a mount point.
 pub(crate) fn default_log(mount_point: &Path) -> Result<PathBuf> {
     let base = base_dir("/var/log", "XDG_STATE_HOME", ".local/state")

@@ -143,6 +143,12 @@ pub trait UnderStorage: Send + Sync + Debug {
         }
     }
 
+    /// Returns how many seconds the storage's clock is ahead of ours, or less than zero when it is
+    /// behind, as its latest answer told; zero when it tells no time, or about ours.
+    fn clock_ahead(&self) -> i64 {
+        0
+    }
+
     /// Returns the counts of requests.
     fn counters(&self) -> &Counters;
 }

@@ -326,6 +326,10 @@ impl UnderStorage for WebHdfs {
         list::refuse_file(&page).map_err(|error| error.context(what))
     }
 
+    fn clock_ahead(&self) -> i64 {
+        self.0.session.transport.skew.ahead()
+    }
+
     fn counters(&self) -> &Counters {
         self.0.session.counters()
     }

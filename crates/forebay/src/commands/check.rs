@@ -58,9 +58,12 @@ struct Step {
 
 /// What is printed with `--json`.
 #[derive(Debug, Default, Serialize)]
-struct Report {
+pub(super) struct Report {
     uri: String,
     steps: Vec<Step>,
+    /// How many seconds the storage's clock is ahead of ours, when its answers told and it matters.
+    #[serde(skip)]
+    pub(super) clock_ahead: i64,
 }
 
 /// A file to read from.
@@ -72,6 +75,19 @@ struct Sample {
 /// Checks a storage; fails when a step failed.
 pub(crate) fn run(args: &CheckArgs) -> Result<()> {
     let plan = MountPlan::of_flags(&args.uri, &args.storage)?;
+    let report = examine(&plan, args.json)?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&report).context("write JSON")?;
+        super::answer(text + "\n")?;
+    }
+    match report.failed() {
+        None => Ok(()),
+        Some(fault) => bail!(fault),
+    }
+}
+
+/// Tries a storage step by step, and prints each unless it is to be quiet.
+pub(super) fn examine(plan: &MountPlan, is_quiet: bool) -> Result<Report> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -80,22 +96,23 @@ pub(crate) fn run(args: &CheckArgs) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut check = Check {
         clock,
-        is_quiet: args.json,
+        is_quiet,
         report: Report {
             uri: plan.uri.clone(),
             ..Report::default()
         },
     };
-    runtime.block_on(check.all(&plan));
+    runtime.block_on(check.all(plan));
     runtime.shutdown_background();
-    if args.json {
-        let text = serde_json::to_string_pretty(&check.report).context("write JSON")?;
-        super::answer(text + "\n")?;
-    }
-    let failed = |step: &&Step| step.outcome == Outcome::Failed;
-    match check.report.steps.iter().find(failed) {
-        None => Ok(()),
-        Some(step) => bail!("{}: '{}' failed", check.report.uri, step.name),
+    Ok(check.report)
+}
+
+impl Report {
+    /// Says which step failed, if one did.
+    pub(super) fn failed(&self) -> Option<String> {
+        let failed = |step: &&Step| step.outcome == Outcome::Failed;
+        let step = self.steps.iter().find(failed)?;
+        Some(format!("{}: '{}' failed", self.uri, step.name))
     }
 }
 
@@ -119,6 +136,7 @@ impl Check {
         };
         let began = self.clock.now();
         let asked = ufs::probe(&*storage, self.clock.deadline(STEP_MAX)).await;
+        self.report.clock_ahead = storage.clock_ahead();
         let took = self.since(began);
         let asked = asked.map(|()| (format!("answered in {took}"), ()));
         if self.step("reach and authenticate", asked).is_none() {

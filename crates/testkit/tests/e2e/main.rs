@@ -14,6 +14,7 @@ mod commands;
 mod crashes;
 mod denials;
 mod disk_faults;
+mod doctor;
 mod each_storage;
 mod faults;
 mod identities;

@@ -234,6 +234,10 @@ impl<S: ObjectStore> UnderStorage for Bucket<S> {
         self.store.writer().map(|_| self as &dyn UnderWriter)
     }
 
+    fn clock_ahead(&self) -> i64 {
+        self.store.session().transport.skew.ahead()
+    }
+
     fn counters(&self) -> &Counters {
         self.store.session().counters()
     }
