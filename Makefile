@@ -1,6 +1,6 @@
 # Every command of the project. `make help` lists them; what is longer than three lines is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-storages test-model test-fsx test-training bench bench-writes bench-training bench-eviction lint fmt
+.PHONY: help build demo test test-storages test-model test-fsx test-training bench bench-writes bench-training bench-eviction package lint fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -8,6 +8,9 @@ help: ## Show this list
 build: ## Build the release binary, target/release/forebay
 	@scripts/setup build
 	cargo build --release --locked --package forebay
+
+package: build ## Make a Debian package, target/forebay.deb
+	deploy/package target/release/forebay target/forebay.deb
 
 demo: build ## Mount a generated data set from a slow S3 server and read it twice, beside the baselines
 	@scripts/setup demo

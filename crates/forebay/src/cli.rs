@@ -134,6 +134,10 @@ pub(crate) enum Command {
     Config(ConfigCommand),
     /// See what it does: a cold and a warm epoch from a storage of its own on this machine
     Demo(DemoArgs),
+    /// Print completions for a shell: forebay completions bash > /etc/bash_completion.d/forebay
+    Completions(CompletionsArgs),
+    /// Write manual pages, one for each verb
+    Man(ManArgs),
     /// The process behind `mount`; reads its plan from standard input
     #[command(hide = true)]
     Daemon(DaemonArgs),
@@ -681,6 +685,22 @@ pub(crate) struct DemoArgs {
     /// Leave data set, cache and log there for a look
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+/// Flags of `forebay completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Flags of `forebay man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Where to write them, as in /usr/local/share/man/man1
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
 }
 
 /// What `forebay daemon` shows in the list of processes.

@@ -16,6 +16,7 @@ pub(crate) mod mounts;
 pub(crate) mod pin;
 pub(crate) mod scrub;
 pub(crate) mod serve;
+pub(crate) mod shell;
 pub(crate) mod staged;
 pub(crate) mod stats;
 pub(crate) mod status;

@@ -38,6 +38,7 @@ use crate::places;
 use crate::plan::{MountPlan, Plan};
 use crate::records::{self, Record};
 use crate::room::Room;
+use crate::service;
 use crate::storage;
 use crate::usage;
 
@@ -159,7 +160,10 @@ pub(crate) fn run(
         ready.mount_point.display()
     );
     let outcome = match on_ready(&ready) {
-        Ok(()) => runtime.block_on(daemon.until_unmounted(&mut signals)),
+        Ok(()) => {
+            service::ready(&ready.mount_point, runtime.handle());
+            runtime.block_on(daemon.until_unmounted(&mut signals))
+        }
         Err(error) => Err(error.context("tell that the mount is ready")),
     };
     daemon.end(&runtime);
@@ -553,6 +557,7 @@ impl Daemon {
             name = signals.next() => name,
         };
         tracing::info!("ends: {name} came");
+        service::stopping();
         match self.node.unmount_within(SIGNAL_PATIENCE).await {
             Err(error) if error.kind() == ErrorKind::Busy => {
                 tracing::warn!("{error}; detaches it");
@@ -564,6 +569,7 @@ impl Daemon {
 
     /// Takes everything down, whatever state it is in. Faults are logged: there is nobody to tell.
     fn end(mut self, runtime: &Runtime) {
+        service::stopping();
         self.node.pause_jobs();
         runtime.block_on(async {
             match within(END_MAX, self.node.unmount_now()).await {

@@ -19,6 +19,7 @@ mod credentials;
 mod daemon;
 mod demo;
 mod first_look;
+mod fstab;
 mod globs;
 mod jobs;
 mod launch;
@@ -35,6 +36,7 @@ mod presets;
 mod records;
 mod room;
 mod scrub;
+mod service;
 mod state;
 mod storage;
 mod sync;
@@ -54,7 +56,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     memory::bound_arenas();
-    let cli = match cli::parse(std::env::args_os()) {
+    let cli = match cli::parse(fstab::translated(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => return not_parsed(&error),
     };
@@ -80,6 +82,8 @@ fn main() -> ExitCode {
         Command::Serve(args) => commands::serve::run(args, run_dir),
         Command::Config(command) => commands::config::run(command),
         Command::Demo(args) => demo::run(args),
+        Command::Completions(args) => commands::shell::completions(args),
+        Command::Man(args) => commands::shell::man(args),
         Command::Daemon(_) => commands::daemon::run(),
     };
     match outcome {

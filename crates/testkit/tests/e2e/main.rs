@@ -31,6 +31,7 @@ mod programs;
 mod reading;
 mod refusals;
 mod scrubbing;
+mod service;
 mod stats;
 mod storing;
 mod streaming;
