@@ -23,6 +23,7 @@ mod links;
 mod load;
 mod metrics;
 mod modes;
+mod monitoring;
 mod mounts;
 mod names;
 mod pins;
