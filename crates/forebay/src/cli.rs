@@ -21,7 +21,7 @@ use vfs::WriteMode;
 use crate::presets::Preset;
 use crate::values;
 pub(crate) use operate::{
-    CheckPathArgs, DuArgs, FreeArgs, JobsArgs, LoadArgs, PinArgs, ScrubArgs, StatsArgs,
+    CheckPathArgs, CostsArgs, DuArgs, FreeArgs, JobsArgs, LoadArgs, PinArgs, ScrubArgs, StatsArgs,
 };
 
 /// Training data from object storage as local files, cached on the local disk.
@@ -97,6 +97,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Show what a running daemon does, one line a second
     Stats(StatsArgs),
+    /// Show what the storages were asked for, what that costs, and what the cache saved
+    Costs(CostsArgs),
     /// Print the metrics of a running daemon, in the text format of Prometheus
     Metrics(MetricsArgs),
     /// Add, show, change and remove the storages of a running daemon's tree
@@ -784,7 +786,7 @@ mod tests {
     fn every_flag_that_sets_a_daemon_has_an_environment_variable() {
         let names = [
             "mount", "serve", "umount", "status", "mounts", "sync", "load", "jobs", "free", "du",
-            "pin", "unpin",
+            "pin", "unpin", "costs", "check", "scrub", "stats", "doctor",
         ];
         for name in names {
             let mut command = Cli::command();

@@ -4,6 +4,7 @@
 pub(crate) mod check;
 pub(crate) mod check_path;
 pub(crate) mod config;
+pub(crate) mod costs;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
 pub(crate) mod du;

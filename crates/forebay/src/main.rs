@@ -66,6 +66,7 @@ fn main() -> ExitCode {
         Command::Umount(args) => commands::umount::run(args, run_dir),
         Command::Status(args) => commands::status::run(args, run_dir),
         Command::Stats(args) => commands::stats::run(args, run_dir),
+        Command::Costs(args) => commands::costs::run(args, run_dir),
         Command::Metrics(args) => commands::metrics::run(args, run_dir),
         Command::Mounts(command) => commands::mounts::run(command, run_dir),
         Command::Sync(args) => commands::sync::run(args, run_dir),

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
-use axum::http::header;
+use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -176,18 +176,55 @@ async fn check_peer(
     next: Next,
 ) -> Response {
     match admits(peer.0, rustix::process::geteuid().as_raw()) {
-        true => next.run(request).await,
+        true if request.method() == Method::GET => next.run(request).await,
+        true => audited(peer, request, next).await,
         false => {
             let who = peer
                 .0
                 .map_or("an unknown user".to_owned(), |uid| format!("user {uid}"));
-            tracing::warn!("admin API: refused {who}");
+            tracing::warn!("admin API: refused {who}: {}", request.uri().path());
             refuse(
                 ErrorKind::PermissionDenied,
                 format!("{who} does not own this daemon"),
             )
         }
     }
+}
+
+/// Has a change carried out, and logs who asked for it, for which place of the tree, and what came of
+/// it. Nothing else of the request is written down.
+async fn audited(peer: Peer, request: Request, next: Next) -> Response {
+    let who = peer
+        .0
+        .map_or("nobody".to_owned(), |uid| format!("user {uid}"));
+    let what = request.uri().path().to_owned();
+    let (head, body) = request.into_parts();
+    let (body, place) = match axum::body::to_bytes(body, LOAD_BODY_MAX_BYTES).await {
+        Ok(body) => {
+            let place = place_of(&body);
+            (axum::body::Body::from(body), place)
+        }
+        Err(error) => return refuse(ErrorKind::Invalid, format!("request body: {error}")),
+    };
+    let response = next.run(Request::from_parts(head, body)).await;
+    tracing::info!(
+        "admin API: {who}: {what}{place}: {}",
+        response.status().as_u16()
+    );
+    response
+}
+
+/// Returns which place of the tree a request is about.
+fn place_of(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Place {
+        #[serde(alias = "at")]
+        path: String,
+    }
+    let place = serde_json::from_slice::<Place>(body).ok();
+    place.map_or_else(String::new, |place| {
+        format!(" of '{}'", place.path.escape_debug())
+    })
 }
 
 /// Decides whether a peer may ask.
@@ -319,6 +356,16 @@ fn answer(error: &Error) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_request_the_place_is_written_down_and_nothing_else() {
+        assert_eq!(
+            place_of(br#"{"at": "/a\nb", "options": {"k": "v"}}"#),
+            " of '/a\\nb'"
+        );
+        assert_eq!(place_of(br#"{"path": "/a", "force": true}"#), " of '/a'");
+        assert_eq!(place_of(b"hush"), "");
+    }
 
     #[test]
     fn only_the_owner_and_root_are_admitted() {

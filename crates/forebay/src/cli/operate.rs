@@ -174,3 +174,24 @@ pub(crate) struct StatsArgs {
     #[arg(long, env = "FOREBAY_JSON")]
     pub(crate) json: bool,
 }
+
+/// Flags of `forebay costs`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Counted since the daemon started. A file of prices is of TOML, and what it does not name \
+                        costs nothing:\n\n  currency = 'USD'\n  per_gb_read = 0.09       # of 1,000,000,000 \
+                        bytes\n  per_gb_written = 0.0\n  [per_1000]               # of requests, by \
+                        kind: list, head, get, put, copy, delete, upload, other\n  get = 0.0004\n  \
+                        list = 0.005"
+)]
+pub(crate) struct CostsArgs {
+    /// The mount point of the daemon [default: the only one]
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// What requests and bytes cost
+    #[arg(long, env = "FOREBAY_PRICES", value_name = "FILE")]
+    pub(crate) prices: Option<PathBuf>,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}

@@ -11,6 +11,7 @@ mod cache;
 mod changes;
 mod checks;
 mod commands;
+mod costs;
 mod crashes;
 mod denials;
 mod disk_faults;
