@@ -9,6 +9,7 @@ use serde_json::Value;
 use testkit::data;
 use testkit::sandbox::{Finished, Sandbox, drop_kernel_caches};
 use testkit::storage::Storage;
+use testkit::wait;
 
 fn run(sandbox: &Sandbox, verb: &str, path: impl AsRef<Path>, flags: &[&str]) -> Finished {
     let mut words = vec![verb.as_ref(), path.as_ref().as_os_str()];
@@ -93,6 +94,30 @@ fn a_scrub_drops_what_is_bad_and_it_is_read_rightly_again() {
     mount.unmount();
     let said = sandbox.run(&["scrub"]).refusal();
     assert!(said.contains("no daemon"), "{said}");
+}
+
+#[test]
+fn a_scrub_is_the_only_one_and_ends_with_who_waits_for_it() {
+    let storage = Storage::local();
+    for seed in 0..4 {
+        storage.put(format!("d/{seed}"), seed, 6_000_000);
+    }
+    let sandbox = Sandbox::new(&storage);
+    let mount = sandbox.mount(&storage).start();
+    run(&sandbox, "load", mount.point(), &[]).success();
+    let mut command = sandbox.command();
+    command.args(["scrub", "--bandwidth", "10kB"]);
+    let mut waiting = command.spawn().unwrap();
+    wait::until("it runs", || !mount.status().0["scrub"]["bytes"].is_null());
+    let said = sandbox.run(&["status"]).success();
+    assert!(said.contains("scrub"), "{said}");
+    let said = run(&sandbox, "scrub", mount.point(), &[]).refusal();
+    assert!(said.contains("runs already"), "{said}");
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+    wait::until("it has ended", || mount.status().0["scrub"].is_null());
+    run(&sandbox, "scrub", mount.point(), &[]).success();
+    mount.unmount();
 }
 
 #[test]
