@@ -25,8 +25,8 @@ const OPEN_FILES_MAX: usize = 256;
 const ONE_USE_SECONDS: u32 = 10;
 /// Unless meanwhile there were uses of one part in so many of the objects, and so many: in a pass over
 /// a data set that takes seconds only, the use in the next pass must count.
-const ONE_USE_PART: u64 = 4;
-const ONE_USE_TICKS: u64 = 64;
+const ONE_USE_PART: u64 = 16;
+const ONE_USE_TICKS: u64 = 16;
 
 /// What the hit path came to.
 enum Outcome {
