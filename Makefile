@@ -1,6 +1,6 @@
 # Every command of the project. `make help` lists them; what is longer than three lines is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-storages test-model test-fsx test-training bench bench-writes bench-training bench-eviction package lint fmt
+.PHONY: help build demo test test-storages test-model test-fsx test-training bench bench-writes bench-training bench-eviction package bench-peers lint fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ bench-training: ## A training job, local, remote and cached: JOB=tensorflow|pyto
 
 bench-eviction: ## Eviction beside other policies and the optimum; JSON in bench/results/eviction.json
 	@scripts/bench --eviction
+
+bench-peers: ## The reads of `make bench` on other file systems over S3; JSON and SVG in bench/results/
+	@scripts/bench --peers
 
 lint: ## Format check and lints only
 	@scripts/test lint

@@ -13,6 +13,7 @@ mod hdfs;
 mod hub;
 mod installed;
 mod minio;
+pub mod peers;
 mod relay;
 mod requests;
 mod scripted;

@@ -4,7 +4,7 @@
 use std::fs;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::workload::Work;
 
@@ -22,7 +22,7 @@ pub struct Report {
 }
 
 /// What a run ran on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Machine {
     /// Kernel release.
     pub kernel: String,
@@ -35,7 +35,7 @@ pub struct Machine {
 }
 
 /// What was read, and over which wire.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Setting {
     /// Time until the storage begins to answer.
     pub latency_ms: u64,
@@ -52,7 +52,7 @@ pub struct Setting {
 }
 
 /// In what a row is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unit {
     /// Megabytes a second.
     #[serde(rename = "MB/s")]
@@ -95,7 +95,8 @@ impl Unit {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// Returns its name.
+    pub fn name(self) -> &'static str {
         match self {
             Unit::Megabytes => "MB/s",
             Unit::Files => "files/s",

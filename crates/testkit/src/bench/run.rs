@@ -16,9 +16,9 @@ use crate::storage::{BUCKET, Storage};
 use crate::wait;
 
 /// Readers of an epoch: the workers of a usual data loader.
-const READERS: usize = 4;
+pub(super) const READERS: usize = 4;
 /// Connections of the bare client: twice as many gave nothing more over this wire.
-const CONNECTIONS: usize = 32;
+pub(super) const CONNECTIONS: usize = 32;
 /// Bytes of one ranged GET of the bare client.
 const RANGE: usize = 8 << 20;
 /// Random reads of one measurement.
@@ -83,7 +83,7 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
 }
 
 /// Puts the same files into the storage and into a local directory.
-fn prepare(setting: &Setting, storage: &Storage, local: &Path) -> Result<DataSet> {
+pub(super) fn prepare(setting: &Setting, storage: &Storage, local: &Path) -> Result<DataSet> {
     let data = DataSet::new(
         setting.large_bytes,
         setting.small_count,
@@ -114,10 +114,14 @@ impl Bench<'_> {
     fn cold(self, rows: &mut Vec<Row>, say: &mut impl FnMut(&str)) -> Result<()> {
         let data = self.data;
         say("cold: bare client");
-        let bare_large = self.bare_large()?;
-        let bare_small = self.bare_small(CONNECTIONS)?;
-        let bare_readers = self.bare_small(READERS)?;
-        let bare_lists = self.bare_lists()?;
+        let bare = Bare {
+            storage: self.storage,
+            data,
+        };
+        let bare_large = bare.large()?;
+        let bare_small = bare.small(CONNECTIONS)?;
+        let bare_readers = bare.small(READERS)?;
+        let bare_lists = bare.lists()?;
         say("cold: forebay");
         let mut cold =
             |row: Plan, work: &dyn Fn() -> Result<Work>, bases: &[(&'static str, Work)]| {
@@ -255,9 +259,18 @@ impl Bench<'_> {
         runs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
         Ok(runs[runs.len() / 2])
     }
+}
 
+/// The bare client.
+#[derive(Clone, Copy)]
+pub(super) struct Bare<'a> {
+    pub(super) storage: &'a Storage,
+    pub(super) data: &'a DataSet,
+}
+
+impl Bare<'_> {
     /// Gets the large object in parallel ranges, as fast as the wire gives it.
-    fn bare_large(self) -> Result<Work> {
+    pub(super) fn large(self) -> Result<Work> {
         let Item {
             name, seed, len, ..
         } = &self.data.large;
@@ -286,7 +299,7 @@ impl Bench<'_> {
     }
 
     /// Lists the tree that nobody knows yet, all levels at once.
-    fn bare_lists(self) -> Result<Work> {
+    pub(super) fn lists(self) -> Result<Work> {
         let mut connection = Connection::new(self.storage.relay().endpoint());
         let first = format!("/{BUCKET}?list-type=2&prefix=tree%2F");
         let (mut path, mut body) = (first.clone(), Vec::new());
@@ -316,7 +329,7 @@ impl Bench<'_> {
     }
 
     /// Gets every small object.
-    fn bare_small(self, connections: usize) -> Result<Work> {
+    pub(super) fn small(self, connections: usize) -> Result<Work> {
         let items = &self.data.small;
         let order = crate::data::shuffled(1, items.len());
         let endpoint = self.storage.relay().endpoint();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `make bench`: measures the release build and prints a table; `--json FILE` keeps the figures.
-//! `--writes`, as `make bench-writes` says, measures writing in place of reading. `--eviction`, as
+//! `--writes`, as `make bench-writes` says, measures writing in place of reading. `--peers`, as
+//! `make bench-peers` says, has other file systems do the reads. `--eviction`, as
 //! `make bench-eviction` says, replays traces against eviction policies, or with `--trace` a file of
 //! one `path size` a line; `--capacity` says how much of it is cached, half when it is not given.
 //!
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use testkit::bench::eviction::traces::Trace;
 use testkit::bench::report::Setting;
-use testkit::bench::{eviction, run, writes};
+use testkit::bench::{eviction, peers, run, writes};
 use types::ByteSize;
 
 /// Objects of a trace; more change nothing but the time it takes.
@@ -29,6 +30,7 @@ enum Subject {
     Reads,
     Writes,
     Eviction,
+    Peers,
 }
 
 struct Arguments {
@@ -50,6 +52,15 @@ fn main() -> Result<()> {
         Subject::Writes => rendered(&writes::run(&setting, say)?)?,
         Subject::Eviction => {
             let report = evictions(&arguments)?;
+            (report.table(), serde_json::to_string_pretty(&report)?)
+        }
+        Subject::Peers => {
+            let report = peers::run(&setting, say)?;
+            if let Some(json) = &arguments.json {
+                let file = json.with_extension("svg");
+                let picture = peers::plot::svg(&report);
+                fs::write(&file, picture).with_context(|| format!("write {}", file.display()))?;
+            }
             (report.table(), serde_json::to_string_pretty(&report)?)
         }
     };
@@ -84,9 +95,10 @@ fn arguments() -> Result<Arguments> {
             "--capacity" => found.capacity = Some(value()?.parse()?),
             "--writes" => found.subject = Subject::Writes,
             "--eviction" => found.subject = Subject::Eviction,
+            "--peers" => found.subject = Subject::Peers,
             "--quick" => found.is_quick = true,
             other => bail!(
-                "'{other}' is not known: bench [--writes | --eviction [--trace FILE] \
+                "'{other}' is not known: bench [--writes | --peers | --eviction [--trace FILE] \
                  [--capacity SIZE]] [--quick] [--json FILE]"
             ),
         }
@@ -105,6 +117,9 @@ fn setting(arguments: &Arguments) -> Setting {
     };
     if arguments.subject == Subject::Writes {
         (setting.small_count, setting.small_bytes) = (1_000, 100 << 10);
+    }
+    if arguments.subject == Subject::Peers {
+        (setting.large_bytes, setting.small_count) = (512 << 20, 2_000);
     }
     if arguments.is_quick {
         (setting.large_bytes, setting.small_count, setting.repeats) = (64 << 20, 200, 1);

@@ -100,7 +100,7 @@ fn program(file: &str, builder: &str, build: impl FnOnce(&Path) -> Command) -> R
 }
 
 /// Returns where everything is kept.
-fn home() -> Result<PathBuf> {
+pub(super) fn home() -> Result<PathBuf> {
     if let Some(dir) = std::env::var_os("FOREBAY_RIGS") {
         return Ok(PathBuf::from(dir));
     }
