@@ -7,6 +7,9 @@
 //! a little before or after where a stream stands still belongs to it; up to [`STREAMS_MAX`]
 //! streams run on one handle.
 //!
+//! A large copy out of a mapping may go from its end to its start. Reads that each end where the one
+//! before began are a *descent*, and what lies below is planned in the same way.
+//!
 //! A stream is planned ahead by about twice what was read of it, so it doubles while it is read, up
 //! to the maximum; pieces are asked for before the reader arrives there. All other reads fetch just
 //! the pages they touch. What was fetched for nothing (skipped, or planned for a stream that was
@@ -47,6 +50,11 @@ const CAUTIOUS_RUN: u64 = 16 * MIB;
 /// The most that is added to a plan at a time: the worker's largest request.
 const STEP_MAX: u64 = 8 * MIB;
 
+/// Reads that make a descent, and the most that is added to its plan at a time: a request brings its
+/// bytes in order, and the reader wants the last ones first.
+const DESCENT_MIN: u32 = 3;
+const DESCENT_STEP_MAX: u64 = 4 * MIB;
+
 /// What to fetch because of one read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -60,8 +68,9 @@ impl Plan {
     /// Returns whether the addition to the plan follows on the read itself, so that on a miss the
     /// read's own request brings it.
     pub(crate) fn rides_along(&self, read: ByteRange) -> bool {
+        let follows = read.offset..=read.end().next_multiple_of(PAGE_SIZE);
         self.ahead
-            .is_none_or(|ahead| ahead.offset <= read.end().next_multiple_of(PAGE_SIZE))
+            .is_none_or(|ahead| follows.contains(&ahead.offset))
     }
 }
 
@@ -81,11 +90,24 @@ struct Stream {
     least: u64,
 }
 
+/// Reads that each end where the one before began.
+#[derive(Debug, Clone, Copy, Default)]
+struct Descent {
+    reads: u32,
+    /// Where the last one began.
+    low: u64,
+    /// Bytes read.
+    read: u64,
+    /// Down to where fetching was asked for.
+    planned: u64,
+}
+
 /// The access pattern of one handle.
 #[derive(Debug)]
 pub(crate) struct ReadAhead {
     size: u64,
     max: u64,
+    descent: Descent,
     /// Least recently used first.
     streams: Vec<Stream>,
     /// Reads that belong to no stream, oldest first.
@@ -100,6 +122,7 @@ impl ReadAhead {
         ReadAhead {
             size,
             max,
+            descent: Descent::default(),
             streams: Vec::new(),
             recent: VecDeque::new(),
             asked: 0,
@@ -115,6 +138,10 @@ impl ReadAhead {
             window: exact,
             ahead: None,
         };
+        if self.descent.advance(range) {
+            plan.ahead = self.descent.move_on(self.max);
+            return plan;
+        }
         let known = self.streams.iter().rposition(|stream| stream.holds(range));
         let stream = match known {
             Some(index) => Some(self.streams.remove(index)),
@@ -219,6 +246,39 @@ impl ReadAhead {
             stream.read / 4
         };
         reach.min(self.max)
+    }
+}
+
+impl Descent {
+    /// Takes a read in; says whether reads have been going down for long enough to go on.
+    fn advance(&mut self, range: ByteRange) -> bool {
+        if self.reads == 0 || range.end() != self.low {
+            *self = Descent {
+                reads: 0,
+                low: range.offset,
+                read: 0,
+                planned: range.offset,
+            };
+        }
+        self.reads += 1;
+        self.low = range.offset;
+        self.read += range.len;
+        self.planned = self.planned.min(range.offset) / PAGE_SIZE * PAGE_SIZE;
+        self.reads >= DESCENT_MIN
+    }
+
+    /// Moves the plan down, if by enough to be worth a request.
+    fn move_on(&mut self, max: u64) -> Option<ByteRange> {
+        let reach = self.read.saturating_mul(2).min(max);
+        let target = self.low.saturating_sub(reach) / MIB * MIB;
+        let target = target.max(self.planned.saturating_sub(DESCENT_STEP_MAX));
+        let enough = (reach / 2).clamp(PAGE_SIZE, DESCENT_STEP_MAX / 2);
+        if target >= self.planned || (self.planned - target < enough && target > 0) {
+            return None;
+        }
+        let ahead = ByteRange::new(target, self.planned - target);
+        self.planned = target;
+        Some(ahead)
     }
 }
 

@@ -264,3 +264,38 @@ fn no_pattern_breaks_the_arithmetic() {
         }
     }
 }
+
+#[test]
+fn a_copy_from_the_end_to_the_start_is_planned_downwards() {
+    let (size, step) = (256 * MIB, 516 * KIB);
+    let mut replay = Replay::new(size);
+    // Copies of 16 MiB, each from its end, one after the other.
+    for copy in 0..16 {
+        let start = copy * 16 * MIB;
+        let mut at = start + 16 * MIB;
+        while at > start {
+            let len = step.min(at - start);
+            at -= len;
+            replay.read(at, len);
+        }
+    }
+    assert!(replay.amplification() < 1.01, "{}", replay.amplification());
+    let reads = 16 * (16 * MIB).div_ceil(step);
+    assert!(
+        replay.misses * 4 < reads,
+        "{} of {reads} miss",
+        replay.misses
+    );
+}
+
+#[test]
+fn a_few_reads_that_go_down_plan_nothing_far_below() {
+    let mut replay = Replay::new(GIB);
+    for at in [500, 499, 498] {
+        replay.read(at * MIB, 64 * KIB);
+    }
+    for at in [300 * MIB + 128 * KIB, 300 * MIB + 64 * KIB, 300 * MIB] {
+        replay.read(at, 64 * KIB);
+    }
+    assert!(replay.fetched.len() as u64 * PAGE_SIZE < 3 * MIB);
+}
