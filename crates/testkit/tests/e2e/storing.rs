@@ -421,7 +421,7 @@ fn temporary_files_are_sent_once_under_their_last_name_or_not_at_all() {
     names(mount.point());
     let before = storage.requests();
     for number in 0..20u64 {
-        let (draft, last) = (mount.path(".draft"), mount.path(&format!("file-{number}")));
+        let (draft, last) = (mount.path(".draft"), mount.path(format!("file-{number}")));
         fs::write(&draft, data::bytes(number, 5000)).unwrap();
         fs::rename(&draft, last).unwrap();
         let lock = mount.path("lock");

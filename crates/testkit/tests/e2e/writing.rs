@@ -460,7 +460,7 @@ fn what_is_open_below_a_directory_that_is_renamed_is_written_on_and_stored() {
             let mount = sandbox.mount(&storage).flag("--write-mode", mode).start();
             let open = |name: &str| {
                 let mut options = OpenOptions::new();
-                let path = mount.path(&format!("old/{name}"));
+                let path = mount.path(format!("old/{name}"));
                 options.read(true).write(true).open(path).unwrap()
             };
             let (large_file, small_file) = (open("large"), open("small"));
