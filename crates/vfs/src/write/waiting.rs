@@ -130,12 +130,20 @@ impl Vfs {
         for (ino, _) in &waiting {
             self.seal_if_waiting(*ino).await;
         }
+        self.harden_waiting().await;
         waiting.len()
+    }
+
+    /// Makes what is noted outlive power cuts, all at once.
+    async fn harden_waiting(&self) {
+        if let Err(error) = self.worker.harden().await {
+            tracing::error!("keep what is not stored yet over a power cut: {error}");
+        }
     }
 
     async fn seal_if_waiting(self: &Arc<Self>, ino: Ino) -> Option<Arc<Written>> {
         let written = Arc::clone(self.node(ino).ok()?.cell.written()?);
-        let lasts = Lasts::OverPowerCuts;
+        let lasts = Lasts::OverKills;
         if written.lacks(lasts)
             && let Err(error) = self.seal(ino, &written, lasts).await
         {
@@ -233,6 +241,7 @@ impl Vfs {
             }
             self.let_go_of(ino, &node.place);
         }
+        self.harden_waiting().await;
     }
 
     fn tree_path(&self, place: &Place) -> String {
