@@ -51,6 +51,21 @@ pub struct Setting {
     pub repeats: usize,
 }
 
+impl Setting {
+    /// Says it in a line, for people.
+    pub(super) fn told(&self) -> String {
+        format!(
+            "storage at {} ms and {} MB/s; one file of {} MiB, {} files of {} KiB; median of {} where warm",
+            self.latency_ms,
+            self.bandwidth_bytes / 1_000_000,
+            self.large_bytes >> 20,
+            self.small_count,
+            self.small_bytes >> 10,
+            self.repeats,
+        )
+    }
+}
+
 /// In what a row is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unit {
@@ -126,7 +141,7 @@ impl Machine {
 impl Report {
     /// Renders the report for people.
     pub fn table(&self) -> String {
-        let (machine, setting) = (&self.machine, &self.setting);
+        let machine = &self.machine;
         let mut table = Table::new();
         table.load_style(presets::ASCII_MARKDOWN);
         table.set_header([
@@ -147,18 +162,12 @@ impl Report {
         }
         format!(
             "forebay {}, kernel {}, {} cores, {} GiB of memory\n\
-             storage at {} ms and {} MB/s; one file of {} MiB, {} files of {} KiB; \
-             median of {} where warm\n\n{table}\n\ndaemon: {} MiB of memory at most",
+             {}\n\n{table}\n\ndaemon: {} MiB of memory at most",
             machine.version,
             machine.kernel,
             machine.cores,
             machine.memory_bytes >> 30,
-            setting.latency_ms,
-            setting.bandwidth_bytes / 1_000_000,
-            setting.large_bytes >> 20,
-            setting.small_count,
-            setting.small_bytes >> 10,
-            setting.repeats,
+            self.setting.told(),
             self.daemon_memory_bytes >> 20,
         )
     }

@@ -106,7 +106,6 @@ impl Report {
 
     /// Renders the report for people.
     pub fn table(&self) -> String {
-        let setting = &self.setting;
         let mut table = Table::new();
         table.load_style(presets::ASCII_MARKDOWN);
         let names = self.contestants.iter().map(|one| one.name.as_str());
@@ -141,17 +140,11 @@ impl Report {
         let lines: Vec<String> = commands.chain(absent).chain(notes).collect();
         format!(
             "kernel {}, {} cores, {} GiB of memory\n\
-             storage at {} ms and {} MB/s; one file of {} MiB, {} files of {} KiB; \
-             median of {} where warm\n\n{table}\n\n{}",
+             {}\n\n{table}\n\n{}",
             self.machine.kernel,
             self.machine.cores,
             self.machine.memory_bytes >> 30,
-            setting.latency_ms,
-            setting.bandwidth_bytes / 1_000_000,
-            setting.large_bytes >> 20,
-            setting.small_count,
-            setting.small_bytes >> 10,
-            setting.repeats,
+            self.setting.told(),
             lines.join("\n"),
         )
     }
