@@ -91,6 +91,7 @@ impl Vfs {
         };
         let path = &node.place.path;
         if let Some(known) = self.worker.known_list(spec.id, path, spec.freshness) {
+            self.worker.listed(spec.id, path, spec.freshness, None);
             return Reply::Ready(self.opened_dir(ino, (age, here), known));
         }
         let asked = self

@@ -24,7 +24,7 @@ const SMALL: usize = 5000;
 impl Worker {
     /// Takes note of a listing that somebody asked for, of `names` where the storage had to be asked,
     /// and of what it says about the rest of the tree.
-    pub(crate) fn listed(
+    pub fn listed(
         self: &Arc<Self>,
         mount: MountId,
         dir: &ObjectPath,
