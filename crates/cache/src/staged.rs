@@ -218,7 +218,7 @@ impl Staging {
         self.notes.is_sealed(id.0)
     }
 
-    /// Makes what is noted outlive a power cut; returns of how many files.
+    /// Makes what is noted outlive a power cut; returns how many notes.
     ///
     /// # Errors
     /// What the disk said, of files that it did not take; the others are noted.
@@ -226,15 +226,17 @@ impl Staging {
         let mut light = self.notes.light();
         let mut failed = None;
         if light.len() > SYNCED_ONE_BY_ONE_MAX {
-            let before: Vec<_> = light.iter().map(|light| light.file.unsynced()).collect();
+            let files = || light.iter().filter_map(|light| light.file.as_ref());
+            let before: Vec<_> = files().map(|file| file.unsynced()).collect();
             // Where that fails, each file tells whether it is at fault.
             if disk::sync_file_system(&self.home.dir).is_ok() {
-                for (light, before) in light.iter().zip(before) {
-                    light.file.was_synced(before);
+                for (file, before) in files().zip(before) {
+                    file.was_synced(before);
                 }
             }
         }
-        light.retain(|light| match light.file.sync() {
+        let sync = |file: &Arc<StagedFile>| file.sync();
+        light.retain(|light| match light.file.as_ref().map_or(Ok(()), sync) {
             Ok(()) => true,
             Err(error) => {
                 failed.get_or_insert(error);

@@ -425,6 +425,7 @@ impl Start<'_> {
         for error in &left.unreadable {
             tracing::error!("left over from a former run: {error}");
         }
+        worker.go_on_making(left.makes);
         // Before anybody sees the tree: it has the old names or the new ones.
         let moves = left.moves.iter();
         let finish = join_all(moves.map(|(id, work)| worker.carry_on(*id, work)));

@@ -444,10 +444,13 @@ impl Filesystem for Ops {
         );
     }
 
-    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        // Names are in the storage when the call that changed them returns.
-        self.count(Operation::Fsync);
-        reply.ok();
+    fn fsyncdir(&self, request: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        let synced = self.count(Operation::Fsync).vfs.fsync_dir();
+        self.door.change(
+            request.pid(),
+            synced,
+            answer_empty(&self.door, Operation::Fsync, ino, reply),
+        );
     }
 
     fn lseek(

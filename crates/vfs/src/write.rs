@@ -11,7 +11,8 @@
 //! | local | at once; it is never stored |
 //!
 //! Names change in the storage at once in all modes, except of what is not stored yet: that is
-//! renamed and removed here. A file has its name on this node from its creation.
+//! renamed and removed here. A file has its name on this node from its creation. In `back` a new
+//! directory is noted on the local disk, too, and the storage has it a moment later.
 //!
 //! An object that somebody else changed since it was opened is not overwritten: what was written
 //! is stored under another name, and the writer gets `Stale`.

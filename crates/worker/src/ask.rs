@@ -140,12 +140,8 @@ impl Worker {
     }
 
     /// Fails unless a directory is empty now.
-    ///
-    /// # Errors
-    /// `NotEmpty`; else what the storage said.
-    pub async fn check_empty(&self, mount: MountId, dir: &ObjectPath) -> Result<()> {
-        let mount = self.mount(mount)?;
-        let mut pages = mount.storage.list(dir);
+    pub(crate) async fn check_empty(&self, mount: MountId, dir: &ObjectPath) -> Result<()> {
+        let mut pages = self.mount(mount)?.storage.list(dir);
         while let Some(page) = pages.next().await {
             let page = page?;
             if !page.entries.is_empty() || page.unshowable > 0 {

@@ -20,7 +20,7 @@
 //! - `knowledge`: keeps what was learnt, in memory (`recent`) and on disk (`ledger`, `records`).
 //! - `write`: changes on their way to the storage, in `parts` where they are large, and their outcomes
 //!   (`attempts`); `moves`: renames, and what shows meanwhile
-//!   (`veils`); `staging`: what waits on the local disk, with its `notes`.
+//!   (`veils`); `makes`: directories that are here before the storage has them; `staging`: what waits on the local disk, with its `notes`.
 //!
 //! A worker knows object paths below a mount, never the paths a user types, and knows no kernel.
 
@@ -34,6 +34,7 @@ mod held;
 mod knowledge;
 mod ledger;
 mod load;
+mod makes;
 mod memory;
 mod meta;
 mod moves;
@@ -63,10 +64,11 @@ pub use cache::staged::{Room, Segment, Source, StagedFile, StagedId};
 pub use check::{CheckPlan, Checked, Finding};
 pub use held::{Freed, Held};
 pub use load::{LoadCounts, LoadEnd, LoadPlan, LoadProgress, LoadStep, Missing, Pick};
+pub use makes::Unmade;
 pub use meta::{Learnt, Listing};
 pub use moves::{Move, Moved};
 pub use neighbours::TreeAhead;
-pub use notes::{FileNote, UploadNote};
+pub use notes::{FileNote, MakeNote, UploadNote};
 pub use parts::{Begun, Parts};
 pub use pins::{PinnedPlace, PinnedTree};
 pub use settings::Settings;

@@ -100,6 +100,9 @@ impl Worker {
         if self.veils.hides(mount, path) {
             return Some(Err(absent(path)));
         }
+        if let Some(here) = self.here(mount, path) {
+            return Some(here);
+        }
         if freshness == Freshness::Always {
             return None;
         }
@@ -139,7 +142,10 @@ impl Worker {
         let worker = Arc::clone(self);
         async move {
             loop {
-                let turn = worker.veils.turn();
+                let turn = worker.turn();
+                if let Some(here) = worker.here(mount, &path) {
+                    return here;
+                }
                 let asked = match freshness {
                     Freshness::Always => worker.ask_now(mount, &path, deadline).await,
                     _ => {
@@ -148,7 +154,7 @@ impl Worker {
                     }
                 };
                 // A rename that began or turned since would make it a mixture of before and after.
-                if worker.veils.turn() == turn {
+                if worker.turn() == turn {
                     return match worker.veils.hides(mount, &path) {
                         true => Err(absent(&path)),
                         false => asked,
@@ -202,12 +208,18 @@ impl Worker {
         dir: &ObjectPath,
         freshness: Freshness,
     ) -> Option<Learnt<Listing>> {
-        if freshness == Freshness::Always || self.veils.hides(mount, dir) {
+        if self.veils.hides(mount, dir) {
+            return None;
+        }
+        if let Some(here) = self.listed_here(mount, dir) {
+            return Some(here);
+        }
+        if freshness == Freshness::Always {
             return None;
         }
         let (learnt, value) = self.knowledge.small_listing(mount, dir)?;
         let age = self.usable(mount, freshness, learnt)?;
-        let value = self.veils.thin(mount, dir, value);
+        let value = self.shown(mount, dir, value);
         Some(Learnt { value, age })
     }
 
@@ -252,25 +264,41 @@ impl Worker {
         let worker = Arc::clone(self);
         async move {
             loop {
-                let turn = worker.veils.turn();
+                let turn = worker.turn();
+                if let Some(here) = worker.listed_here(mount, &dir) {
+                    return Ok(here);
+                }
                 let listed = match freshness {
                     Freshness::Always => worker.list_now(mount, &dir).await,
                     _ => worker.list_about(mount, &dir, freshness, deadline).await,
                 };
                 // As for a name.
-                if worker.veils.turn() != turn {
+                if worker.turn() != turn {
                     continue;
                 }
                 if worker.veils.hides(mount, &dir) {
                     return Err(absent(&dir));
                 }
                 return listed.map(|learnt| Learnt {
-                    value: worker.veils.thin(mount, &dir, learnt.value),
+                    value: worker.shown(mount, &dir, learnt.value),
                     age: learnt.age,
                 });
             }
         }
         .boxed()
+    }
+
+    /// Returns a listing as this node shows it: without what a rename hides, and with what only this
+    /// node has.
+    fn shown(&self, mount: MountId, dir: &ObjectPath, listing: Listing) -> Listing {
+        let seen = self.veils.thin(mount, dir, listing);
+        self.makes.complete(&(mount, dir.clone()), seen)
+    }
+
+    /// Returns what changes when this node shows other names than before for the same answers of a
+    /// storage.
+    fn turn(&self) -> (u64, u64) {
+        (self.veils.turn(), self.makes.turn())
     }
 
     async fn list_about(
@@ -354,6 +382,10 @@ impl Worker {
     ) -> BoxFuture<'static, Result<Arc<Xattrs>>> {
         let worker = Arc::clone(self);
         async move {
+            if let Some(Ok(Learnt { value: meta, .. })) = worker.here(mount, &path) {
+                let extras = meta.extras;
+                return Ok(extras.map_or_else(Arc::default, |extras| Arc::clone(&extras.xattrs)));
+            }
             let storage = Arc::clone(&worker.mount(mount)?.storage);
             if storage.lists_all() {
                 return storage.xattrs(&path, deadline).await.map(Arc::new);

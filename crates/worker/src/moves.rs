@@ -113,6 +113,11 @@ impl Worker {
     ) -> Result<ObjectMeta> {
         let mount = self.mount(work.mount)?;
         let writer = writer(&mount)?;
+        let _held = match work.meta.kind {
+            NodeKind::Directory => Some(self.settle_below(work.mount, &work.from).await?),
+            NodeKind::File | NodeKind::Symlink => None,
+        };
+        self.settle_above(work.mount, &work.to).await?;
         for path in [&work.from, &work.to] {
             self.foresee(work.mount, path);
             if work.meta.kind == NodeKind::Directory {
@@ -168,6 +173,19 @@ impl Worker {
         let moved = moved?;
         self.keep_directory(writer, work.mount, &work.from).await?;
         Ok(moved)
+    }
+
+    /// Fails unless a directory can make way for another: it is empty, or its storage looks itself.
+    ///
+    /// # Errors
+    /// `NotEmpty`; else what the storage said.
+    pub async fn check_replaceable(self: &Arc<Self>, id: MountId, dir: &ObjectPath) -> Result<()> {
+        self.check_all_made_in(id, dir)?;
+        self.settle(id, dir).await?;
+        match self.abilities(id)?.rename {
+            true => Ok(()),
+            false => self.check_empty(id, dir).await,
+        }
     }
 
     /// Takes note of what has which name from now on.

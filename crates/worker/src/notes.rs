@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is noted durably of changes that the storage does not have yet.
 //!
-//! One note for each staged file whose writer was promised that it lasts, and one for each rename
-//! that takes more than one request. JSON, so that a person can read what a broken node left behind;
+//! One note for each staged file whose writer was promised that it lasts, one for each rename
+//! that takes more than one request, and one for each directory that is to be made. JSON, so that a person can read what a broken node left behind;
 //! `format` is raised when the meaning of a field changes. A note that does not parse is kept and
 //! reported, never dropped: it stands for bytes that somebody was promised.
 
@@ -14,7 +14,7 @@ use types::{
     Error, ErrorKind, MountId, NodeKind, ObjectMeta, ObjectPath, ObjectRef, Result, VersionTag,
     Xattrs,
 };
-use ufs::Expect;
+use ufs::{Expect, FileAttributes};
 
 use crate::attempts::Attempt;
 use crate::moves::Move;
@@ -55,10 +55,22 @@ pub struct UploadNote {
     pub name: String,
 }
 
+/// A directory that is here and that the storage is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MakeNote {
+    /// The storage.
+    pub mount: MountId,
+    /// Where in it.
+    pub path: ObjectPath,
+    /// What is kept with it.
+    pub attributes: FileAttributes,
+}
+
 /// A note that was found at the start.
 #[derive(Debug)]
 pub(crate) enum Noted {
     File(FileNote),
+    Make(MakeNote),
     Move(Move),
     Upload(UploadNote),
 }
@@ -97,6 +109,13 @@ enum Body {
         /// What makes way at the new path.
         #[serde(default)]
         replaces: Option<(Kind, Tag)>,
+    },
+    Make {
+        mount: u64,
+        path: Vec<u8>,
+        owner: Option<(u32, u32, u32)>,
+        mtime_ns: Option<i64>,
+        xattrs: Option<Xattrs>,
     },
     Upload {
         mount: u64,
@@ -166,14 +185,22 @@ pub(crate) fn of_move(work: &Move) -> Vec<u8> {
         to: work.to.as_bytes().to_vec(),
         kind: kind_of(work.meta.kind),
         tag: tag_of(&work.meta.tag),
-        owner: work
-            .meta
-            .owner
-            .map(|owner| (owner.mode, owner.uid, owner.gid)),
+        owner: work.meta.owner.map(parts_of),
         replaces: work
             .replaces
             .as_ref()
             .map(|meta| (kind_of(meta.kind), tag_of(&meta.tag))),
+    })
+}
+
+/// Writes the note of a directory that is to be made.
+pub(crate) fn of_make(note: &MakeNote) -> Vec<u8> {
+    write(Body::Make {
+        mount: note.mount.0,
+        path: note.path.as_bytes().to_vec(),
+        owner: note.attributes.owner.map(parts_of),
+        mtime_ns: note.attributes.mtime_ns,
+        xattrs: note.attributes.xattrs.as_deref().cloned(),
     })
 }
 
@@ -196,16 +223,7 @@ fn kind_of(kind: NodeKind) -> Kind {
 
 /// Reads a note.
 pub(crate) fn read(bytes: &[u8]) -> Result<Noted> {
-    let written: Written = serde_json::from_slice(bytes)
-        .map_err(|e| Error::new(ErrorKind::Corrupt, "a note of a change").with_source(e))?;
-    if written.format != FORMAT {
-        let message = format!(
-            "a note of format {} is of a newer release: start that release once to store it",
-            written.format
-        );
-        return Err(Error::new(ErrorKind::Unsupported, message));
-    }
-    match written.note {
+    match body_of(bytes)? {
         Body::File {
             mount,
             path,
@@ -226,11 +244,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Noted> {
                 mount,
                 path: parse(&path)?,
                 base: base.transpose()?,
-                expect: match expect {
-                    Expected::Anything => Expect::Anything,
-                    Expected::Absent => Expect::Absent,
-                    Expected::Version(tag) => Expect::Version(tag.into()),
-                },
+                expect: expect.into(),
                 owner: Owner { mode, uid, gid },
                 mtime_ns,
                 xattrs: xattrs.map(Arc::new),
@@ -251,10 +265,25 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Noted> {
             from: parse(&from)?,
             to: parse(&to)?,
             meta: ObjectMeta {
-                owner: owner.map(|(mode, uid, gid)| Owner { mode, uid, gid }),
+                owner: owner.map(owner_of),
                 ..meta_of(kind, tag)
             },
             replaces: replaces.map(|(kind, tag)| meta_of(kind, tag)),
+        })),
+        Body::Make {
+            mount,
+            path,
+            owner,
+            mtime_ns,
+            xattrs,
+        } => Ok(Noted::Make(MakeNote {
+            mount: MountId(mount),
+            path: parse(&path)?,
+            attributes: FileAttributes {
+                owner: owner.map(owner_of),
+                mtime_ns,
+                xattrs: xattrs.map(Arc::new),
+            },
         })),
         Body::Upload { mount, path, name } => Ok(Noted::Upload(UploadNote {
             mount: MountId(mount),
@@ -262,6 +291,27 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Noted> {
             name,
         })),
     }
+}
+
+fn body_of(bytes: &[u8]) -> Result<Body> {
+    let written: Written = serde_json::from_slice(bytes)
+        .map_err(|e| Error::new(ErrorKind::Corrupt, "a note of a change").with_source(e))?;
+    if written.format != FORMAT {
+        let message = format!(
+            "a note of format {} is of a newer release: start that release once to store it",
+            written.format
+        );
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    Ok(written.note)
+}
+
+fn parts_of(owner: Owner) -> (u32, u32, u32) {
+    (owner.mode, owner.uid, owner.gid)
+}
+
+fn owner_of((mode, uid, gid): (u32, u32, u32)) -> Owner {
+    Owner { mode, uid, gid }
 }
 
 fn meta_of(kind: Kind, tag: Tag) -> ObjectMeta {
@@ -288,6 +338,16 @@ fn tag_of(tag: &VersionTag) -> Tag {
         etag: tag.etag.clone(),
         mtime_ns: tag.mtime_ns,
         size: tag.size,
+    }
+}
+
+impl From<Expected> for Expect {
+    fn from(expected: Expected) -> Self {
+        match expected {
+            Expected::Anything => Expect::Anything,
+            Expected::Absent => Expect::Absent,
+            Expected::Version(tag) => Expect::Version(tag.into()),
+        }
     }
 }
 
@@ -385,6 +445,23 @@ mod tests {
             panic!("an upload became something else");
         };
         assert_eq!(read, upload);
+    }
+
+    #[test]
+    fn the_note_of_a_directory_comes_back_as_it_was_written() {
+        let make = MakeNote {
+            mount: MountId(3),
+            path: path(b"a/\xff"),
+            attributes: FileAttributes {
+                owner: Some(owner_of((0o1700, 1, 2))),
+                mtime_ns: Some(-1),
+                xattrs: Some(Arc::new([("user.a".into(), vec![0])].into())),
+            },
+        };
+        let Noted::Make(read) = read(&of_make(&make)).unwrap() else {
+            panic!("a directory became something else");
+        };
+        assert_eq!(read, make);
     }
 
     #[test]

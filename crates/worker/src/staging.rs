@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use types::{Error, ErrorKind, ObjectPath, ObjectRef, Result};
 
 use crate::moves::Move;
-use crate::notes::{self, FileNote, Noted, UploadNote};
+use crate::notes::{self, FileNote, MakeNote, Noted, UploadNote};
 use crate::worker::Worker;
 
 /// What a former run promised and did not finish.
@@ -18,6 +18,8 @@ use crate::worker::Worker;
 pub struct LeftOver {
     /// Files that are to be stored.
     pub files: Vec<Staged>,
+    /// Directories that are to be made.
+    pub makes: Vec<(StagedId, MakeNote)>,
     /// Renames that are to be carried on.
     pub moves: Vec<(StagedId, Move)>,
     /// Uploads that are to be given up.
@@ -53,6 +55,7 @@ impl Worker {
         let mut left = LeftOver::default();
         for one in recovered {
             match (notes::read(&one.note), one.file) {
+                (Ok(Noted::Make(note)), _) => left.makes.push((one.id, note)),
                 (Ok(Noted::Move(work)), _) => left.moves.push((one.id, work)),
                 (Ok(Noted::Upload(note)), _) => left.uploads.push((one.id, note)),
                 (Ok(Noted::File(note)), Some(file)) => {

@@ -57,6 +57,9 @@ impl Worker {
     }
 
     async fn sync_now(self: Arc<Self>, place: Place, deadline: Deadline) -> Result<Synced> {
+        // What is here only would be told as absent.
+        self.settle_above(place.0, &place.1).await?;
+        self.settle(place.0, &place.1).await?;
         let at = self.moment();
         // All that is asked from here on is younger.
         self.pass(at);

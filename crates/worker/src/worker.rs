@@ -14,6 +14,7 @@ use ufs::UnderStorage;
 use crate::fill::Fill;
 use crate::flights::Flights;
 use crate::knowledge::Knowledge;
+use crate::makes::Makes;
 use crate::memory::Budget;
 use crate::neighbours::{self, Neighbours};
 use crate::pins::Pins;
@@ -38,6 +39,7 @@ pub struct Worker {
     pub(crate) fill: Option<Fill>,
     pub(crate) knowledge: Knowledge,
     pub(crate) veils: Veils,
+    pub(crate) makes: Makes,
     pub(crate) pins: Pins,
     pub(crate) neighbours: Mutex<Neighbours>,
     /// The same of directories that are listed.
@@ -99,6 +101,7 @@ impl Worker {
             fill,
             knowledge: Knowledge::new(metadata, names_max)?,
             veils: Veils::default(),
+            makes: Makes::default(),
             pins: Pins::default(),
             neighbours: Mutex::new(Neighbours::new(neighbours::FILES)),
             walks: Mutex::new(Neighbours::new(neighbours::DIRECTORIES)),

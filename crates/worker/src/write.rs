@@ -86,6 +86,7 @@ impl Worker {
         let writer = writer(&mount)?;
         let len = work.file.len();
         types::crash::point("persist.begin");
+        self.settle_above(work.mount, &work.path).await?;
         self.foresee(work.mount, &work.path);
         let stored = if len <= PUT_MAX.min(writer.abilities().put_max) {
             let _memory = self.memory_to_send(len).await?;
@@ -316,6 +317,7 @@ impl Worker {
         attributes: &FileAttributes,
     ) -> Result<ObjectMeta> {
         let mount = self.mount(id)?;
+        self.settle_above(id, path).await?;
         self.foresee(id, path);
         let deadline = self.request_deadline();
         let put = writer(&mount)?.put(path, Bytes::new(), &Expect::Absent, attributes, deadline);
@@ -354,6 +356,7 @@ impl Worker {
         attributes: &FileAttributes,
     ) -> Result<ObjectMeta> {
         let mount = self.mount(id)?;
+        self.settle_above(id, path).await?;
         self.foresee(id, path);
         let deadline = self.request_deadline();
         let made = writer(&mount)?
@@ -372,6 +375,10 @@ impl Worker {
     pub async fn remove_dir(self: &Arc<Self>, id: MountId, path: &ObjectPath) -> Result<()> {
         let mount = self.mount(id)?;
         let writer = writer(&mount)?;
+        if self.unmake(id, path)? {
+            return Ok(());
+        }
+        self.settle(id, path).await?;
         self.foresee(id, path);
         writer.remove_dir(path, self.request_deadline()).await?;
         types::crash::point("names.removed");
@@ -384,6 +391,22 @@ impl Worker {
     /// # Errors
     /// `Stale` when there is another version now; else what the storage said.
     pub async fn set_attributes(
+        self: &Arc<Self>,
+        id: MountId,
+        path: &ObjectPath,
+        meta: &ObjectMeta,
+        attributes: &FileAttributes,
+    ) -> Result<ObjectMeta> {
+        if meta.kind == NodeKind::Directory
+            && let Some(amended) = self.amend_make(id, path, attributes).await?
+        {
+            return Ok(amended);
+        }
+        self.set_attributes_stored(id, path, meta, attributes).await
+    }
+
+    /// Does so of what the storage has.
+    pub(crate) async fn set_attributes_stored(
         self: &Arc<Self>,
         id: MountId,
         path: &ObjectPath,
@@ -423,6 +446,7 @@ impl Worker {
         attributes: &FileAttributes,
     ) -> Result<ObjectMeta> {
         let mount = self.mount(id)?;
+        self.settle_above(id, path).await?;
         self.foresee(id, path);
         let deadline = self.request_deadline();
         let made = writer(&mount)?.symlink(path, target, attributes, deadline);

@@ -46,7 +46,8 @@ pub(super) struct Light {
     id: u64,
     turn: u64,
     noted: Noted,
-    pub(super) file: Arc<StagedFile>,
+    /// None where the note has no file.
+    pub(super) file: Option<Arc<StagedFile>>,
 }
 
 /// All notes of the directory.
@@ -112,7 +113,7 @@ impl Change {
                 file,
                 ..
             } => file.as_ref(),
-            To::Harder(light) => Some(&light.file),
+            To::Harder(light) => light.file.as_ref(),
             To::Nothing | To::Note { .. } => None,
         }
     }
@@ -183,7 +184,7 @@ impl Notes {
                 id: *id,
                 turn: live.turn,
                 noted: live.standing.noted.clone()?,
-                file: Arc::clone(live.file.as_ref()?),
+                file: live.file.clone(),
             })
         };
         state.light.iter().filter_map(light).collect()
@@ -346,7 +347,7 @@ impl State {
                     file,
                 ),
                 To::Note { noted, file, .. } => (Standing::sealed(noted), file),
-                To::Harder(light) => (Standing::sealed(light.noted), Some(light.file)),
+                To::Harder(light) => (Standing::sealed(light.noted), light.file),
             };
             match standing.noted {
                 Some(_) => self.light.insert(id),
@@ -382,7 +383,7 @@ impl Change {
         match self.to {
             To::Nothing => None,
             To::Note { file, .. } => file,
-            To::Harder(light) => Some(light.file),
+            To::Harder(light) => light.file,
         }
     }
 }

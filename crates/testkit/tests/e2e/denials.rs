@@ -78,10 +78,21 @@ fn a_bucket_that_lets_nobody_write_says_so_to_the_writer() {
             fs::remove_file(mount.path("there")),
             Errno::ACCESS,
         );
-        is("mkdir", fs::create_dir(mount.path("dir")), Errno::ACCESS);
+        let made = fs::create_dir(mount.path("dir"));
+        match mode {
+            "through" => is("mkdir", made, Errno::ACCESS),
+            _ => {
+                made.unwrap();
+                wait::until("it shows that the directory waits, too", || {
+                    let told = sandbox.run(&["staged", "list"]).success();
+                    told.contains("/dir/") && told.matches("AccessDenied").count() == 2
+                });
+            }
+        }
         let renamed = fs::rename(mount.path("there"), mount.path("elsewhere"));
         is("rename", renamed, Errno::ACCESS);
         is_kept(&mount, "there", 1, 1000);
+        assert!(!storage.root().join("dir").try_exists().unwrap());
         assert!(!storage.root().join(&name).try_exists().unwrap());
     }
 }

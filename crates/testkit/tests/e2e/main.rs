@@ -14,6 +14,7 @@ mod commands;
 mod costs;
 mod crashes;
 mod denials;
+mod directories;
 mod disk_faults;
 mod doctor;
 mod each_storage;

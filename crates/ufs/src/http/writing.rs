@@ -84,14 +84,17 @@ impl<S: ObjectStore> UnderWriter for Bucket<S> {
         let what = self.name("make directory", path);
         let taken = || Error::new(ErrorKind::AlreadyExists, "the name is taken").context(&what);
         let (session, key) = (self.store.session(), self.key(path)?);
-        let mut retry = Retry::new(deadline);
-        let head = || self.store.head(&key);
-        if path.is_root() || session.until_done(&what, &mut retry, head).await?.is_some() {
+        if path.is_root() {
             return Err(taken());
         }
         let draft = self.marker(path, Kept::new(attributes), HeaderMap::new())?;
-        let below = || self.below(&draft.key);
-        if session.until_done(&what, &mut retry, below).await? != Below::Nothing {
+        let (mut retry_head, mut retry_below) = (Retry::new(deadline), Retry::new(deadline));
+        let (head, below) = (|| self.store.head(&key), || self.below(&draft.key));
+        let (file, below) = futures::try_join!(
+            session.until_done(&what, &mut retry_head, head),
+            session.until_done(&what, &mut retry_below, below),
+        )?;
+        if file.is_some() || below != Below::Nothing {
             return Err(taken());
         }
         let (nothing, absent) = (Bytes::new(), Expect::Absent);

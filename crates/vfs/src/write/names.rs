@@ -7,7 +7,7 @@ use futures::FutureExt;
 use types::{Error, ErrorKind, NodeKind, Result};
 use worker::{Expect, Learnt};
 
-use super::{Creator, Resolved, Target};
+use super::{Creator, Resolved, Target, WriteMode};
 use crate::ino::Ino;
 use crate::lookup::Entry;
 use crate::namespace::Node;
@@ -25,9 +25,11 @@ impl Vfs {
             async move {
                 let id = vfs.storage_of(target.mount).0;
                 let attributes = vfs.new_attributes(target.mount, creator);
-                vfs.worker
-                    .create_dir(id, &target.place.path, &attributes)
-                    .await
+                let (worker, path) = (&vfs.worker, &target.place.path);
+                match target.mode {
+                    WriteMode::Back => worker.create_dir_later(id, path, &attributes).await,
+                    _ => worker.create_dir(id, path, &attributes).await,
+                }
             }
             .boxed()
         })

@@ -210,9 +210,7 @@ impl Vfs {
             Some(other) if other.meta.kind == NodeKind::Directory => {
                 // It is replaced in one step with the rename, or becomes what is renamed.
                 self.check_nothing_here(to)?;
-                if !self.worker.abilities(id)?.rename {
-                    self.worker.check_empty(id, &to.place.path).await?;
-                }
+                self.worker.check_replaceable(id, &to.place.path).await?;
             }
             // The storage replaces it; its readers keep it.
             Some(Resolved {

@@ -239,6 +239,15 @@ impl Vfs {
         }
     }
 
+    /// Makes the names in a directory outlive power cuts: those that its storage does not have yet are
+    /// in notes.
+    ///
+    /// # Errors
+    /// What the local disk said.
+    pub fn fsync_dir(&self) -> Reply<()> {
+        Reply::Pending(self.worker.harden())
+    }
+
     fn promise(self: &Arc<Self>, ino: Ino, lasts: Lasts) -> Reply<()> {
         let dirty = self.node(ino).ok().and_then(|node| {
             let written = Arc::clone(node.cell.written()?);

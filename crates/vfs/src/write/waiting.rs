@@ -101,7 +101,32 @@ impl Vfs {
             age: self.age(staged.note.mtime_ns),
             error: Some("its storage is not mounted: mount it again".to_owned()),
         });
-        waiting.chain(aside).collect()
+        waiting.chain(self.waiting_dirs()).chain(aside).collect()
+    }
+
+    /// Returns the directories that the storages do not have yet.
+    fn waiting_dirs(&self) -> Vec<Waiting> {
+        let waiting = self.worker.unmade().into_iter().map(|unmade| {
+            let mount = self.mount_table().with_id(unmade.mount);
+            let path = match mount {
+                Some(_) => self.tree_path(&Place {
+                    mount,
+                    path: unmade.path,
+                }),
+                None => unmade.path.to_string(),
+            };
+            let not_mounted = || "its storage is not mounted: mount it again".to_owned();
+            Waiting {
+                path: path + "/",
+                bytes: 0,
+                age: self.age(unmade.since_ns),
+                error: unmade
+                    .error
+                    .filter(|_| mount.is_some())
+                    .or_else(|| mount.is_none().then(not_mounted)),
+            }
+        });
+        waiting.collect()
     }
 
     /// Sees to it that what was scratch until now is stored, where that is wanted now.
@@ -131,7 +156,7 @@ impl Vfs {
             self.seal_if_waiting(*ino).await;
         }
         self.harden_waiting().await;
-        waiting.len()
+        waiting.len() + self.worker.unmade().len()
     }
 
     /// Makes what is noted outlive power cuts, all at once.
@@ -154,7 +179,7 @@ impl Vfs {
 
     /// Resolves when the storages have all that was closed or synced before.
     pub async fn all_stored(&self) {
-        self.queue.empty().await;
+        futures::join!(self.queue.empty(), self.worker.all_made());
     }
 
     /// Gives up what a storage does not have of a file: what it has shows again. Who has the file
@@ -164,6 +189,16 @@ impl Vfs {
     /// `NotFound` when no such file waits.
     pub async fn drop_waiting(self: &Arc<Self>, path: &ObjectPath) -> Result<u64> {
         let wanted = format!("/{path}");
+        for unmade in self.worker.unmade() {
+            let mount = self.mount_table().with_id(unmade.mount);
+            let path = unmade.path.clone();
+            if mount.is_some() && self.tree_path(&Place { mount, path }) == wanted {
+                let place = (unmade.mount, &unmade.path);
+                self.worker.drop_make(place.0, place.1).await?;
+                tracing::warn!("gave up making directory '{wanted}', as asked for");
+                return Ok(0);
+            }
+        }
         let is_it = |ino: &Ino| {
             let node = self.node(*ino);
             node.is_ok_and(|node| self.tree_path(&node.place) == wanted)
@@ -214,8 +249,12 @@ impl Vfs {
 
     /// Returns how many files of a mount its storage does not have yet.
     pub fn unstored_of(&self, at: &ObjectPath) -> usize {
-        let mount = self.mount_table().at(at);
-        mount.map_or(0, |mount| self.unstored(mount).len())
+        let Some(mount) = self.mount_table().at(at) else {
+            return 0;
+        };
+        let id = self.mount_table().spec(mount).id;
+        let unmade = self.worker.unmade().into_iter();
+        self.unstored(mount).len() + unmade.filter(|unmade| unmade.mount == id).count()
     }
 
     /// Makes durable on the local disk what a storage does not have yet, for when it is mounted
