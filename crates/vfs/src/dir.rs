@@ -148,13 +148,7 @@ impl Vfs {
             let entry = match item {
                 Item::Dot(ino, _) => return sink(shown, self.dot(*ino)),
                 Item::Point(place, _) => self.enter_point(&dir.table, place),
-                Item::Listed(listed) => {
-                    let mount = dir.node.place.mount;
-                    let path = dir.node.place.path.join(&listed.name);
-                    let place = Place { mount, path };
-                    let value = listed.meta.clone();
-                    self.promised(dir.age, self.enter(place, Learnt { value, age }))
-                }
+                Item::Listed(listed) => self.promised(dir.age, self.listed(&dir, listed, age)),
                 Item::Hidden => return true,
             };
             // The number may differ from the hashed one after a collision.
@@ -171,6 +165,26 @@ impl Vfs {
             taken
         });
         Ok(())
+    }
+
+    /// Adds a reference to a name that was listed when the directory was opened.
+    fn listed(&self, dir: &DirHandle, listed: &ListEntry, age: Duration) -> Entry {
+        let mount = dir.node.place.mount;
+        let path = dir.node.place.path.join(&listed.name);
+        let place = Place { mount, path };
+        if let Some(entry) = self.enter_here(&place) {
+            return entry;
+        }
+        let value = listed.meta.clone();
+        let (then, now) = (dir.bound.get(&listed.name), self.bindings.get(&place));
+        if then.is_none_or(|bound| !bound.is_here) && then.copied() == now {
+            return self.enter(place, Learnt { value, age });
+        }
+        // This node has stored, renamed or removed it since: what was listed is not what is there.
+        match self.known_child(&dir.node, &listed.name) {
+            Some(known) => self.enter(place, known),
+            None => self.enter_unpromised(place, value),
+        }
     }
 
     /// Ends a handle on a directory.
@@ -301,8 +315,9 @@ impl Vfs {
             let is_same = bound.get(name).is_some_and(|now| now.ino == then.ino);
             let meta = match is_same {
                 true => self.namespace.get(then.ino).map(|node| node.meta.clone()),
-                false => self.known_child(node, name),
+                false => None,
             };
+            let meta = meta.or_else(|| Some(self.known_child(node, name)?.value));
             if let Some(meta) = meta {
                 staged.entry(name.clone()).or_insert(meta);
             }
@@ -322,12 +337,12 @@ impl Vfs {
     }
 
     /// Returns what is known of a name in a directory.
-    fn known_child(&self, node: &Node, name: &Name) -> Option<ObjectMeta> {
+    fn known_child(&self, node: &Node, name: &Name) -> Option<Learnt<ObjectMeta>> {
         let (table, mount) = (self.mount_table(), node.place.mount?);
         let spec = table.live_spec(mount, ErrorKind::NotFound).ok()?;
         let path = node.place.path.join(name);
         let known = self.worker.known(spec.id, &path, spec.freshness)?;
-        known.ok().map(|learnt| learnt.value)
+        known.ok()
     }
 
     /// A directory on the way to a mount point exists even where the storage around has none.

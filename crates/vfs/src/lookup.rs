@@ -218,8 +218,20 @@ impl Vfs {
             })
     }
 
+    /// Adds a reference to what was at a place and may be something else by now: the kernel asks again
+    /// before it uses it.
+    pub(crate) fn enter_unpromised(&self, place: Place, meta: ObjectMeta) -> Entry {
+        let hasher = self.mount_table().hasher(&place);
+        let ino = hasher.finish(meta.kind, &meta.tag);
+        let node = self.namespace.acquire(ino, place, meta);
+        Entry {
+            attr_ttl: Duration::ZERO,
+            ..self.entry(&node, Duration::ZERO, Duration::ZERO)
+        }
+    }
+
     /// Adds a reference to what is true whatever the storage says.
-    fn enter_here(&self, place: &Place) -> Option<Entry> {
+    pub(crate) fn enter_here(&self, place: &Place) -> Option<Entry> {
         let bound = self.bindings.get(place).filter(|bound| bound.is_here)?;
         let is_named = |node: &Node| node.place == *place;
         let node = self.namespace.acquire_if(bound.ino, is_named)?;

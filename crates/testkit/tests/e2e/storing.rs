@@ -481,3 +481,32 @@ fn no_name_is_missing_from_a_listing_while_files_are_stored() {
         mount.unmount();
     }
 }
+
+#[test]
+fn a_listing_that_was_begun_before_files_were_stored_leads_to_what_is_stored() {
+    for storage in Storage::each() {
+        for freshness in ["always", "1h"] {
+            let sandbox = Sandbox::new(&storage);
+            let mounting = sandbox.mount(&storage).flag("--write-mode", "back");
+            let mount = mounting.flag("--freshness", freshness).start();
+            let dir = mount.path(freshness);
+            fs::create_dir(&dir).unwrap();
+            let content = |number: usize| data::bytes(number as u64, 6 << 20);
+            for number in 0..3 {
+                fs::write(dir.join(format!("{number}")), content(number)).unwrap();
+            }
+            let listing = fs::read_dir(&dir).unwrap();
+            sync_wait(&sandbox, &mount);
+            let mut found = 0;
+            for entry in listing {
+                let entry = entry.unwrap();
+                let number: usize = entry.file_name().to_str().unwrap().parse().unwrap();
+                assert_eq!(entry.metadata().unwrap().len(), 6 << 20);
+                assert!(fs::read(entry.path()).unwrap() == content(number));
+                found += 1;
+            }
+            assert_eq!(found, 3);
+            mount.unmount();
+        }
+    }
+}
