@@ -9,6 +9,7 @@
 //! does what the guides tell a user to do.
 
 pub mod bench;
+pub mod browser;
 pub mod data;
 pub mod guides;
 pub mod programs;
