@@ -21,7 +21,8 @@ use vfs::WriteMode;
 use crate::presets::Preset;
 use crate::values;
 pub(crate) use operate::{
-    CheckPathArgs, CostsArgs, DuArgs, FreeArgs, JobsArgs, LoadArgs, PinArgs, ScrubArgs, StatsArgs,
+    AdminArgs, CheckPathArgs, CostsArgs, DashboardArgs, DuArgs, FreeArgs, JobsArgs, LoadArgs,
+    PinArgs, RemoteArgs, ScrubArgs, StatsArgs,
 };
 
 /// Training data from object storage as local files, cached on the local disk.
@@ -97,6 +98,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Show what a running daemon does, one line a second
     Stats(StatsArgs),
+    /// Show a running daemon in a browser on this machine, until interrupted
+    Dashboard(DashboardArgs),
     /// Show what the storages were asked for, what that costs, and what the cache saved
     Costs(CostsArgs),
     /// Print the metrics of a running daemon, in the text format of Prometheus
@@ -220,9 +223,14 @@ pub(crate) struct NodeArgs {
         help_heading = "Daemon"
     )]
     pub(crate) metrics_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
     /// Never fetch the rest of a tree when its small files are read one after the other
     #[arg(long, env = "FOREBAY_NO_NEIGHBOURS", help_heading = "Cache")]
     pub(crate) no_neighbours: bool,
+    /// Show no '.forebay' with the status and the log of accesses in the root of the tree
+    #[arg(long, env = "FOREBAY_NO_VIRTUAL_FILES", help_heading = "Files")]
+    pub(crate) no_virtual_files: bool,
     /// Let other users of this machine in, by owner and mode of the files
     #[arg(long, env = "FOREBAY_ALLOW_OTHER", help_heading = "Kernel")]
     pub(crate) allow_other: bool,
@@ -413,6 +421,8 @@ pub(crate) struct StatusArgs {
     /// Only the daemon of this mount point
     #[arg(value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
     /// Print JSON, for scripts
     #[arg(long, env = "FOREBAY_JSON")]
     pub(crate) json: bool,
@@ -424,6 +434,8 @@ pub(crate) struct MetricsArgs {
     /// The mount point of the daemon [default: the only one]
     #[arg(value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
 }
 
 /// What to do with the mounts of a tree.
@@ -785,8 +797,24 @@ mod tests {
     #[test]
     fn every_flag_that_sets_a_daemon_has_an_environment_variable() {
         let names = [
-            "mount", "serve", "umount", "status", "mounts", "sync", "load", "jobs", "free", "du",
-            "pin", "unpin", "costs", "check", "scrub", "stats", "doctor",
+            "mount",
+            "serve",
+            "umount",
+            "status",
+            "mounts",
+            "sync",
+            "load",
+            "jobs",
+            "free",
+            "du",
+            "pin",
+            "unpin",
+            "costs",
+            "check",
+            "scrub",
+            "stats",
+            "doctor",
+            "dashboard",
         ];
         for name in names {
             let mut command = Cli::command();

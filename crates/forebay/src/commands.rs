@@ -6,6 +6,7 @@ pub(crate) mod check_path;
 pub(crate) mod config;
 pub(crate) mod costs;
 pub(crate) mod daemon;
+pub(crate) mod dashboard;
 pub(crate) mod doctor;
 pub(crate) mod du;
 pub(crate) mod free;

@@ -18,6 +18,7 @@ use types::{ByteSize, ObjectPath};
 use vfs::WriteMode;
 
 use self::reader::{Reader, Section};
+use crate::cli::AdminArgs;
 use crate::credentials::{Credentials, Environment, Resolve, SECRET_OPTIONS};
 use crate::owners;
 use crate::plan::{self, MEMORY_MIN_BYTES, MountPlan, NodeDefaults};
@@ -144,6 +145,11 @@ fn read_root(reader: &mut Reader, root: &Section<'_>, resolve: &dyn Resolve) -> 
         "neighbours",
         "state_dir",
         "metrics_listen",
+        "virtual_files",
+        "admin_listen",
+        "admin_token_file",
+        "admin_certificate",
+        "admin_key",
         "cache",
         "mount",
     ];
@@ -167,6 +173,13 @@ fn read_root(reader: &mut Reader, root: &Section<'_>, resolve: &dyn Resolve) -> 
         neighbours: reader.boolean(root, "neighbours"),
         state_dir: reader.parsed(root, "state_dir", absolute_path),
         metrics_listen: reader.parsed(root, "metrics_listen", values::address),
+        virtual_files: reader.boolean(root, "virtual_files"),
+        admin: AdminArgs {
+            admin_listen: reader.parsed(root, "admin_listen", values::address),
+            admin_token_file: reader.parsed(root, "admin_token_file", absolute_path),
+            admin_certificate: reader.parsed(root, "admin_certificate", absolute_path),
+            admin_key: reader.parsed(root, "admin_key", absolute_path),
+        },
         ..NodeDefaults::default()
     };
     let mut lines = Lines {

@@ -26,8 +26,10 @@ use ufs::UnderStorage;
 use vfs::{AttributeDefaults, Vfs};
 use worker::Worker;
 
+use crate::admin_door::AdminDoor;
 use crate::cache_dir::CacheDir;
 use crate::first_look::first_look;
+use crate::history;
 use crate::jobs::{self, Jobs};
 use crate::layout::Layout;
 use crate::logging::Faults;
@@ -290,6 +292,8 @@ impl Start<'_> {
         if let Some((_, address)) = &metrics {
             found.push(format!("metrics are served at http://{address}/metrics"));
         }
+        let admin = self.admin_door()?;
+        found.extend(admin.iter().map(|door| door.notice.clone()));
         let session = Arc::new(fuse::mount(
             fuse_settings(self.plan),
             Arc::clone(&vfs),
@@ -325,11 +329,8 @@ impl Start<'_> {
         };
         let node = DaemonNode::new(self.plan.clone(), rooms, self.faults, self.clock)?;
         let daemon = Daemon::new(self.plan, node, listener, self.runtime);
-        if let Some((listener, _)) = metrics {
-            let node = Arc::clone(&daemon.node);
-            let door = gateway::serve_metrics(listener, Arc::clone(&node) as _, node.ended());
-            self.runtime.spawn(door);
-        }
+        let metrics = metrics.map(|(listener, _)| listener);
+        open_doors((self.plan, self.runtime), &daemon.node, metrics, admin);
         let answered = self.runtime.block_on(answers(&self.plan.mount_point));
         match answered.and_then(|()| daemon.write_record(uris)) {
             Ok(()) => Ok((daemon, found)),
@@ -378,6 +379,13 @@ impl Start<'_> {
         let listener = bound.with_context(what)?;
         let address = listener.local_addr().with_context(what)?;
         Ok(Some((listener, address)))
+    }
+
+    /// Listens where the admin API is to be served over TCP.
+    fn admin_door(&self) -> Result<Option<AdminDoor>> {
+        let plan = self.plan.admin.as_ref();
+        let open = plan.map(|plan| self.runtime.block_on(AdminDoor::open(plan)));
+        open.transpose()
     }
 
     fn jobs(&self, worker: &Arc<Worker>, vfs: &Arc<Vfs>, mounts: &Arc<Mounts>) -> Arc<Jobs> {
@@ -491,6 +499,27 @@ impl Start<'_> {
         let vfs = Vfs::new(settings, specs, Arc::clone(worker), Arc::clone(&self.clock));
         Ok(vfs?)
     }
+}
+
+/// Answers whoever may look at the node, by the ways that were asked for.
+fn open_doors(
+    (plan, runtime): (&Plan, &Runtime),
+    node: &Arc<DaemonNode>,
+    metrics: Option<TcpListener>,
+    admin: Option<AdminDoor>,
+) {
+    if let Some(listener) = metrics {
+        let door = gateway::serve_metrics(listener, Arc::clone(node) as _, node.ended());
+        runtime.spawn(door);
+    }
+    if let Some(door) = admin {
+        let door = door.serve(Arc::clone(node) as _, node.ended());
+        runtime.spawn(door);
+    }
+    if plan.virtual_files {
+        node.show_virtual_files();
+    }
+    runtime.spawn(history::keep(Arc::clone(node)));
 }
 
 fn fuse_settings(plan: &Plan) -> fuse::Settings {

@@ -207,26 +207,6 @@ impl Jobs {
         Ok(freed)
     }
 
-    /// Returns what of a path is cached.
-    pub(crate) async fn usage(self: Arc<Self>, request: wire::OfPath) -> Result<wire::Usage> {
-        let path = tree_path(&request.path)?;
-        let place = ObjectPath::parse(path.trim_matches('/').as_bytes())?;
-        let _turn = self.turn().await?;
-        let mut usage = wire::Usage {
-            path,
-            ..wire::Usage::default()
-        };
-        for subtree in self.subtrees(&place, true).await? {
-            let held = self.doors.worker.held(subtree.subtree).await?;
-            usage.files += held.files;
-            usage.bytes += held.bytes;
-            usage.cached_files += held.cached_files;
-            usage.cached_bytes += held.cached_bytes;
-            usage.pinned_bytes += held.pinned_bytes;
-        }
-        Ok(usage)
-    }
-
     /// Compares what is cached of a path with its storages.
     pub(crate) async fn check(self: Arc<Self>, request: wire::Check) -> Result<wire::Checked> {
         let path = tree_path(&request.path)?;
@@ -273,6 +253,13 @@ impl Jobs {
     fn shown(&self, mount: MountId, path: &ObjectPath) -> String {
         let at = self.doors.mounts.path_of(mount, path);
         at.unwrap_or_else(|| path.to_string())
+    }
+
+    pub(crate) fn held(
+        &self,
+        tree: worker::Subtree,
+    ) -> futures::future::BoxFuture<'static, Result<worker::HeldByName>> {
+        self.doors.worker.held(tree)
     }
 
     pub(crate) async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {

@@ -11,6 +11,7 @@
     reason = "this is the command line: it talks to people"
 )]
 
+mod admin_door;
 mod cache_dir;
 mod cli;
 mod commands;
@@ -21,10 +22,12 @@ mod demo;
 mod first_look;
 mod fstab;
 mod globs;
+mod history;
 mod jobs;
 mod launch;
 mod layout;
 mod logging;
+mod measure;
 mod memory;
 mod mounts;
 mod node;
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Umount(args) => commands::umount::run(args, run_dir),
         Command::Status(args) => commands::status::run(args, run_dir),
         Command::Stats(args) => commands::stats::run(args, run_dir),
+        Command::Dashboard(args) => commands::dashboard::run(args, run_dir),
         Command::Costs(args) => commands::costs::run(args, run_dir),
         Command::Metrics(args) => commands::metrics::run(args, run_dir),
         Command::Mounts(command) => commands::mounts::run(command, run_dir),

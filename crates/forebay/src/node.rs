@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use cache::kv::Kv;
+use gateway::history::{self, History};
 use gateway::{Node, NodeFuture, wire};
 use tokio::sync::watch;
 use types::{Clock, Error, ErrorKind, Result};
@@ -50,6 +51,7 @@ pub(crate) struct DaemonNode {
     syncs: Arc<Syncs>,
     scrubs: Arc<Scrubs>,
     faults: Arc<Faults>,
+    history: History,
     clock: Arc<dyn Clock>,
     started: Instant,
     /// Becomes true when the mount is gone, whoever unmounted it.
@@ -87,6 +89,7 @@ impl DaemonNode {
             scrubs,
             rooms,
             faults,
+            history: History::default(),
             clock,
             started,
             ended,
@@ -148,6 +151,37 @@ impl DaemonNode {
         self.rooms.store.close();
         if let Err(error) = self.rooms.metadata.checkpoint() {
             tracing::warn!("close the metadata store: {error}");
+        }
+    }
+
+    /// Shows in the root of the tree what this node tells of itself.
+    pub(crate) fn show_virtual_files(self: &Arc<Self>) {
+        let node = Arc::downgrade(self);
+        let status = move || {
+            let report = node
+                .upgrade()
+                .map(|node| crate::commands::status::of(node.status()));
+            report.unwrap_or_default().into_bytes()
+        };
+        let owner = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
+        self.rooms.vfs.show_virtual_files(Box::new(status), owner);
+    }
+
+    /// Keeps the counters of a status for who looks later.
+    pub(crate) fn keep_history(&self, status: &wire::Status) {
+        self.history.keep(status, self.clock.wall());
+    }
+
+    fn memory(&self) -> wire::Memory {
+        let worker = self.rooms.worker.stats();
+        wire::Memory {
+            used_bytes: resident_bytes().unwrap_or(0),
+            budget_bytes: self.plan.memory_bytes,
+            data_bytes: worker.memory_used,
+            data_budget_bytes: worker.memory_total,
         }
     }
 
@@ -275,6 +309,7 @@ impl DaemonNode {
             requests: requests.collect(),
             waits: fuse.waits,
             waited_micros: u64::try_from(fuse.waited.as_micros()).unwrap_or(u64::MAX),
+            slow: fuse.slow.into_iter().map(slow).collect(),
         }
     }
 }
@@ -301,10 +336,7 @@ impl Node for DaemonNode {
             scrub: self.scrubs.progress(),
             loads: self.rooms.jobs.running(),
             cache: self.cache(),
-            memory: wire::Memory {
-                used_bytes: resident_bytes().unwrap_or(0),
-                budget_bytes: self.plan.memory_bytes,
-            },
+            memory: self.memory(),
             kernel: self.kernel(),
             last_errors: self.faults.latest(),
         }
@@ -371,8 +403,12 @@ impl Node for DaemonNode {
         Box::pin(Arc::clone(&self.rooms.jobs).free(request))
     }
 
-    fn usage(&self, request: wire::OfPath) -> NodeFuture<wire::Usage> {
+    fn usage(&self, request: wire::Measure) -> NodeFuture<wire::Usage> {
         Box::pin(Arc::clone(&self.rooms.jobs).usage(request))
+    }
+
+    fn history(&self) -> wire::History {
+        self.history.with_now(&self.status(), self.clock.wall())
     }
 
     fn check(&self, request: wire::Check) -> NodeFuture<wire::Checked> {
@@ -406,6 +442,16 @@ impl Node for DaemonNode {
                 waiting_files: store_rest.await as u64,
             })
         })
+    }
+}
+
+fn slow(one: fuse::SlowRecord) -> wire::SlowRequest {
+    wire::SlowRequest {
+        unix_milliseconds: history::unix_milliseconds(one.at),
+        operation: one.operation.to_owned(),
+        path: one.path,
+        milliseconds: u64::try_from(one.waited.as_millis()).unwrap_or(u64::MAX),
+        error: one.error,
     }
 }
 

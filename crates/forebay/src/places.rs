@@ -186,10 +186,19 @@ pub(crate) fn pins_file(state_file: &Path) -> PathBuf {
     beside(state_file, "pins")
 }
 
+/// Returns a file of the admin API over TCP, beside that of the mounts.
+pub(crate) fn admin_file(state_file: &Path, what: &str) -> PathBuf {
+    named_beside(state_file, &format!("admin-{what}"))
+}
+
 fn beside(state_file: &Path, what: &str) -> PathBuf {
+    named_beside(state_file, &format!("{what}.json"))
+}
+
+fn named_beside(state_file: &Path, what: &str) -> PathBuf {
     let name = state_file.file_name().unwrap_or_default().to_string_lossy();
     let label = name.strip_suffix(".mounts.json").unwrap_or(&name);
-    state_file.with_file_name(format!("{label}.{what}.json"))
+    state_file.with_file_name(format!("{label}.{what}"))
 }
 
 /// Returns a name for people, which the key makes unique: `data-0123456789abcdef`.

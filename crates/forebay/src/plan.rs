@@ -18,7 +18,8 @@ use types::idmap::IdMap;
 use types::{ByteSize, Freshness, ObjectPath};
 use vfs::{WriteMode, WriteModes};
 
-use crate::cli::{MountArgs, NodeArgs, StorageArgs};
+use crate::admin_door::AdminPlan;
+use crate::cli::{AdminArgs, MountArgs, NodeArgs, StorageArgs};
 use crate::credentials::{Credentials, SECRET_OPTIONS};
 use crate::layout::Layout;
 use crate::owners;
@@ -61,6 +62,12 @@ pub(crate) struct Plan {
     /// Where metrics are served over TCP; none for nowhere.
     #[serde(default)]
     pub(crate) metrics_listen: Option<SocketAddr>,
+    /// Where the admin API is served over TCP; none for nowhere.
+    #[serde(default)]
+    pub(crate) admin: Option<AdminPlan>,
+    /// Whether `.forebay` is in the root of the tree.
+    #[serde(default)]
+    pub(crate) virtual_files: bool,
 }
 
 /// One storage in the tree.
@@ -126,6 +133,8 @@ pub(crate) struct NodeDefaults {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) neighbours: Option<bool>,
     pub(crate) metrics_listen: Option<SocketAddr>,
+    pub(crate) virtual_files: Option<bool>,
+    pub(crate) admin: AdminArgs,
 }
 
 impl Plan {
@@ -208,10 +217,16 @@ impl Plan {
         }
         let state_dir = flags.state_dir.clone().or(file.state_dir);
         let state_dir = state_dir.map(|dir| absolute(&dir)).transpose()?;
+        let state_file = places::state_file(state_dir.as_deref(), &mount_point);
         Ok(Plan {
-            state_file: places::state_file(state_dir.as_deref(), &mount_point),
+            admin: AdminPlan::of(&flags.admin, &file.admin, state_file.as_deref())?,
+            state_file,
             neighbours: !flags.no_neighbours && file.neighbours.unwrap_or(true),
             metrics_listen: flags.metrics_listen.or(file.metrics_listen),
+            // The kernel that opens files by itself would keep what they held.
+            virtual_files: !flags.no_virtual_files
+                && file.virtual_files.unwrap_or(true)
+                && !spare_opens,
             mount_point,
             mounts,
             cache: CachePlan {

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use types::{Clock, Error, ErrorKind, Result};
 use vfs::{Entry, Ino, LocalFile, Opened, Reply, Vfs};
 
+use crate::access::{self, Accesses};
 use crate::convert;
 use crate::errno;
 use crate::errors::Errors;
@@ -61,6 +62,7 @@ pub(crate) struct Door {
     pub(crate) writers: Writers,
     pub(crate) requests: Requests,
     pub(crate) waits: Arc<Waits>,
+    pub(crate) accesses: Arc<Accesses>,
     clock: Arc<dyn Clock>,
     pub(crate) errors: Errors,
     /// Cache files that were handed to the kernel.
@@ -73,12 +75,14 @@ pub(crate) struct Door {
 
 impl Door {
     pub(crate) fn new(vfs: Arc<Vfs>, runtime: Handle, clock: Arc<dyn Clock>) -> Self {
+        let accesses = Accesses::new(Arc::clone(&vfs), Arc::clone(&clock));
         Door {
             vfs,
             modes: Modes::new(BACKINGS_MAX),
             writers: Writers::default(),
             requests: Requests::default(),
             waits: Arc::default(),
+            accesses: Arc::new(accesses),
             errors: Errors::new(Arc::clone(&clock)),
             clock,
             handed: AtomicU64::new(0),
@@ -98,7 +102,7 @@ impl Door {
         answer: impl FnOnce(Result<T>) + Send + 'static,
     ) {
         match reply {
-            Reply::Ready(result) => answer(result),
+            Reply::Ready(result) => answer(noted(result)),
             Reply::Pending(future) => self.later(asker, future, answer),
         }
     }
@@ -112,16 +116,32 @@ impl Door {
     ) {
         let ended = self.ended.clone();
         let (clock, waits) = (Arc::clone(&self.clock), Arc::clone(&self.waits));
+        let (begun, accesses) = (access::take(), Arc::clone(&self.accesses));
         let began = clock.now();
         let task = async move {
             let result = ended
                 .run_until_cancelled(unless_killed(asker, future))
                 .await;
             let gone = || Err(Error::new(ErrorKind::Unavailable, "the mount has ended"));
-            waits.add(clock.now().saturating_duration_since(began));
-            answer(result.unwrap_or_else(gone));
+            let waited = clock.now().saturating_duration_since(began);
+            waits.add(waited);
+            let result = result.unwrap_or_else(gone);
+            if let Some(begun) = begun {
+                accesses.answered_late(begun, waited, result.as_ref().err());
+            }
+            answer(result);
         };
         self.tasks.spawn_on(task, &self.runtime);
+    }
+
+    /// Runs something whose time says nothing of a storage.
+    pub(crate) fn unmeasured(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(task, &self.runtime);
+    }
+
+    /// Waits no longer than the mount is there.
+    pub(crate) async fn until_end<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        self.ended.run_until_cancelled(future).await
     }
 
     /// Hands the answer of something that changes the tree to `answer`. It runs to its end; only the
@@ -133,7 +153,7 @@ impl Door {
         answer: impl FnOnce(Result<T>) + Send + 'static,
     ) {
         let future = match reply {
-            Reply::Ready(result) => return answer(result),
+            Reply::Ready(result) => return answer(noted(result)),
             Reply::Pending(future) => future,
         };
         let running = self.tasks.spawn_on(future, &self.runtime);
@@ -199,6 +219,7 @@ impl Door {
 
     /// Takes note of an error and returns its number.
     pub(crate) fn fault(&self, operation: Operation, inode: u64, error: &Error) -> Errno {
+        access::failed(error.kind());
         if !self.ended.is_cancelled() {
             self.errors.record(operation, inode, error);
         }
@@ -260,6 +281,11 @@ impl Door {
         self.ended.cancel();
         self.tasks.close();
     }
+}
+
+/// Takes note of a failure that is answered at once.
+fn noted<T>(result: Result<T>) -> Result<T> {
+    result.inspect_err(|error| access::failed(error.kind()))
 }
 
 /// Tells what the kernel's refusal of a cache file means for the opens to come.

@@ -11,6 +11,7 @@
 //! kernel door ever waits for a network.
 //! Deliberately absent: pages, storages, policy.
 
+mod access;
 mod convert;
 mod door;
 mod errno;
@@ -24,9 +25,11 @@ mod ops;
 mod session;
 mod stats;
 mod unmount;
+mod virtual_files;
 mod writers;
 mod xattrs;
 
+pub use access::SlowRecord;
 pub use errors::ErrorRecord;
 pub use mount_point::{Claim, check_mount_point, claim_mount_point, clean_dead_mount};
 pub use session::{Session, Settings, Transport, mount};

@@ -19,8 +19,9 @@ use fuser::{
     ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use types::{ByteRange, ErrorKind, Result};
-use vfs::{Change, Creator, Entry, HandleId, Ino, ReadReply, XattrChange};
+use vfs::{Change, Creator, Entry, HandleId, Ino, ReadReply, Reply, XattrChange};
 
+use crate::access::Told;
 use crate::convert;
 use crate::door::{Door, NO_PRIVILEGE};
 use crate::errno;
@@ -55,6 +56,11 @@ impl Ops {
     pub(crate) fn count(&self, operation: Operation) -> &Arc<Door> {
         self.door.requests.count(operation);
         &self.door
+    }
+
+    /// Says what a request is about, for who watches.
+    pub(crate) fn tell(&self, operation: Operation, request: &Request, ino: INodeNo) -> Told<'_> {
+        self.door.accesses.begin(operation, ino.0, request.pid())
     }
 
     /// Refuses what no storage can keep: with EROFS where nothing is written, else with `errno`.
@@ -186,7 +192,11 @@ impl Filesystem for Ops {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let door = Arc::clone(self.count(Operation::Lookup));
+        let mut told = self.tell(Operation::Lookup, request, parent);
         let found = self.door.vfs.lookup(Ino(parent.0), name.as_bytes());
+        if self.door.accesses.is_watched() || matches!(found, Reply::Pending(_)) {
+            told = told.name(name);
+        }
         let is_long = name.len() > vfs::NEW_NAME_MAX as usize;
         self.door
             .finish(request.pid(), found, move |result| match result {
@@ -196,13 +206,15 @@ impl Filesystem for Ops {
                 }
                 result => answer_entry(&door, parent.0, result, reply),
             });
+        drop(told);
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
         self.count(Operation::Forget).vfs.forget(Ino(ino.0), count);
     }
 
-    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let _told = self.tell(Operation::GetAttr, request, ino);
         let door = self.count(Operation::GetAttr);
         match door.vfs.attributes(Ino(ino.0)) {
             Ok(attributes) => {
@@ -214,6 +226,7 @@ impl Filesystem for Ops {
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        let _told = self.tell(Operation::ReadLink, request, ino);
         let door = Arc::clone(self.count(Operation::ReadLink));
         let target = self.door.vfs.read_link(Ino(ino.0));
         self.door
@@ -224,13 +237,18 @@ impl Filesystem for Ops {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if vfs::is_virtual(Ino(ino.0)) {
+            return self.door.open_virtual(ino.0, flags.0, reply);
+        }
         // Above all, a writable open must never reach a cache file.
         if flags.0 & libc::O_ACCMODE != libc::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
+            let _told = self.tell(Operation::OpenWrite, request, ino);
             self.count(Operation::OpenWrite);
             return self
                 .door
                 .open_for_writing(request.pid(), ino.0, flags.0, reply);
         }
+        let _told = self.tell(Operation::Open, request, ino);
         let door = Arc::clone(self.count(Operation::Open));
         if self.spare_opens {
             // From here on the kernel opens files by itself, and closes them.
@@ -253,8 +271,15 @@ impl Filesystem for Ops {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _told = self
+            .tell(Operation::Read, request, ino)
+            .range(offset, u64::from(size));
         let door = self.count(Operation::Read);
         let range = ByteRange::new(offset, u64::from(size));
+        if vfs::is_virtual(Ino(ino.0)) {
+            let asker = request.pid();
+            return door.read_virtual(asker, (ino.0, HandleId(handle.0)), range, reply);
+        }
         BUFFER.with_borrow_mut(|buffer| {
             buffer.clear();
             let read = match self.spare_opens {
@@ -278,7 +303,7 @@ impl Filesystem for Ops {
 
     fn release(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         _: OpenFlags,
@@ -286,7 +311,12 @@ impl Filesystem for Ops {
         _: bool,
         reply: ReplyEmpty,
     ) {
+        let _told = self.tell(Operation::Release, request, ino);
         let door = self.count(Operation::Release);
+        if vfs::is_virtual(Ino(ino.0)) {
+            door.vfs.release_virtual(HandleId(handle.0));
+            return reply.ok();
+        }
         door.writers.released(handle.0);
         door.vfs.release(HandleId(handle.0));
         door.released(ino.0);
@@ -294,7 +324,12 @@ impl Filesystem for Ops {
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let _told = self.tell(Operation::OpenDir, request, ino);
         let door = Arc::clone(self.count(Operation::OpenDir));
+        if vfs::is_virtual(Ino(ino.0)) {
+            // No handle of a directory has this number.
+            return reply.opened(FileHandle(0), FopenFlags::empty());
+        }
         let opened = self.door.vfs.open_dir(Ino(ino.0));
         self.door
             .finish(request.pid(), opened, move |result| match result {
@@ -306,18 +341,24 @@ impl Filesystem for Ops {
 
     fn readdir(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         cookie: u64,
         mut reply: ReplyDirectory,
     ) {
+        let _told = self.tell(Operation::ReadDir, request, ino);
         let door = self.count(Operation::ReadDir);
-        let read = door.vfs.read_dir(HandleId(handle.0), cookie, &mut |entry| {
+        let mut add = |entry: vfs::DirEntry<'_>| {
             let name = OsStr::from_bytes(entry.name);
             let kind = convert::kind(entry.kind);
             !reply.add(INodeNo(entry.ino.0), entry.next_cookie, kind, name)
-        });
+        };
+        if vfs::is_virtual(Ino(ino.0)) {
+            door.vfs.read_virtual_dir(cookie, &mut add);
+            return reply.ok();
+        }
+        let read = door.vfs.read_dir(HandleId(handle.0), cookie, &mut add);
         match read {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(door.fault(Operation::ReadDir, ino.0, &e)),
@@ -326,13 +367,25 @@ impl Filesystem for Ops {
 
     fn readdirplus(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         cookie: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _told = self.tell(Operation::ReadDirPlus, request, ino);
         let door = self.count(Operation::ReadDirPlus);
+        if vfs::is_virtual(Ino(ino.0)) {
+            door.vfs.read_virtual_dir(cookie, &mut |entry| {
+                let Ok(attributes) = door.vfs.attributes(entry.ino) else {
+                    return true;
+                };
+                let (ino, name) = (INodeNo(entry.ino.0), OsStr::from_bytes(entry.name));
+                let (ttl, attributes) = (Duration::ZERO, convert::attributes(&attributes));
+                !reply.add(ino, entry.next_cookie, name, &ttl, &attributes, GENERATION)
+            });
+            return reply.ok();
+        }
         let read = door
             .vfs
             .read_dir_plus(HandleId(handle.0), cookie, &mut |entry, known| {
@@ -364,6 +417,7 @@ impl Filesystem for Ops {
     }
 
     fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let _told = self.tell(Operation::StatFs, request, ino);
         let door = Arc::clone(self.count(Operation::StatFs));
         let told = self.door.vfs.stat_fs(Ino(ino.0));
         self.door.finish(request.pid(), told, move |result| {
@@ -394,10 +448,12 @@ impl Filesystem for Ops {
         size: u32,
         reply: ReplyXattr,
     ) {
+        let _told = self.tell(Operation::GetXattr, request, ino);
         self.get_xattr(request, ino, name, size, reply);
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _told = self.tell(Operation::ListXattr, request, ino);
         self.list_xattr(request, ino, size, reply);
     }
 
@@ -413,6 +469,7 @@ impl Filesystem for Ops {
         _: LockOwner,
         reply: ReplyEmpty,
     ) {
+        let _told = self.tell(Operation::Flush, request, ino);
         let door = self.count(Operation::Flush);
         if self.spare_opens {
             return reply.error(Errno::ENOSYS);
@@ -436,6 +493,7 @@ impl Filesystem for Ops {
         _: bool,
         reply: ReplyEmpty,
     ) {
+        let _told = self.tell(Operation::Fsync, request, ino);
         let synced = self.count(Operation::Fsync).vfs.fsync(HandleId(handle.0));
         self.door.change(
             request.pid(),
@@ -531,6 +589,7 @@ impl Filesystem for Ops {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _told = self.tell(Operation::SetAttr, request, ino);
         let door = Arc::clone(self.count(Operation::SetAttr));
         let change = Change {
             size,
@@ -564,6 +623,7 @@ impl Filesystem for Ops {
         if mode & libc::S_IFMT != libc::S_IFREG {
             return reply.error(self.refuse_kind(parent, Errno::EPERM));
         }
+        let _told = self.tell(Operation::Create, request, parent).name(name);
         let door = Arc::clone(self.count(Operation::Create));
         let made = self
             .door
@@ -583,6 +643,7 @@ impl Filesystem for Ops {
         _: u32,
         reply: ReplyEntry,
     ) {
+        let _told = self.tell(Operation::MakeDir, request, parent).name(name);
         let door = Arc::clone(self.count(Operation::MakeDir));
         let made = self
             .door
@@ -594,6 +655,7 @@ impl Filesystem for Ops {
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _told = self.tell(Operation::Remove, request, parent).name(name);
         let removed = self
             .count(Operation::Remove)
             .vfs
@@ -606,6 +668,7 @@ impl Filesystem for Ops {
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _told = self.tell(Operation::Remove, request, parent).name(name);
         let removed = self
             .count(Operation::Remove)
             .vfs
@@ -625,6 +688,7 @@ impl Filesystem for Ops {
         points_to: &Path,
         reply: ReplyEntry,
     ) {
+        let _told = self.tell(Operation::MakeLink, request, parent).name(name);
         let door = Arc::clone(self.count(Operation::MakeLink));
         let made = self.door.vfs.make_link(
             Ino(parent.0),
@@ -650,6 +714,7 @@ impl Filesystem for Ops {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _told = self.tell(Operation::Rename, request, parent).name(name);
         let door = self.count(Operation::Rename);
         if !RenameFlags::RENAME_NOREPLACE.contains(flags) {
             return reply.error(Errno::EINVAL);
@@ -681,6 +746,9 @@ impl Filesystem for Ops {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let _told = self
+            .tell(Operation::Write, request, ino)
+            .range(offset, bytes.len() as u64);
         let door = Arc::clone(self.count(Operation::Write));
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         door.writers.used(handle.0, request.pid());
@@ -702,6 +770,7 @@ impl Filesystem for Ops {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let _told = self.tell(Operation::Create, request, parent).name(name);
         let door = Arc::clone(self.count(Operation::Create));
         let is_exclusive = flags & libc::O_EXCL != 0;
         let asker = request.pid();
@@ -725,6 +794,7 @@ impl Filesystem for Ops {
         _: u32,
         reply: ReplyEmpty,
     ) {
+        let _told = self.tell(Operation::SetAttr, request, ino);
         let value = value.to_vec();
         let change = match flags {
             libc::XATTR_CREATE => XattrChange::Create(value),
@@ -735,6 +805,7 @@ impl Filesystem for Ops {
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _told = self.tell(Operation::SetAttr, request, ino);
         self.change_xattr(request, ino, name, XattrChange::Remove, reply);
     }
 
@@ -748,6 +819,7 @@ impl Filesystem for Ops {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let _told = self.tell(Operation::Write, request, ino).range(offset, len);
         let door = self.count(Operation::Write);
         let range = ByteRange::new(offset, len);
         let done = door

@@ -328,6 +328,7 @@ impl Session {
             requests: self.door.requests.snapshot(),
             waits,
             waited,
+            slow: self.door.accesses.slow(),
             open_passthrough,
             open_cached,
             handed: self.door.handed.load(Relaxed),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use types::{ByteSize, ErrorKind};
 
+use crate::access::SlowRecord;
 use crate::errors::ErrorRecord;
 
 /// Whether the kernel may read complete cache files itself.
@@ -33,6 +34,8 @@ pub struct Stats {
     pub waits: u64,
     /// How long those waited together.
     pub waited: Duration,
+    /// The latest requests that took half a second or longer, oldest first.
+    pub slow: Vec<SlowRecord>,
     /// Files open now that the kernel reads itself.
     pub open_passthrough: u64,
     /// Files open now that are read through the daemon.

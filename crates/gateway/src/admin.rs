@@ -2,7 +2,7 @@
 //! The admin API over a Unix socket: `GET /v1/status`, `POST /v1/unmount`, `GET` and `POST
 //! /v1/mounts`, `POST /v1/mounts/update` and `/v1/mounts/remove`, `POST /v1/sync`, `GET /v1/staged`,
 //! `POST /v1/staged/drop`, `POST /v1/load`, `GET /v1/jobs`, `POST /v1/jobs/stop`, `POST /v1/free`,
-//! `POST /v1/usage`, `POST /v1/pin` and `/v1/unpin`, `POST /v1/check`, `POST
+//! `GET` and `POST /v1/usage`, `GET /v1/history`, `GET /v1/health`, `GET /v1/openapi.json`, `POST /v1/pin` and `/v1/unpin`, `POST /v1/check`, `POST
 //! /v1/scrub`, and `GET /metrics` for Prometheus.
 //!
 //! The socket has mode 0600, and on top each request is answered only to the daemon's own user or
@@ -16,8 +16,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, Request, State};
 use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -31,7 +31,9 @@ use tokio::net::{TcpListener, UnixListener};
 use types::{Error, ErrorKind, Result};
 
 use crate::errors;
+use crate::health;
 use crate::metrics;
+use crate::openapi;
 use crate::wire;
 
 /// A request is a few words and options; this leaves room.
@@ -76,7 +78,9 @@ pub trait Node: Send + Sync + 'static {
     /// Drops what is cached of a path of the tree.
     fn free(&self, request: wire::OfPath) -> NodeFuture<wire::Freed>;
     /// Returns what of a path of the tree is cached.
-    fn usage(&self, request: wire::OfPath) -> NodeFuture<wire::Usage>;
+    fn usage(&self, request: wire::Measure) -> NodeFuture<wire::Usage>;
+    /// Returns how the counters stood lately; does no I/O that can wait.
+    fn history(&self) -> wire::History;
     /// Compares what is cached of a path of the tree with its storages.
     fn check(&self, request: wire::Check) -> NodeFuture<wire::Checked>;
     /// Compares all that is cached with its checksums.
@@ -134,6 +138,13 @@ pub async fn serve_metrics(
 #[derive(Debug, Clone, Copy)]
 struct Peer(Option<u32>);
 
+impl Peer {
+    fn shown(self) -> String {
+        let user = self.0.map(|uid| format!("user {uid}"));
+        user.unwrap_or_else(|| "an unknown user".to_owned())
+    }
+}
+
 impl axum::extract::connect_info::Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         Peer(stream.io().peer_cred().ok().map(|peer| peer.uid()))
@@ -141,6 +152,11 @@ impl axum::extract::connect_info::Connected<IncomingStream<'_, UnixListener>> fo
 }
 
 fn router(node: Arc<dyn Node>) -> Router {
+    routes(node).layer(middleware::from_fn(check_peer))
+}
+
+/// All addresses, answered to whoever asks: only what a door lets in may reach them.
+pub(crate) fn routes(node: Arc<dyn Node>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/unmount", post(unmount))
@@ -157,16 +173,18 @@ fn router(node: Arc<dyn Node>) -> Router {
         .route("/v1/jobs", get(jobs))
         .route("/v1/jobs/stop", post(stop_job))
         .route("/v1/free", post(free))
-        .route("/v1/usage", post(usage))
+        .route("/v1/usage", get(usage_asked).post(usage))
+        .route("/v1/history", get(history))
+        .route("/v1/health", get(health))
         .route("/v1/check", post(check))
         .route("/v1/scrub", post(scrub))
         .route("/v1/pin", post(pin))
         .route("/v1/unpin", post(unpin))
+        .route("/v1/openapi.json", get(openapi))
         .route("/metrics", get(metrics))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
-        .layer(middleware::from_fn(check_peer))
         .with_state(node)
 }
 
@@ -177,11 +195,9 @@ async fn check_peer(
 ) -> Response {
     match admits(peer.0, rustix::process::geteuid().as_raw()) {
         true if request.method() == Method::GET => next.run(request).await,
-        true => audited(peer, request, next).await,
+        true => audited(peer.shown(), request, next).await,
         false => {
-            let who = peer
-                .0
-                .map_or("an unknown user".to_owned(), |uid| format!("user {uid}"));
+            let who = peer.shown();
             tracing::warn!("admin API: refused {who}: {}", request.uri().path());
             refuse(
                 ErrorKind::PermissionDenied,
@@ -193,10 +209,7 @@ async fn check_peer(
 
 /// Has a change carried out, and logs who asked for it, for which place of the tree, and what came of
 /// it. Nothing else of the request is written down.
-async fn audited(peer: Peer, request: Request, next: Next) -> Response {
-    let who = peer
-        .0
-        .map_or("nobody".to_owned(), |uid| format!("user {uid}"));
+pub(crate) async fn audited(who: String, request: Request, next: Next) -> Response {
     let what = request.uri().path().to_owned();
     let (head, body) = request.into_parts();
     let (body, place) = match axum::body::to_bytes(body, LOAD_BODY_MAX_BYTES).await {
@@ -291,6 +304,24 @@ async fn usage(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
     act(body, |request| node.usage(request)).await
 }
 
+async fn usage_asked(
+    State(node): State<Arc<dyn Node>>,
+    query: std::result::Result<Query<wire::Measure>, QueryRejection>,
+) -> Response {
+    match query {
+        Ok(Query(request)) => answered(node.usage(request).await),
+        Err(error) => refuse(ErrorKind::Invalid, format!("query: {}", error.body_text())),
+    }
+}
+
+async fn history(State(node): State<Arc<dyn Node>>) -> Response {
+    Json(node.history()).into_response()
+}
+
+async fn health(State(node): State<Arc<dyn Node>>) -> Response {
+    Json(health::of(&node.status())).into_response()
+}
+
 async fn check(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
     act(body, |request| node.check(request)).await
 }
@@ -312,6 +343,14 @@ async fn metrics(State(node): State<Arc<dyn Node>>) -> Response {
     ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()
 }
 
+async fn openapi() -> Response {
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        openapi::text(),
+    )
+        .into_response()
+}
+
 /// Reads a request, has it carried out and answers with the outcome.
 async fn act<Q: DeserializeOwned, A: Serialize>(
     body: Body,
@@ -326,7 +365,11 @@ async fn act<Q: DeserializeOwned, A: Serialize>(
         Ok(request) => request,
         Err(error) => return refuse(ErrorKind::Invalid, format!("request body: {error}")),
     };
-    match carry_out(request).await {
+    answered(carry_out(request).await)
+}
+
+fn answered<A: Serialize>(outcome: Result<A>) -> Response {
+    match outcome {
         Ok(done) => Json(done).into_response(),
         Err(error) => answer(&error),
     }

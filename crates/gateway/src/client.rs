@@ -4,6 +4,9 @@
 //! One connection per call, each bounded by the time the caller gives. A daemon that is gone is
 //! [`ErrorKind::Unavailable`], one that does not answer [`ErrorKind::Timeout`].
 
+mod remote;
+
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,11 +16,13 @@ use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use types::{Error, ErrorKind, Result};
 
 use crate::errors;
 use crate::wire;
+use remote::Remote;
 
 /// A status with a thousand mounts is 300 KB; more than this is not an answer of ours.
 const ANSWER_MAX_BYTES: usize = 4 << 20;
@@ -25,15 +30,49 @@ const ANSWER_MAX_BYTES: usize = 4 << 20;
 /// Talks to one daemon.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
+    way: Way,
+}
+
+/// Where the daemon is.
+#[derive(Clone)]
+enum Way {
+    Socket(PathBuf),
+    Remote(Box<Remote>),
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.shown())
+    }
+}
+
+impl Way {
+    fn shown(&self) -> String {
+        match self {
+            Way::Socket(socket) => format!("behind '{}'", socket.display()),
+            Way::Remote(remote) => format!("at 'https://{}'", remote.authority),
+        }
+    }
 }
 
 impl Client {
     /// Makes a client of the daemon behind `socket`. Connects at each call, not here.
     pub fn new(socket: &Path) -> Self {
         Client {
-            socket: socket.to_owned(),
+            way: Way::Socket(socket.to_owned()),
         }
+    }
+
+    /// Makes a client of the daemon at `url`, `https://HOST:PORT`, with the token in a file and the
+    /// certificate that it or its issuer has.
+    ///
+    /// # Errors
+    /// What is wrong with one of the three.
+    pub fn remote(url: &str, token_file: &Path, ca: &Path) -> Result<Self> {
+        let remote = Remote::new(url, token_file, ca)?;
+        Ok(Client {
+            way: Way::Remote(Box::new(remote)),
+        })
     }
 
     /// Asks for the status.
@@ -126,7 +165,7 @@ impl Client {
     }
 
     /// Asks what of a path of the tree is cached.
-    pub async fn usage(&self, request: &wire::OfPath, patience: Duration) -> Result<wire::Usage> {
+    pub async fn usage(&self, request: &wire::Measure, patience: Duration) -> Result<wire::Usage> {
         self.send("/v1/usage", request, patience).await
     }
 
@@ -153,6 +192,12 @@ impl Client {
         patience: Duration,
     ) -> Result<wire::Unpinned> {
         self.send("/v1/unpin", request, patience).await
+    }
+
+    /// Passes a question on and returns the answer as it came, refusals too: an address of the admin
+    /// API, and a query where it takes one.
+    pub async fn pass_on(&self, address: &str, patience: Duration) -> Result<(StatusCode, Bytes)> {
+        self.ask(Method::GET, address, Bytes::new(), patience).await
     }
 
     /// Asks for the metrics, in the text format of Prometheus.
@@ -191,7 +236,7 @@ impl Client {
     }
 
     fn what(&self) -> String {
-        format!("ask the daemon behind '{}'", self.socket.display())
+        format!("ask the daemon {}", self.way.shown())
     }
 
     async fn ask(
@@ -201,11 +246,18 @@ impl Client {
         body: Bytes,
         patience: Duration,
     ) -> Result<(StatusCode, Bytes)> {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, "forebay")
-            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_TYPE, "application/json");
+        request = match &self.way {
+            Way::Socket(_) => request.header(header::HOST, "forebay"),
+            Way::Remote(remote) => request.header(header::HOST, &remote.authority).header(
+                header::AUTHORIZATION,
+                format!("Bearer {}", remote.token.text()),
+            ),
+        };
+        let request = request
             .body(Full::new(body))
             .map_err(|source| Error::internal(self.what()).with_source(source))?;
         tokio::time::timeout(patience, self.exchange(request))
@@ -215,12 +267,23 @@ impl Client {
             .map_err(|error| error.context(self.what()))
     }
 
-    /// Sends one request and drives its connection until the whole answer is here.
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes)> {
+        let gone = |source| Error::new(ErrorKind::Unavailable, "connect").with_source(source);
+        match &self.way {
+            Way::Socket(socket) => {
+                let stream = UnixStream::connect(socket).await.map_err(gone)?;
+                Self::exchange_over(stream, request).await
+            }
+            Way::Remote(remote) => Self::exchange_over(remote.connect().await?, request).await,
+        }
+    }
+
+    /// Sends one request and drives its connection until the whole answer is here.
+    async fn exchange_over(
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes)> {
         let broken = |source| Error::new(ErrorKind::Unavailable, "connection").with_source(source);
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|source| Error::new(ErrorKind::Unavailable, "connect").with_source(source))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(broken)?;

@@ -8,8 +8,14 @@
 
 pub mod admin;
 pub mod client;
+pub mod dashboard;
 pub mod errors;
+pub mod health;
+pub mod history;
 pub mod metrics;
+pub mod openapi;
+pub mod tls;
+pub mod token;
 pub mod wire;
 
 pub use admin::{Node, NodeFuture, serve, serve_metrics};

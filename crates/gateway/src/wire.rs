@@ -5,12 +5,17 @@
 //! They are filled in by the daemon from the rooms' own counters, which stay free to change.
 //! Times are in seconds, sizes in bytes, and each name says so.
 
+mod seeing;
+
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use seeing::{Finding, Health, History, Sample, SlowRequest, UsageOfName};
+
 /// What a daemon tells of itself: the answer to `GET /v1/status`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Status {
     /// Version of the binary that runs.
@@ -48,7 +53,7 @@ pub struct Status {
 }
 
 /// What was written and the storages do not have yet: it waits on the local disk.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Staged {
     /// Files that wait.
@@ -62,7 +67,7 @@ pub struct Staged {
 }
 
 /// The answer to `GET /v1/staged`: what waits to be stored, file by file.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct StagedList {
     /// Where the tree hangs.
@@ -72,7 +77,7 @@ pub struct StagedList {
 }
 
 /// A file that a storage does not have yet.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct StagedFile {
     /// Path in the tree; that in the storage where that is not mounted.
@@ -86,7 +91,7 @@ pub struct StagedFile {
 }
 
 /// The body of `POST /v1/staged/drop`: give up what a storage does not have of a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DropStaged {
     /// Path in the tree.
@@ -94,7 +99,7 @@ pub struct DropStaged {
 }
 
 /// The answer: what was given up.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct DroppedStaged {
     /// Path in the tree.
@@ -106,7 +111,7 @@ pub struct DroppedStaged {
 }
 
 /// What does not show in the tree, or is old there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Names {
     /// Names in listings that a file system cannot show; counted again at each listing.
@@ -116,7 +121,7 @@ pub struct Names {
 }
 
 /// One storage in the tree.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Mount {
     /// Path in the tree; `/` is the mount point itself.
@@ -155,7 +160,7 @@ pub struct Mount {
 }
 
 /// The body of `POST /v1/mounts`: hang one more storage into the tree.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AddMount {
     /// Path in the tree; `/` is the mount point itself.
     pub at: String,
@@ -167,7 +172,7 @@ pub struct AddMount {
 }
 
 /// The body of `POST /v1/mounts/update`: describe a mount in another way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UpdateMount {
     /// Path in the tree.
     pub at: String,
@@ -177,7 +182,7 @@ pub struct UpdateMount {
 }
 
 /// What is to be other than it is, or than by default.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MountChange {
     /// Options of the storage; an empty text takes an option away.
@@ -208,7 +213,7 @@ pub struct MountChange {
 }
 
 /// The body of `POST /v1/mounts/remove`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveMount {
     /// Path in the tree.
@@ -223,7 +228,7 @@ pub struct RemoveMount {
 }
 
 /// The answer to `GET /v1/mounts`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MountList {
     /// Where the tree hangs.
@@ -233,7 +238,7 @@ pub struct MountList {
 }
 
 /// The answer to a change of the mounts: it is done.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MountChanged {
     /// The mount as it is now, or as it was before it was removed.
@@ -243,7 +248,7 @@ pub struct MountChanged {
 }
 
 /// The body of `POST /v1/sync`: look at a path of the tree anew.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sync {
     /// Path in the tree of a file or a directory; `/` is everything.
@@ -254,7 +259,7 @@ pub struct Sync {
 }
 
 /// The answer to a sync: what changed in the storages before it is seen now, where none failed.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Synced {
     /// The places in storages that the path stands for: its own, and mounts below it.
@@ -264,7 +269,7 @@ pub struct Synced {
 }
 
 /// A place in one storage that was synced, or could not be.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SyncedPlace {
     /// Path in the tree.
@@ -281,7 +286,7 @@ pub struct SyncedPlace {
 
 /// The body of `POST /v1/load`: bring a path of the tree into the cache. The answer is a [`Job`],
 /// which goes on whoever watches it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Load {
     /// Path in the tree of a file or a directory; `/` is everything.
@@ -299,7 +304,7 @@ pub struct Load {
 }
 
 /// The body of `POST /v1/jobs/stop`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StopJob {
     /// Path in the tree of the load.
@@ -307,7 +312,7 @@ pub struct StopJob {
 }
 
 /// The answer to `GET /v1/jobs`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct JobList {
     /// Where the tree hangs.
@@ -317,7 +322,7 @@ pub struct JobList {
 }
 
 /// A load, while it runs and after.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Job {
     /// Tells it from all others of this daemon.
@@ -360,7 +365,7 @@ pub struct Job {
 }
 
 /// A file or directory that a load did not bring into the cache.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MissingFile {
     /// Path in the tree.
@@ -369,16 +374,27 @@ pub struct MissingFile {
     pub why: String,
 }
 
-/// The body of `POST /v1/free`, `/v1/usage`, `/v1/pin` and `/v1/unpin`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The body of `POST /v1/free`, `/v1/pin` and `/v1/unpin`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OfPath {
     /// Path in the tree of a file or a directory; `/` is everything.
     pub path: String,
 }
 
+/// The body of `POST /v1/usage`, and the query of `GET /v1/usage`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Measure {
+    /// Path in the tree of a file or a directory; `/` is everything.
+    pub path: String,
+    /// Tell it name by name too.
+    #[serde(default)]
+    pub names: bool,
+}
+
 /// The answer to `POST /v1/free`: what was dropped from the cache.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Freed {
     /// Path in the tree.
@@ -391,8 +407,8 @@ pub struct Freed {
     pub pinned_bytes: u64,
 }
 
-/// The answer to `POST /v1/usage`: what there is, and what of it is cached.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// The answer to `POST` and `GET /v1/usage`: what there is, and what of it is cached.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Usage {
     /// Path in the tree.
@@ -407,11 +423,17 @@ pub struct Usage {
     pub cached_bytes: u64,
     /// Those of them that are pinned.
     pub pinned_bytes: u64,
+    /// The same by mount, where there are several at the path or below.
+    pub mounts: Vec<UsageOfName>,
+    /// The same by name in the directory, the largest first, where that was asked for.
+    pub names: Vec<UsageOfName>,
+    /// What the names have that are too many to be listed.
+    pub other_names: UsageOfName,
 }
 
 /// The answer to `POST /v1/pin`: what of the path stays from now on. What is cached of it later
 /// stays too.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Pinned {
     /// Path in the tree.
@@ -429,7 +451,7 @@ pub struct Pinned {
 }
 
 /// The answer to `POST /v1/unpin`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Unpinned {
     /// Path in the tree.
@@ -439,7 +461,7 @@ pub struct Unpinned {
 }
 
 /// The body of `POST /v1/check`: compare what is cached of a path with its storages.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
     /// Path in the tree of a file or a directory; `/` is everything.
@@ -453,7 +475,7 @@ pub struct Check {
 }
 
 /// The answer to `POST /v1/check`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Checked {
     /// Path in the tree.
@@ -483,7 +505,7 @@ pub struct Checked {
 }
 
 /// The body of `POST /v1/scrub`: compare all that is cached with its checksums.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Scrub {
     /// The most bytes to read in a second, on average.
@@ -491,7 +513,7 @@ pub struct Scrub {
 }
 
 /// A scrub: the answer to `POST /v1/scrub`, and in a status how far one is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Scrubbed {
     /// Object versions looked at.
@@ -513,7 +535,7 @@ pub struct Scrubbed {
 }
 
 /// A tree of small files that is fetched ahead of its readers.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TreeAhead {
     /// Path in the tree.
@@ -525,7 +547,7 @@ pub struct TreeAhead {
 }
 
 /// Requests to a storage, by kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Requests {
     /// Listings.
@@ -556,8 +578,26 @@ pub struct Requests {
     pub bytes_written: u64,
 }
 
+impl Requests {
+    /// Returns all of them, whatever their kind.
+    pub fn sum(&self) -> u64 {
+        let Requests {
+            list,
+            head,
+            get,
+            put,
+            copy,
+            delete,
+            upload,
+            other,
+            ..
+        } = self;
+        list + head + get + put + copy + delete + upload + other
+    }
+}
+
 /// The local cache.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Cache {
     /// Its directory.
@@ -598,17 +638,21 @@ pub struct Cache {
 }
 
 /// Memory of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Memory {
     /// Resident bytes.
     pub used_bytes: u64,
     /// Bytes it may use.
     pub budget_bytes: u64,
+    /// Bytes of data that are on their way or held for readers, a part of what is resident.
+    pub data_bytes: u64,
+    /// Bytes that those may take.
+    pub data_budget_bytes: u64,
 }
 
 /// How the kernel is served.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Kernel {
     /// How requests come in: `io_uring` or `/dev/fuse`.
@@ -627,10 +671,12 @@ pub struct Kernel {
     pub waits: u64,
     /// Microseconds that those waited together.
     pub waited_micros: u64,
+    /// The latest of them that took half a second or longer, oldest first.
+    pub slow: Vec<SlowRequest>,
 }
 
 /// Whether the kernel may read complete cache files itself.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Passthrough {
     /// It may.
@@ -640,7 +686,7 @@ pub struct Passthrough {
 }
 
 /// Files that are open now, by how they are served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct OpenFiles {
     /// By the kernel, from the cache file.
@@ -652,7 +698,7 @@ pub struct OpenFiles {
 }
 
 /// Something that was logged.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Event {
     /// Seconds since 1970.
@@ -664,7 +710,7 @@ pub struct Event {
 }
 
 /// The body of `POST /v1/unmount`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Unmount {
     /// Detach at once, whoever still reads.
@@ -680,7 +726,7 @@ fn thirty() -> u64 {
 }
 
 /// The answer to `POST /v1/unmount`: the mount is gone, and the daemon is about to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Unmounted {
     /// The process that ends; wait for it to know that the cache is closed.
@@ -691,14 +737,14 @@ pub struct Unmounted {
 }
 
 /// The body of every answer that is not a success.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// What went wrong.
     pub error: Fault,
 }
 
 /// What went wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fault {
     /// A word from the table of [`crate::errors`].
     pub kind: String,

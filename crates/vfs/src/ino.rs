@@ -17,9 +17,13 @@ impl Ino {
     /// The root of the tree.
     pub const ROOT: Ino = Ino(1);
 
-    /// Returns a number that is neither zero nor the root's, and positive for signed users.
+    /// The numbers up to here are given out by hand.
+    const RESERVED_MAX: u64 = 15;
+
+    /// Returns a number that is neither zero nor the root's nor of a virtual file, and positive for
+    /// signed users.
     pub(crate) fn from_hash(hash: u64) -> Self {
-        Ino((hash & (u64::MAX >> 1)).max(2))
+        Ino((hash & (u64::MAX >> 1)).max(Self::RESERVED_MAX + 1))
     }
 
     /// Returns where to look when this number is taken by something else.
@@ -191,8 +195,8 @@ mod tests {
     #[test]
     fn numbers_never_are_zero_or_the_root() {
         for hash in [0, 1, u64::MAX, 1 << 63, (1 << 63) | 1] {
-            assert!(Ino::from_hash(hash).0 > Ino::ROOT.0);
-            assert!(Ino::from_hash(hash).next_probe().0 > Ino::ROOT.0);
+            assert!(Ino::from_hash(hash).0 > Ino::RESERVED_MAX);
+            assert!(Ino::from_hash(hash).next_probe().0 > Ino::RESERVED_MAX);
         }
     }
 }

@@ -7,8 +7,9 @@
 //! directly. Nothing here spawns a task, waits on a lock across I/O, or knows a kernel or wire type.
 //!
 //! Reading order: [`mounts`] (what hangs where; [`remount`] changes it, and [`sync`] looks at it anew; [`subtrees`] of it are loaded and freed), [`namespace`] (inode numbers and reference
-//! counts), [`lookup`], [`open`], [`read`] with [`readahead`], [`dir`], and [`write`] with [`written`] and [`bindings`].
+//! counts), [`lookup`], [`open`], [`read`] with [`readahead`], [`dir`], [`virtual_files`] with [`access_log`], and [`write`] with [`written`] and [`bindings`].
 
+mod access_log;
 mod attributes;
 mod bindings;
 mod dir;
@@ -29,10 +30,12 @@ mod subtrees;
 mod sync;
 mod unopened;
 mod vfs;
+mod virtual_files;
 mod write;
 mod written;
 mod xattr;
 
+pub use access_log::{AccessLog, Accessed};
 pub use attributes::{AttributeDefaults, Attributes};
 pub use dir::DirEntry;
 pub use handles::HandleId;
@@ -46,5 +49,6 @@ pub use stats::{FsStats, NEW_NAME_MAX, Stats};
 pub use subtrees::SubtreeAt;
 pub use sync::{SyncDone, SyncedPlace};
 pub use vfs::{Settings, Vfs};
+pub use virtual_files::{StatusText, is_virtual};
 pub use worker::LocalFile;
 pub use write::{Change, Creator, Waiting, WriteMode, WriteModes, XattrChange};

@@ -46,6 +46,17 @@ impl Vfs {
     /// else what the storage said.
     pub fn lookup(self: &Arc<Self>, parent: Ino, name: &[u8]) -> Reply<Entry> {
         self.counters.lookups.add(1);
+        let found = self.look_up_virtual(parent, name);
+        found.unwrap_or_else(|| self.look_up_stored(parent, name, self.settings.deadline))
+    }
+
+    /// Finds a name that is no virtual one, and waits no longer than `patience` for a storage.
+    pub(crate) fn look_up_stored(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &[u8],
+        patience: Duration,
+    ) -> Reply<Entry> {
         let (dir, name) = match self.parent_and_name(parent, name) {
             Ok(both) => both,
             Err(error) => return Reply::Ready(Err(error)),
@@ -79,10 +90,11 @@ impl Vfs {
         let vfs = Arc::clone(self);
         Reply::Pending(
             async move {
+                let deadline = vfs.clock.deadline(patience);
                 loop {
                     let age = vfs.promises.age();
                     let path = place.path.clone();
-                    let asked = vfs.worker.stat(id, path, freshness, vfs.deadline()).await;
+                    let asked = vfs.worker.stat(id, path, freshness, deadline).await;
                     if let Err(error) = &asked
                         && error.kind() != ErrorKind::NotFound
                     {

@@ -24,6 +24,7 @@ use crate::promises::Promises;
 use crate::reply::Reply;
 use crate::stats::{Counters, FsStats, Stats};
 use crate::unopened::Unopened;
+use crate::virtual_files::{VirtualFiles, is_virtual, unchangeable};
 use crate::write::Queue;
 
 /// Changes of extended attributes of different inodes that seldom wait for each other.
@@ -75,6 +76,8 @@ pub struct Vfs {
     pub(crate) xattr_turns: [tokio::sync::Mutex<()>; XATTR_TURNS],
     /// Numbers given to files that were made here.
     pub(crate) numbers: AtomicU64,
+    /// What the daemon tells of itself, as files.
+    pub(crate) virtual_files: VirtualFiles,
     pub(crate) worker: Arc<Worker>,
     pub(crate) clock: Arc<dyn Clock>,
     /// The time of directories that have none of their own.
@@ -113,6 +116,7 @@ impl Vfs {
             aside: Mutex::default(),
             xattr_turns: Default::default(),
             numbers: AtomicU64::new(0),
+            virtual_files: VirtualFiles::default(),
             worker,
             clock,
             started_ns: i64::try_from(started.as_nanos()).unwrap_or(i64::MAX),
@@ -124,7 +128,10 @@ impl Vfs {
     /// # Errors
     /// `Stale` for any other number.
     pub fn attributes(&self, ino: Ino) -> Result<Attributes> {
-        Ok(self.attributes_of(&*self.node(ino)?))
+        match self.virtual_attributes(ino) {
+            Some(attributes) => Ok(attributes),
+            None => Ok(self.attributes_of(&*self.node(ino)?)),
+        }
     }
 
     /// Returns how long the attributes of an inode stay true. A file's never change: when its
@@ -193,13 +200,34 @@ impl Vfs {
         }
     }
 
+    /// Returns the path in the tree of an inode that the kernel knows; what cannot be shown of a name
+    /// stands as a mark.
+    pub fn path_of(&self, ino: Ino) -> Option<String> {
+        let place = self.namespace.get(ino)?.place.clone();
+        let mounts = self.mounts.read();
+        let at = place.mount.map(|mount| mounts.spec(mount).at.to_string());
+        let parts = [at.unwrap_or_default(), place.path.to_string()];
+        let parts = parts.iter().filter(|part| !part.is_empty());
+        let path = parts.fold(String::new(), |all, part| format!("{all}/{part}"));
+        Some(if path.is_empty() {
+            "/".to_owned()
+        } else {
+            path
+        })
+    }
+
     pub(crate) fn xattr_turn(&self, ino: Ino) -> &tokio::sync::Mutex<()> {
         // A number's low bits are spread as all are.
         &self.xattr_turns[usize::try_from(ino.0).unwrap_or_default() % XATTR_TURNS]
     }
 
     pub(crate) fn node(&self, ino: Ino) -> Result<Arc<Node>> {
-        self.namespace.get(ino).ok_or_else(|| unknown(ino))
+        self.namespace
+            .get(ino)
+            .ok_or_else(|| match is_virtual(ino) {
+                true => unchangeable(),
+                false => unknown(ino),
+            })
     }
 
     pub(crate) fn deadline(&self) -> Deadline {

@@ -62,7 +62,7 @@ pub use attempts::{Attempt, Attempts, Halt};
 pub use cache::LocalFile;
 pub use cache::staged::{Room, Segment, Source, StagedFile, StagedId};
 pub use check::{CheckPlan, Checked, Finding};
-pub use held::{Freed, Held};
+pub use held::{Freed, Held, HeldByName, HeldName};
 pub use load::{LoadCounts, LoadEnd, LoadPlan, LoadProgress, LoadStep, Missing, Pick};
 pub use makes::Unmade;
 pub use meta::{Learnt, Listing};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Flags of the verbs that bring data in, keep it, drop it, check it and watch it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,63 @@ use types::ByteSize;
 
 use super::DaemonChoice;
 use crate::values;
+
+/// Flags of the admin API over TCP.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+pub(crate) struct AdminArgs {
+    /// Serve the admin API over TLS at this address too, as in 0.0.0.0:9466, to whoever has the token
+    /// [default: on the admin socket only]
+    #[arg(
+        long,
+        env = "FOREBAY_ADMIN_LISTEN",
+        value_name = "ADDRESS",
+        help_heading = "Daemon"
+    )]
+    pub(crate) admin_listen: Option<SocketAddr>,
+    /// File with the token, of mode 0600; made when it is not there [default: beside the state]
+    #[arg(
+        long,
+        env = "FOREBAY_ADMIN_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "Daemon"
+    )]
+    pub(crate) admin_token_file: Option<PathBuf>,
+    /// Certificate to show, in PEM [default: one that is made, and signed by itself]
+    #[arg(
+        long,
+        env = "FOREBAY_ADMIN_CERTIFICATE",
+        value_name = "FILE",
+        help_heading = "Daemon"
+    )]
+    pub(crate) admin_certificate: Option<PathBuf>,
+    /// Its key, in PEM
+    #[arg(
+        long,
+        env = "FOREBAY_ADMIN_KEY",
+        value_name = "FILE",
+        help_heading = "Daemon"
+    )]
+    pub(crate) admin_key: Option<PathBuf>,
+}
+
+/// A daemon elsewhere, which `--admin-listen` lets be asked.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct RemoteArgs {
+    /// Ask the daemon at this address, as in https://node7:9466 [default: one on this machine]
+    #[arg(
+        long,
+        env = "FOREBAY_ADMIN",
+        value_name = "URL",
+        conflicts_with = "dir"
+    )]
+    pub(crate) admin: Option<String>,
+    /// File with its token, of mode 0600
+    #[arg(long, env = "FOREBAY_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) admin_token_file: Option<PathBuf>,
+    /// Its certificate or that of who vouches for it, in PEM
+    #[arg(long, env = "FOREBAY_ADMIN_CA", value_name = "FILE")]
+    pub(crate) admin_ca: Option<PathBuf>,
+}
 
 /// Flags of `forebay load`.
 #[derive(Debug, Args)]
@@ -158,6 +216,8 @@ pub(crate) struct StatsArgs {
     /// The mount point of the daemon [default: the only one]
     #[arg(value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
     /// Time between two lines
     #[arg(
         long,
@@ -175,6 +235,23 @@ pub(crate) struct StatsArgs {
     pub(crate) json: bool,
 }
 
+/// Flags of `forebay dashboard`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The page listens on 127.0.0.1 only, is for whoever has the token at the end of its \
+                        address, shows what the admin API answers, and changes nothing."
+)]
+pub(crate) struct DashboardArgs {
+    /// The mount point of the daemon [default: the only one]
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
+    /// Port to listen on; 0 is any that is free
+    #[arg(long, env = "FOREBAY_PORT", value_name = "PORT", default_value_t = 0)]
+    pub(crate) port: u16,
+}
+
 /// Flags of `forebay costs`.
 #[derive(Debug, Args)]
 #[command(
@@ -188,6 +265,8 @@ pub(crate) struct CostsArgs {
     /// The mount point of the daemon [default: the only one]
     #[arg(value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
     /// What requests and bytes cost
     #[arg(long, env = "FOREBAY_PRICES", value_name = "FILE")]
     pub(crate) prices: Option<PathBuf>,

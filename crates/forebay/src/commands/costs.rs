@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use comfy_table::{Table, presets};
-use gateway::{Client, wire};
+use gateway::wire;
 use serde::{Deserialize, Serialize};
 use types::ByteSize;
 
 use super::mounts::block_on;
-use super::waiting::one_daemon;
+use super::waiting::one_client;
 use crate::cli::CostsArgs;
 use crate::usage;
 
@@ -76,8 +76,8 @@ struct Ledger {
 /// Prints the ledger of one daemon.
 pub(crate) fn run(args: &CostsArgs, run_dir: Option<&Path>) -> Result<()> {
     let prices = args.prices.as_deref().map(read).transpose()?;
-    let daemon = one_daemon(args.dir.as_deref(), run_dir)?;
-    let status = block_on(Client::new(&daemon.socket).status(PATIENCE))??;
+    let client = one_client(args.dir.as_deref(), &args.remote, run_dir)?;
+    let status = block_on(client.status(PATIENCE))??;
     let ledger = Ledger::of(&status, prices.as_ref());
     if args.json {
         let text = serde_json::to_string_pretty(&ledger).context("write JSON")?;

@@ -25,7 +25,9 @@ pub(crate) fn run(args: &DuArgs, run_dir: Option<&Path>) -> Result<()> {
     for asked in &args.paths {
         let (daemon, path) = super::sync::choose(live.clone(), asked)?;
         let client = Client::new(&daemon.socket);
-        let usage = block_on(client.usage(&wire::OfPath { path }, DU_MAX))?;
+        let names = false;
+        let measure = wire::Measure { path, names };
+        let usage = block_on(client.usage(&measure, DU_MAX))?;
         usages.push((asked, usage.map_err(usage::if_invalid)?));
     }
     if args.json {

@@ -7,10 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use gateway::Client;
 
 use super::mounts::block_on;
-use super::waiting::one_daemon;
+use super::waiting::one_client;
 use crate::cli::MetricsArgs;
 
 /// Metrics are answered from memory.
@@ -18,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Prints the metrics of one daemon.
 pub(crate) fn run(args: &MetricsArgs, run_dir: Option<&Path>) -> Result<()> {
-    let daemon = one_daemon(args.dir.as_deref(), run_dir)?;
-    let text = block_on(Client::new(&daemon.socket).metrics(PATIENCE))??;
+    let client = one_client(args.dir.as_deref(), &args.remote, run_dir)?;
+    let text = block_on(client.metrics(PATIENCE))??;
     super::answer(text)
 }

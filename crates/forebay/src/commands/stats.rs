@@ -8,12 +8,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use gateway::history::SILENT;
 use gateway::{Client, wire};
 use serde::Serialize;
 use types::{ByteSize, Clock, ErrorKind, SystemClock};
 
 use super::mounts::block_on;
-use super::waiting::one_daemon;
+use super::waiting::one_client;
 use crate::cli::StatsArgs;
 use crate::usage;
 
@@ -21,8 +22,6 @@ use crate::usage;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Lines below one heading: about a screen.
 const LINES: u64 = 20;
-/// Requests of the kernel that it sends by itself, long after.
-const SILENT: [&str; 3] = ["forget", "release", "releasedir"];
 
 const HEADING: &str = "\
 ---------kernel--------- -----------read----------- -----storage----- -----usage-----
@@ -60,8 +59,7 @@ pub(crate) fn run(args: &StatsArgs, run_dir: Option<&Path>) -> Result<()> {
             "an interval of 0 is no time: give one such as 1s",
         ));
     }
-    let daemon = one_daemon(args.dir.as_deref(), run_dir)?;
-    let client = Client::new(&daemon.socket);
+    let client = one_client(args.dir.as_deref(), &args.remote, run_dir)?;
     block_on(watch(&client, args))?
 }
 
@@ -133,7 +131,7 @@ impl Line {
             read_bytes: counted(&|status| status.cache.served_bytes),
             fetched_bytes: counted(&|status| status.cache.fetched_bytes),
             hit_ratio: ratio(hits, hits + misses),
-            storage_requests: of_mounts(all_requests),
+            storage_requests: of_mounts(wire::Requests::sum),
             storage_errors: of_mounts(|requests| requests.errors),
             storage_throttled: of_mounts(|requests| requests.throttled),
             memory_bytes: after.memory.used_bytes,
@@ -160,21 +158,6 @@ impl Line {
             bytes(self.cache_bytes),
         )
     }
-}
-
-fn all_requests(count: &wire::Requests) -> u64 {
-    let wire::Requests {
-        list,
-        head,
-        get,
-        put,
-        copy,
-        delete,
-        upload,
-        other,
-        ..
-    } = count;
-    list + head + get + put + copy + delete + upload + other
 }
 
 #[allow(clippy::cast_precision_loss, reason = "figures for people")]

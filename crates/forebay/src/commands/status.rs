@@ -52,6 +52,14 @@ struct Dead {
 
 /// Prints the status; fails when no daemon runs.
 pub(crate) fn run(args: &StatusArgs, run_dir: Option<&Path>) -> Result<()> {
+    if let Some(client) = super::waiting::remote_client(&args.remote)? {
+        let asked = super::mounts::block_on(client.status(PATIENCE))?;
+        let report = Report {
+            daemons: vec![asked?],
+            ..Report::default()
+        };
+        return show(&report, args.json);
+    }
     let mut found = records::scan(&places::run_dirs(run_dir))?;
     if let Some(dir) = &args.dir {
         let mount_point = places::mounted_at(dir)?;
@@ -63,17 +71,30 @@ pub(crate) fn run(args: &StatusArgs, run_dir: Option<&Path>) -> Result<()> {
             .retain(|record| record.mount_point == mount_point);
     }
     let report = ask_all(&found)?;
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&report).context("write JSON")? + "\n",
-        false => describe(&report),
-    };
-    super::answer(text)?;
+    show(&report, args.json)?;
     match &args.dir {
         _ if !report.daemons.is_empty() => Ok(()),
         _ if !report.silent.is_empty() || !report.dead.is_empty() => bail!("no daemon answers"),
         Some(dir) => bail!("no daemon of this user serves '{}'", dir.display()),
         None => bail!("no daemon of this user runs; start one with 'forebay mount URI DIR'"),
     }
+}
+
+fn show(report: &Report, json: bool) -> Result<()> {
+    super::answer(match json {
+        true => serde_json::to_string_pretty(report).context("write JSON")? + "\n",
+        false => describe(report),
+    })
+}
+
+/// Returns what `--json` prints of one daemon.
+pub(crate) fn of(status: wire::Status) -> String {
+    let report = Report {
+        daemons: vec![status],
+        ..Report::default()
+    };
+    // Plain data always has a text.
+    serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
 }
 
 /// Puts the report into words.
@@ -476,6 +497,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let args = StatusArgs {
             dir: None,
+            remote: crate::cli::RemoteArgs::default(),
             json: false,
         };
         let error = run(&args, Some(dir.path())).unwrap_err().to_string();

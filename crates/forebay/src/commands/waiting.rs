@@ -11,8 +11,9 @@ use gateway::{Client, wire};
 use indicatif::ProgressBar;
 
 use super::mounts::daemons;
-use crate::cli::DaemonChoice;
+use crate::cli::{DaemonChoice, RemoteArgs};
 use crate::records::Record;
+use crate::usage::{if_invalid, wrong};
 
 /// How often a daemon is asked how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -36,6 +37,32 @@ pub(super) fn one_daemon(dir: Option<&Path>, run_dir: Option<&Path>) -> Result<R
         Some(daemon) => Ok(daemon),
         None => bail!("no daemon of this user runs; start one with 'forebay mount URI DIR'"),
     }
+}
+
+/// Returns a client of the daemon that is meant, on this machine or elsewhere.
+pub(super) fn one_client(
+    dir: Option<&Path>,
+    remote: &RemoteArgs,
+    run_dir: Option<&Path>,
+) -> Result<Client> {
+    match remote_client(remote)? {
+        Some(client) => Ok(client),
+        None => Ok(Client::new(&one_daemon(dir, run_dir)?.socket)),
+    }
+}
+
+/// Returns a client of the daemon elsewhere that flags name.
+pub(super) fn remote_client(remote: &RemoteArgs) -> Result<Option<Client>> {
+    let Some(url) = &remote.admin else {
+        return Ok(None);
+    };
+    let needs = |flag: &str| wrong(format!("--admin {url} needs {flag} FILE too"));
+    let token = remote.admin_token_file.as_deref();
+    let token = token.ok_or_else(|| needs("--admin-token-file"))?;
+    let ca = remote.admin_ca.as_deref();
+    let ca = ca.ok_or_else(|| needs("--admin-ca"))?;
+    let client = Client::remote(url, token, ca).map_err(if_invalid)?;
+    Ok(Some(client))
 }
 
 /// Waits for an answer, and shows on a terminal what `describe` makes of the status meanwhile.

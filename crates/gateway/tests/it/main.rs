@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod metrics;
+mod openapi;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -153,13 +154,20 @@ impl Node for Toy {
         Box::pin(async { Ok(freed) })
     }
 
-    fn usage(&self, request: wire::OfPath) -> NodeFuture<wire::Usage> {
+    fn usage(&self, request: wire::Measure) -> NodeFuture<wire::Usage> {
         let usage = wire::Usage {
             path: request.path,
             files: 2,
             ..wire::Usage::default()
         };
         Box::pin(async { Ok(usage) })
+    }
+
+    fn history(&self) -> wire::History {
+        wire::History {
+            mount_point: "/mnt/data".into(),
+            samples: vec![wire::Sample::default()],
+        }
     }
 
     fn check(&self, request: wire::Check) -> NodeFuture<wire::Checked> {
@@ -414,7 +422,11 @@ async fn loads_are_begun_listed_and_stopped_and_paths_freed_and_measured() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     let of = wire::OfPath { path };
     assert_eq!(client.free(&of, PATIENCE).await.unwrap().bytes, 5);
-    assert_eq!(client.usage(&of, PATIENCE).await.unwrap().files, 2);
+    let measure = wire::Measure {
+        path: of.path.clone(),
+        names: true,
+    };
+    assert_eq!(client.usage(&measure, PATIENCE).await.unwrap().files, 2);
     assert_eq!(client.pin(&of, PATIENCE).await.unwrap().pinned_files, 3);
     let check = wire::Check {
         path: of.path.clone(),

@@ -6,6 +6,7 @@
 //! bounds hold, what POSIX asks, which programs work, how mounts come and go, and what the command line says.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod admin;
 mod attributes;
 mod cache;
 mod changes;
@@ -13,6 +14,7 @@ mod checks;
 mod commands;
 mod costs;
 mod crashes;
+mod dashboard;
 mod denials;
 mod directories;
 mod disk_faults;
@@ -42,4 +44,5 @@ mod sync;
 mod tools;
 mod two_nodes;
 mod upload_faults;
+mod virtual_files;
 mod writing;

@@ -228,12 +228,12 @@ async fn what_is_cached_of_a_tree_is_told_and_dropped() {
     let (a, b) = (put(&rig, "d/a", 300_000), put(&rig, "d/b", 5000));
     let other = put(&rig, "other", 1000);
     load(&rig, plan(&rig, "")).await;
-    let held = rig.worker.held(subtree(&rig, "d")).await.unwrap();
+    let held = rig.worker.held(subtree(&rig, "d")).await.unwrap().sum();
     assert_eq!((held.files, held.bytes), (2, 305_000));
     assert_eq!((held.cached_files, held.cached_bytes), (2, 305_000));
     let freed = rig.worker.free(subtree(&rig, "d/a")).await.unwrap();
     assert_eq!((freed.files, freed.bytes), (1, 300_000));
-    let held = rig.worker.held(subtree(&rig, "d")).await.unwrap();
+    let held = rig.worker.held(subtree(&rig, "d")).await.unwrap().sum();
     assert_eq!((held.cached_files, held.cached_bytes), (1, 5000));
     assert!(!is_cached(&rig, &a) && is_cached(&rig, &b) && is_cached(&rig, &other));
     rig.storage.is_off.store(true, Ordering::SeqCst);
