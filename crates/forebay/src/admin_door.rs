@@ -132,16 +132,14 @@ impl AdminDoor {
     }
 
     /// Answers who has the token, until `ended` resolves.
-    pub(crate) fn serve(
+    pub(crate) async fn serve(
         self,
         node: Arc<dyn Node>,
         ended: impl Future<Output = ()> + Send + 'static,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        async move {
-            let served = tls::serve(self.listener, self.identity, self.token, node, ended).await;
-            if let Err(error) = served {
-                tracing::error!("{error}");
-            }
+    ) {
+        let served = tls::serve(self.listener, self.identity, self.token, node, ended).await;
+        if let Err(error) = served {
+            tracing::error!("{error}");
         }
     }
 }

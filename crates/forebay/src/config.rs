@@ -130,35 +130,32 @@ fn parse(text: &str, resolve: &dyn Resolve) -> Result<ConfigFile, Vec<Fault>> {
     }
 }
 
-fn read_root(reader: &mut Reader, root: &Section<'_>, resolve: &dyn Resolve) -> ConfigFile {
-    const KEYS: &[&str] = &[
-        "mount_point",
-        "memory",
-        "deadline",
-        "threads",
-        "log",
-        "log_level",
-        "allow_other",
-        "passthrough",
-        "spare_opens",
-        "transport",
-        "neighbours",
-        "state_dir",
-        "metrics_listen",
-        "virtual_files",
-        "admin_listen",
-        "admin_token_file",
-        "admin_certificate",
-        "admin_key",
-        "cache",
-        "mount",
-    ];
-    reader.check_keys(root, KEYS);
-    let mount_point = reader.parsed(root, "mount_point", absolute_path);
-    if mount_point.is_none() {
-        reader.missing(root, "mount_point", "\"/mnt/data\"");
-    }
-    let mut node = NodeDefaults {
+/// What may stand above all tables.
+const ROOT_KEYS: &[&str] = &[
+    "mount_point",
+    "memory",
+    "deadline",
+    "threads",
+    "log",
+    "log_level",
+    "allow_other",
+    "passthrough",
+    "spare_opens",
+    "transport",
+    "neighbours",
+    "state_dir",
+    "metrics_listen",
+    "virtual_files",
+    "admin_listen",
+    "admin_token_file",
+    "admin_certificate",
+    "admin_key",
+    "cache",
+    "mount",
+];
+
+fn read_node(reader: &mut Reader, root: &Section<'_>) -> NodeDefaults {
+    NodeDefaults {
         memory: reader.parsed(root, "memory", memory),
         deadline: reader.parsed(root, "deadline", deadline),
         threads: reader
@@ -181,7 +178,16 @@ fn read_root(reader: &mut Reader, root: &Section<'_>, resolve: &dyn Resolve) -> 
             admin_key: reader.parsed(root, "admin_key", absolute_path),
         },
         ..NodeDefaults::default()
-    };
+    }
+}
+
+fn read_root(reader: &mut Reader, root: &Section<'_>, resolve: &dyn Resolve) -> ConfigFile {
+    reader.check_keys(root, ROOT_KEYS);
+    let mount_point = reader.parsed(root, "mount_point", absolute_path);
+    if mount_point.is_none() {
+        reader.missing(root, "mount_point", "\"/mnt/data\"");
+    }
+    let mut node = read_node(reader, root);
     let mut lines = Lines {
         mount_point: root.line_of("mount_point").unwrap_or(0),
         ..Lines::default()

@@ -172,14 +172,7 @@ impl Plan {
         file: NodeDefaults,
         run_dir: Option<&Path>,
     ) -> Result<Plan> {
-        let memory = flags.memory.map(|size| size.0).or(file.memory);
-        let memory_bytes = memory.unwrap_or(MEMORY_DEFAULT_BYTES);
-        if memory_bytes < MEMORY_MIN_BYTES {
-            let given = ByteSize(memory_bytes);
-            return Err(wrong(format!(
-                "a memory of {given} is too little: give at least 64MiB"
-            )));
-        }
+        let memory_bytes = memory_of(flags, &file)?;
         let deadline = flags.deadline.or(file.deadline).unwrap_or(DEADLINE_DEFAULT);
         if deadline.is_zero() {
             let why = "a deadline of 0 lets no operation succeed: give a time such as 60s";
@@ -307,6 +300,18 @@ impl MountPlan {
             idmap: IdMap::default(),
         }
     }
+}
+
+fn memory_of(flags: &NodeArgs, file: &NodeDefaults) -> Result<u64> {
+    let memory = flags.memory.map(|size| size.0).or(file.memory);
+    let memory_bytes = memory.unwrap_or(MEMORY_DEFAULT_BYTES);
+    if memory_bytes < MEMORY_MIN_BYTES {
+        let given = ByteSize(memory_bytes);
+        return Err(wrong(format!(
+            "a memory of {given} is too little: give at least 64MiB"
+        )));
+    }
+    Ok(memory_bytes)
 }
 
 fn write_modes_of(flags: &StorageArgs) -> BTreeMap<String, WriteMode> {

@@ -57,7 +57,8 @@ fn post(address: &'static str, summary: &'static str, takes: Describe, answers: 
 /// All addresses.
 fn table() -> Vec<Route> {
     let mut table = seeing();
-    table.extend(changing());
+    table.extend(of_the_tree());
+    table.extend(of_paths());
     table
 }
 
@@ -113,14 +114,8 @@ fn seeing() -> Vec<Route> {
     ]
 }
 
-fn changing() -> Vec<Route> {
+fn of_the_tree() -> Vec<Route> {
     vec![
-        post(
-            "/v1/usage",
-            "What of a path is cached.",
-            of::<wire::Measure>,
-            of::<wire::Usage>,
-        ),
         post(
             "/v1/unmount",
             "Unmounts, and ends the daemon.",
@@ -144,6 +139,17 @@ fn changing() -> Vec<Route> {
             "Takes a storage out of the tree.",
             of::<wire::RemoveMount>,
             of::<wire::MountChanged>,
+        ),
+    ]
+}
+
+fn of_paths() -> Vec<Route> {
+    vec![
+        post(
+            "/v1/usage",
+            "What of a path is cached.",
+            of::<wire::Measure>,
+            of::<wire::Usage>,
         ),
         post(
             "/v1/sync",

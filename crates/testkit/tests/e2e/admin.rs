@@ -285,3 +285,64 @@ fn answers_are_what_the_document_says() {
 /// Whether each answer has the status, the type and the shape that the document says.
 const CHECKS: &str = "status_code_conformance,content_type_conformance,response_schema_conformance,\
                       negative_data_rejection,response_headers_conformance";
+
+#[test]
+fn usage_is_told_by_mount_and_by_name() {
+    let (storage, other) = (Storage::local(), Storage::local());
+    storage.put("a/one", 1, 1000);
+    storage.put("a/deep/two", 2, 2000);
+    storage.put("b", 3, 400);
+    other.put("three", 4, 70_000);
+    let sandbox = sandbox(&storage);
+    let door = open(&sandbox, &storage);
+    let point = sandbox.point();
+    let at = ["--mount-point", point.to_str().unwrap()];
+    let add = ["mounts", "add", "/a/more/c", &other.uri()];
+    sandbox.run(&[&add[..], &at].concat()).success();
+    door.mount.read("a/deep/two");
+    door.mount.read("a/more/c/three");
+    let bearer = format!("Authorization: Bearer {}", door.token());
+    let ask = |path: &str| {
+        let path = format!("/v1/usage?path={path}&names=true");
+        let (status, body) = door.answer(&path, &["-H", &bearer]);
+        assert_eq!(status, "200", "{body}");
+        serde_json::from_str::<Value>(&body).unwrap()
+    };
+    let told = |list: &Value| {
+        let each = list.as_array().unwrap().iter().map(|one| {
+            let [bytes, cached] = ["bytes", "cached_bytes"].map(|name| one[name].as_u64().unwrap());
+            let is_directory = one["is_directory"].as_bool().unwrap();
+            (
+                one["name"].as_str().unwrap().to_owned(),
+                is_directory,
+                bytes,
+                cached,
+            )
+        });
+        each.collect::<Vec<_>>()
+    };
+    let row =
+        |name: &str, is_directory, bytes, cached| (name.to_owned(), is_directory, bytes, cached);
+    let root = ask("/");
+    assert_eq!(
+        (&root["bytes"], &root["files"]),
+        (&73_400.into(), &4.into())
+    );
+    let expected = [row("a", true, 73_000, 72_000), row("b", false, 400, 0)];
+    assert_eq!(told(&root["names"]), expected);
+    let expected = [
+        row("/", true, 3400, 2000),
+        row("/a/more/c", true, 70_000, 70_000),
+    ];
+    assert_eq!(told(&root["mounts"]), expected);
+    let expected = [
+        row("more", true, 70_000, 70_000),
+        row("deep", true, 2000, 2000),
+        row("one", false, 1000, 0),
+    ];
+    assert_eq!(told(&ask("/a")["names"]), expected);
+    assert_eq!(told(&ask("/b")["names"]), []);
+    let (status, body) = door.answer("/v1/usage?path=/nowhere", &["-H", &bearer]);
+    assert_eq!(status, "404", "{body}");
+    door.mount.unmount();
+}

@@ -81,12 +81,9 @@ fn usage(sandbox: &Sandbox, path: &Path) -> Value {
 
 /// Puts a tree into a storage, of which half of the bytes get cached, one file by a slow request.
 fn used<'a>(storage: &Storage, sandbox: &'a Sandbox) -> Mount<'a> {
-    for seed in 0..12 {
-        storage.put(
-            format!("train/cats/{seed:04}.jpg"),
-            seed,
-            40_000 + 9_000 * seed as usize,
-        );
+    let lengths = (40_000..).step_by(9_000);
+    for (seed, len) in (0..12).zip(lengths) {
+        storage.put(format!("train/cats/{seed:04}.jpg"), seed, len);
         storage.put(format!("train/dogs/{seed:04}.jpg"), 50 + seed, 60_000);
         storage.put(format!("val/{seed:04}.jpg"), 100 + seed, 30_000);
     }
@@ -220,10 +217,9 @@ fn the_dashboard_is_for_whoever_has_its_whole_address() {
     let sandbox = Sandbox::new(&storage);
     let mount = sandbox.mount(&storage).start();
     let dashboard = Dashboard::start(&sandbox);
-    assert!(dashboard.address.starts_with("http://127.0.0.1:"));
     let host = format!("Host: {}", dashboard.host());
     let bearer = format!("Authorization: Bearer {}", dashboard.token());
-    let wrong = format!("Authorization: Bearer {}", "0".repeat(64));
+    let wrong = bearer.replace(dashboard.token(), &"0".repeat(64));
     for (status, line, headers) in [
         ("200", "GET /", vec![&*host]),
         ("200", "GET /v1/status", vec![&host, &bearer]),
@@ -279,8 +275,6 @@ fn the_dashboard_is_for_whoever_has_its_whole_address() {
     }
     let log = std::fs::read_to_string(sandbox.log()).unwrap();
     assert!(!log.contains(dashboard.token()), "{log}");
-
-    let pid = mount.pid();
     mount.unmount();
     wait::until("it is told that the daemon has gone", || {
         let asked = format!("GET /v1/status HTTP/1.1\r\n{host}\r\n{bearer}");
@@ -288,6 +282,6 @@ fn the_dashboard_is_for_whoever_has_its_whole_address() {
     });
     dashboard.end();
     let said = sandbox.run(&["dashboard"]).refusal();
-    assert!(said.contains("no daemon") && pid > 0, "{said}");
+    assert!(said.contains("no daemon"), "{said}");
     sandbox.assert_nothing_left();
 }
