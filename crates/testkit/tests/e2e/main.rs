@@ -12,6 +12,7 @@ mod cache;
 mod changes;
 mod checks;
 mod commands;
+mod containers;
 mod costs;
 mod crashes;
 mod dashboard;
