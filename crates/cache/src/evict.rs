@@ -197,6 +197,11 @@ impl Policy {
         }
     }
 
+    /// Returns whether nothing is queued.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.objects() == 0
+    }
+
     fn objects(&self) -> usize {
         self.small.items.len() + self.main.items.len()
     }

@@ -9,8 +9,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 use types::{ByteRange, VersionId};
 
@@ -73,6 +74,20 @@ impl Files {
     pub(crate) fn stat(&self, id: VersionId) -> io::Result<Stat> {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         plain(rustix::fs::statat(&self.data, name(id), flags)?)
+    }
+
+    /// Returns when a file was made, or last written where the file system does not keep that.
+    pub(crate) fn made(&self, id: VersionId) -> io::Result<SystemTime> {
+        let wanted = StatxFlags::BTIME | StatxFlags::MTIME;
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let stat = rustix::fs::statx(&self.data, name(id), flags, wanted)?;
+        let has_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+        let time = match has_birth {
+            true => stat.stx_btime,
+            false => stat.stx_mtime,
+        };
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        Ok(SystemTime::UNIX_EPOCH + Duration::new(seconds, time.tv_nsec.min(999_999_999)))
     }
 
     /// Makes an empty file, in place of one that the index does not know.

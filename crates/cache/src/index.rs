@@ -17,6 +17,7 @@ use crate::files::{Stamp, prefix};
 use crate::keepsakes::Kept;
 use crate::pages::PageSet;
 use crate::record::page_len;
+use crate::rules::{NO_RULE, Slot};
 use crate::space::{Lease, OBJECT_OVERHEAD, page_charge};
 
 /// One cached object. Bytes are good if their pages are in `present` and not in `unchecked`, and the
@@ -46,6 +47,8 @@ pub(crate) struct Entry {
     pub(crate) pinned: bool,
     /// The eviction policy knows it.
     pub(crate) queued: bool,
+    /// Which rule it follows.
+    pub(crate) rule: Slot,
 }
 
 impl Entry {
@@ -66,6 +69,7 @@ impl Entry {
             unsaved: false,
             pinned: false,
             queued: true,
+            rule: NO_RULE,
         }
     }
 

@@ -6,6 +6,7 @@
 //! | `o` id | size u64, stamp u64, birth u64, run u32; then the pages, if the object has one chunk |
 //! | `p` id chunk-u64 | birth u64, then the pages of the chunk, for objects of several chunks |
 //! | `k` id | place u64, wish u64: the object is pinned |
+//! | `q` id | rule u64: the object follows that rule |
 //! | `run` | run u32, trusted-since u32 |
 //!
 //! Pages of a chunk: one bit a page, padded to a byte, then a CRC32C u32 for each bit that is set.
@@ -26,6 +27,8 @@ pub(crate) const HEADS: u8 = b'o';
 pub(crate) const CHUNKS: u8 = b'p';
 /// First byte of the keys of pins.
 pub(crate) const PINS: u8 = b'k';
+/// First byte of the keys of what says which rule an object follows.
+pub(crate) const RULES: u8 = b'q';
 
 /// What is stored of every object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +78,28 @@ pub(crate) fn pin_key(id: VersionId) -> Vec<u8> {
     let mut key = vec![PINS];
     key.extend_from_slice(&id.0.to_be_bytes());
     key
+}
+
+/// Returns the key under which it is noted which rule an object follows.
+pub(crate) fn rule_key(id: VersionId) -> Vec<u8> {
+    let mut key = vec![RULES];
+    key.extend_from_slice(&id.0.to_be_bytes());
+    key
+}
+
+/// Returns the id in the key of a rule.
+pub(crate) fn parse_rule_key(key: &[u8]) -> Option<VersionId> {
+    let (kind, id) = key.split_first()?;
+    (*kind == RULES).then_some(VersionId(u128::from_be_bytes(id.try_into().ok()?)))
+}
+
+pub(crate) fn encode_rule(rule: u64) -> Vec<u8> {
+    rule.to_le_bytes().to_vec()
+}
+
+pub(crate) fn decode_rule(mut value: &[u8]) -> Option<u64> {
+    let rule = take_u64(&mut value)?;
+    value.is_empty().then_some(rule)
 }
 
 pub(crate) fn chunk_key(id: VersionId, chunk: u64) -> Vec<u8> {
@@ -294,5 +319,9 @@ mod tests {
         let pin = Pin { place: 7, wish: 9 };
         assert_eq!(decode_pin(&encode_pin(pin)), Some(pin));
         assert_eq!(decode_pin(&encode_pin(pin)[..15]), None);
+        assert_eq!(parse_rule_key(&rule_key(id)), Some(id));
+        assert_eq!(parse_rule_key(RUN_KEY), None);
+        assert_eq!(decode_rule(&encode_rule(7)), Some(7));
+        assert_eq!(decode_rule(&encode_rule(7)[..7]), None);
     }
 }

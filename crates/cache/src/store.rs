@@ -5,7 +5,7 @@
 //! and the check of what is in doubt, `local.rs` gives whole objects out as files, `fill.rs` writes
 //! and makes room, `recover.rs` loads the index and tidies the directory, `background.rs` is the
 //! thread, `map.rs` and `reserve.rs` are what shares the capacity, `pin.rs` keeps objects from being
-//! evicted, `adopt.rs` takes in files without a fetch, `scrub.rs` compares all with its checksums.
+//! evicted, `rule.rs` carries out TTL, quota and priority, `adopt.rs` takes in files without a fetch, `scrub.rs` compares all with its checksums.
 //!
 //! A broken cache is a miss: no read here fails. A directory whose disk fails is retired: all reads
 //! miss and all fills are refused until the store is opened again.
@@ -22,6 +22,7 @@ mod pin;
 mod read;
 mod recover;
 mod reserve;
+mod rule;
 mod scrub;
 
 use std::collections::VecDeque;
@@ -34,17 +35,19 @@ use parking_lot::Mutex;
 use types::{ByteRange, ByteSize, Clock, Error, ErrorKind, PageRange, Result, VersionId};
 
 use crate::dir::Directory;
-use crate::evict::{Policy, Tick};
+use crate::evict::Tick;
 use crate::files::Files;
 use crate::index::Index;
 use crate::keepsakes::Keepsakes;
 use crate::kv::Kv;
 use crate::pins::Pins;
 use crate::record::Runs;
+use crate::rules::{Ranks, Rules};
 use crate::space::Space;
 use background::Background;
 
 pub use local::LocalFile;
+pub use rule::Expired;
 pub use scrub::{Scrub, ScrubCounts};
 
 /// Below this a cache is of no use: the index and a few large objects need as much.
@@ -86,6 +89,8 @@ pub struct Stats {
     pub pinned_bytes: u64,
     /// Objects evicted to make room.
     pub evictions: u64,
+    /// Objects dropped because their time was over.
+    pub expired: u64,
     /// Pages thrown away because their checksum failed.
     pub corrupt: u64,
     /// Times that somebody else was found to have touched a cache file.
@@ -113,7 +118,8 @@ struct Inner {
     /// Room that the map beside the objects has; only grows, with the lock held.
     granted: AtomicU64,
     granting: Mutex<()>,
-    policy: Mutex<Policy>,
+    policy: Mutex<Ranks>,
+    rules: Rules,
     pins: Mutex<Pins>,
     /// Objects whose files are kept open, oldest first.
     open_files: Mutex<VecDeque<(VersionId, u64)>>,
@@ -139,6 +145,7 @@ struct Counters {
     misses: AtomicU64,
     fills: AtomicU64,
     evictions: AtomicU64,
+    expired: AtomicU64,
     corrupt: AtomicU64,
     touched: AtomicU64,
 }
@@ -206,7 +213,19 @@ impl Store {
     /// of the object as short as it is. Makes room first. Pages that are there already stay. Fails
     /// when there is no room or the disk fails; the caller goes on without the cache.
     pub fn fill(&self, id: VersionId, size: u64, first_page: u64, bytes: &[u8]) -> Result<()> {
-        self.inner.fill(id, size, first_page, bytes)
+        self.inner.fill((id, size), first_page, bytes, None)
+    }
+
+    /// As [`Store::fill`], of an object that follows a rule: what is more than its quotas makes way
+    /// first, and where it cannot, this fails.
+    pub fn fill_under(
+        &self,
+        rule: Option<u64>,
+        (id, size): (VersionId, u64),
+        first_page: u64,
+        bytes: &[u8],
+    ) -> Result<()> {
+        self.inner.fill((id, size), first_page, bytes, Some(rule))
     }
 
     /// Returns the object as a file, if it is complete and checked. Up to 4 MiB are checked on the
@@ -318,6 +337,7 @@ impl Inner {
             pinned_objects: pins.count(),
             pinned_bytes: pins.bytes(),
             evictions: get(&counters.evictions),
+            expired: get(&counters.expired),
             corrupt: get(&counters.corrupt),
             touched: get(&counters.touched),
             retired: self.retired.get().cloned(),

@@ -21,8 +21,9 @@ use vfs::WriteMode;
 use crate::presets::Preset;
 use crate::values;
 pub(crate) use operate::{
-    AdminArgs, CheckPathArgs, CostsArgs, DashboardArgs, DuArgs, FreeArgs, JobsArgs, LoadArgs,
-    PinArgs, RemoteArgs, ScrubArgs, StatsArgs,
+    AdminArgs, BundleArgs, CheckPathArgs, CostsArgs, DashboardArgs, DebugCommand, DuArgs, FreeArgs,
+    JobsArgs, LoadArgs, PinArgs, RemoteArgs, RulesCommand, RulesListArgs, RulesRemoveArgs,
+    RulesSetArgs, ScrubArgs, StatsArgs, TopArgs,
 };
 
 /// Training data from object storage as local files, cached on the local disk.
@@ -100,6 +101,8 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     /// Show a running daemon in a browser on this machine, until interrupted
     Dashboard(DashboardArgs),
+    /// Watch which files, processes and mounts have how much traffic
+    Top(TopArgs),
     /// Show what the storages were asked for, what that costs, and what the cache saved
     Costs(CostsArgs),
     /// Print the metrics of a running daemon, in the text format of Prometheus
@@ -126,12 +129,18 @@ pub(crate) enum Command {
     Pin(PinArgs),
     /// Let what was pinned be evicted again
     Unpin(PinArgs),
+    /// Say how long what is cached of a path stays, how much it may take, and what gives way first
+    #[command(subcommand)]
+    Rules(RulesCommand),
     /// Show and give up what was written and the storages do not have yet
     #[command(subcommand)]
     Staged(StagedCommand),
     /// Find out what keeps a mount from working or from being fast: this machine, the cache disk, and
     /// a storage or a running mount
     Doctor(Box<DoctorArgs>),
+    /// Gather what somebody needs who is to find out what is wrong
+    #[command(subcommand)]
+    Debug(DebugCommand),
     /// Run a daemon with several mounts in one tree, from a configuration file
     Serve(Box<ServeArgs>),
     /// Check or print a configuration file

@@ -40,6 +40,7 @@ use crate::places;
 use crate::plan::{MountPlan, Plan};
 use crate::records::{self, Record};
 use crate::room::Room;
+use crate::rules::{self, Rules};
 use crate::service;
 use crate::storage;
 use crate::usage;
@@ -288,6 +289,8 @@ impl Start<'_> {
             gateway::admin::bind(&socket)?
         };
         let handle = self.runtime.handle().clone();
+        // Before anything is read: it is cached by the rule of its path.
+        let rules = self.rules(&worker, &vfs, &store);
         let metrics = self.metrics_listener()?;
         if let Some((_, address)) = &metrics {
             found.push(format!("metrics are served at http://{address}/metrics"));
@@ -316,6 +319,7 @@ impl Start<'_> {
             .spawn(Arc::clone(&mounts).look_after_restored());
         let jobs = self.jobs(&worker, &vfs, &mounts);
         let pins = self.pins(&worker, &vfs, &jobs);
+        self.runtime.spawn(Arc::clone(&rules).look_after());
         self.runtime.spawn(Arc::clone(&jobs).resume());
         let rooms = Rooms {
             session,
@@ -326,6 +330,7 @@ impl Start<'_> {
             mounts,
             jobs,
             pins,
+            rules,
         };
         let node = DaemonNode::new(self.plan.clone(), rooms, self.faults, self.clock)?;
         let daemon = Daemon::new(self.plan, node, listener, self.runtime);
@@ -406,6 +411,16 @@ impl Start<'_> {
             doors,
             self.plan.state_file.as_deref().map(places::pins_file),
         )
+    }
+
+    fn rules(&self, worker: &Arc<Worker>, vfs: &Arc<Vfs>, store: &Arc<cache::Store>) -> Arc<Rules> {
+        let doors = rules::Doors {
+            worker: Arc::clone(worker),
+            vfs: Arc::clone(vfs),
+            store: Arc::clone(store),
+        };
+        let state_file = self.plan.state_file.as_deref();
+        Rules::new(doors, state_file.map(places::rules_file))
     }
 
     /// Opens the directory of staged files and goes on with what a former run left there. Damage in

@@ -378,6 +378,7 @@ impl Jobs {
             trees: trees.into_iter().map(|tree| tree.subtree).collect(),
             metadata_only: request.metadata_only,
             bandwidth: request.bandwidth_bytes.map(ByteSize),
+            verify: request.verify,
         })
     }
 
@@ -419,9 +420,11 @@ impl Jobs {
             step: match counts.step {
                 LoadStep::Fetching => "fetching",
                 LoadStep::Counting => "counting",
+                LoadStep::Verifying => "verifying",
             }
             .into(),
             metadata_only: job.request.metadata_only,
+            verify: job.request.verify,
             joined,
             elapsed_seconds: elapsed.as_secs(),
             directories: counts.directories,
@@ -469,6 +472,9 @@ fn checked(request: wire::Load) -> Result<wire::Load> {
     Globs::parse(&request.include, &request.exclude).map_err(invalid)?;
     if request.bandwidth_bytes == Some(0) {
         return Err(invalid("a bandwidth of 0 loads nothing".to_owned()));
+    }
+    if request.verify && request.metadata_only {
+        return Err(invalid("names have no bytes to verify".to_owned()));
     }
     let path = tree_path(&request.path)?;
     let only = request.only.map(|only| {

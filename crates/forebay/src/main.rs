@@ -38,6 +38,7 @@ mod plan;
 mod presets;
 mod records;
 mod room;
+mod rules;
 mod scrub;
 mod service;
 mod state;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         Command::Status(args) => commands::status::run(args, run_dir),
         Command::Stats(args) => commands::stats::run(args, run_dir),
         Command::Dashboard(args) => commands::dashboard::run(args, run_dir),
+        Command::Top(args) => commands::top::run(args, run_dir),
         Command::Costs(args) => commands::costs::run(args, run_dir),
         Command::Metrics(args) => commands::metrics::run(args, run_dir),
         Command::Mounts(command) => commands::mounts::run(command, run_dir),
@@ -82,8 +84,10 @@ fn main() -> ExitCode {
         Command::Scrub(args) => commands::scrub::run(args, run_dir),
         Command::Pin(args) => commands::pin::pin(args, run_dir),
         Command::Unpin(args) => commands::pin::unpin(args, run_dir),
+        Command::Rules(command) => commands::rules::run(command, run_dir),
         Command::Staged(command) => commands::staged::run(command, run_dir),
         Command::Doctor(args) => commands::doctor::run(args, run_dir),
+        Command::Debug(command) => commands::debug::run(command, run_dir),
         Command::Serve(args) => commands::serve::run(args, run_dir),
         Command::Config(command) => commands::config::run(command),
         Command::Demo(args) => demo::run(args),

@@ -23,11 +23,15 @@ use crate::logging::Faults;
 use crate::mounts::Mounts;
 use crate::pins::Pins;
 use crate::plan::Plan;
+use crate::rules::Rules;
 use crate::scrub::Scrubs;
 use crate::sync::Syncs;
 
 /// How long an end waits for the storages to take what was written.
 pub(crate) const STORE_MAX: Duration = Duration::from_secs(10);
+
+/// For how long traffic is counted after somebody asked.
+const WATCHED: Duration = Duration::from_secs(5);
 
 /// Pauses between two attempts to unmount a mount in use, from the first to the longest.
 const ATTEMPT_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -42,6 +46,7 @@ pub(crate) struct Rooms {
     pub(crate) mounts: Arc<Mounts>,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) pins: Arc<Pins>,
+    pub(crate) rules: Arc<Rules>,
 }
 
 /// A running daemon.
@@ -234,15 +239,18 @@ impl DaemonNode {
         }
     }
 
-    /// Carries out a change of the mounts, and has what is pinned follow.
+    /// Carries out a change of the mounts, and has what is pinned or has rules follow.
     fn then_pinned(
         &self,
         change: impl Future<Output = Result<wire::MountChanged>> + Send + 'static,
     ) -> NodeFuture<wire::MountChanged> {
         let pins = Arc::clone(&self.rooms.pins);
+        let rules = Arc::clone(&self.rooms.rules);
         Box::pin(async move {
             let changed = change.await;
             pins.apply();
+            let applied = tokio::task::spawn_blocking(move || rules.apply()).await;
+            applied.map_err(|source| Error::internal("apply rules").with_source(source))?;
             changed
         })
     }
@@ -277,6 +285,7 @@ impl DaemonNode {
             hit_ratio: (served > 0).then(ratio),
             fills: cache.fills,
             evictions: cache.evictions,
+            expired: cache.expired,
             corrupt_pages: cache.corrupt,
             retired: cache.retired,
         }
@@ -333,6 +342,7 @@ impl Node for DaemonNode {
             staged: self.staged_sum(),
             trees_ahead: self.trees_ahead(),
             pins: self.rooms.pins.list(),
+            rules: self.rooms.rules.list(),
             scrub: self.scrubs.progress(),
             loads: self.rooms.jobs.running(),
             cache: self.cache(),
@@ -404,7 +414,13 @@ impl Node for DaemonNode {
     }
 
     fn usage(&self, request: wire::Measure) -> NodeFuture<wire::Usage> {
-        Box::pin(Arc::clone(&self.rooms.jobs).usage(request))
+        let rules = Arc::clone(&self.rooms.rules);
+        let measured = Arc::clone(&self.rooms.jobs).usage(request);
+        Box::pin(async move {
+            let usage = measured.await?;
+            let rule = rules.at(&usage.path);
+            Ok(wire::Usage { rule, ..usage })
+        })
     }
 
     fn history(&self) -> wire::History {
@@ -425,6 +441,26 @@ impl Node for DaemonNode {
 
     fn unpin(&self, request: wire::OfPath) -> NodeFuture<wire::Unpinned> {
         Box::pin(Arc::clone(&self.rooms.pins).unpin(request))
+    }
+
+    fn traffic(&self) -> wire::Traffic {
+        traffic(self.rooms.session.watch(WATCHED))
+    }
+
+    fn rules(&self) -> wire::RuleList {
+        wire::RuleList {
+            mount_point: self.plan.mount_point.display().to_string(),
+            rules: self.rooms.rules.list(),
+        }
+    }
+
+    fn set_rule(&self, request: wire::SetRule) -> NodeFuture<wire::Rule> {
+        let jobs = Arc::clone(&self.rooms.jobs);
+        Box::pin(Arc::clone(&self.rooms.rules).set(jobs, request))
+    }
+
+    fn remove_rule(&self, request: wire::RemoveRule) -> NodeFuture<wire::Rule> {
+        Box::pin(Arc::clone(&self.rooms.rules).remove(request))
     }
 
     fn unmount(&self, request: wire::Unmount) -> NodeFuture<wire::Unmounted> {
@@ -452,6 +488,36 @@ fn slow(one: fuse::SlowRecord) -> wire::SlowRequest {
         path: one.path,
         milliseconds: u64::try_from(one.waited.as_millis()).unwrap_or(u64::MAX),
         error: one.error,
+    }
+}
+
+/// Writes what a mount counted in the words of the admin API.
+fn traffic(seen: fuse::Traffic) -> wire::Traffic {
+    let counts = |counts: fuse::Counts| wire::Counts {
+        opens: counts.opens,
+        kernel_opens: counts.kernel_opens,
+        reads: counts.reads,
+        read_bytes: counts.read_bytes,
+        writes: counts.writes,
+        written_bytes: counts.written_bytes,
+    };
+    let files = seen.files.into_iter();
+    let processes = seen.processes.into_iter();
+    wire::Traffic {
+        watched_milliseconds: u64::try_from(seen.watched.as_millis()).unwrap_or(u64::MAX),
+        files: files
+            .map(|(path, counted)| wire::FileTraffic {
+                path,
+                counts: counts(counted),
+            })
+            .collect(),
+        processes: processes
+            .map(|(pid, command, counted)| wire::ProcessTraffic {
+                pid,
+                command,
+                counts: counts(counted),
+            })
+            .collect(),
     }
 }
 

@@ -182,7 +182,7 @@ fn parsed(path: &str) -> Result<ObjectPath> {
 }
 
 /// Returns whether a path lies below another one.
-fn is_below(path: &str, other: &str) -> bool {
+pub(crate) fn is_below(path: &str, other: &str) -> bool {
     let rest = path.strip_prefix(other.trim_end_matches('/'));
     path != other && rest.is_some_and(|rest| rest.starts_with('/'))
 }
@@ -199,8 +199,8 @@ fn not_pinned(path: &str, paths: &[String]) -> Error {
     Error::new(ErrorKind::NotFound, message)
 }
 
-/// Returns what stands for a path among the pins of the cache.
-fn wish(path: &str) -> u64 {
+/// Returns what stands for a path among the pins and rules of the cache.
+pub(crate) fn wish(path: &str) -> u64 {
     let hash = blake3::hash(path.as_bytes());
     let (first, _) = hash
         .as_bytes()

@@ -191,6 +191,11 @@ pub(crate) fn admin_file(state_file: &Path, what: &str) -> PathBuf {
     named_beside(state_file, &format!("admin-{what}"))
 }
 
+/// Returns the file in which the rules of paths are kept, beside that of the mounts.
+pub(crate) fn rules_file(state_file: &Path) -> PathBuf {
+    beside(state_file, "rules")
+}
+
 fn beside(state_file: &Path, what: &str) -> PathBuf {
     named_beside(state_file, &format!("{what}.json"))
 }

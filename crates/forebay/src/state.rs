@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a daemon remembers of the mounts that were added to it while it ran, and of the loads that
-//! run and the paths that are pinned.
+//! run and the paths that are pinned or have rules.
 //!
 //! One JSON file of each for each mount point, of mode 0600, replaced whole or not at all. It holds
 //! references to secrets and no secret. A file that cannot be read does not keep a daemon from
@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::MountPlan;
+use crate::rules::PathRule;
 
 /// The version of the file; one of a later version is not touched.
 const VERSION: u32 = 1;
@@ -48,6 +49,12 @@ struct PinState {
     paths: Vec<String>,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+struct RuleState {
+    version: u32,
+    rules: Vec<PathRule>,
+}
+
 /// Reads what is remembered; nothing where there is no file.
 pub(crate) fn load(path: &Path) -> Result<Vec<Remembered>> {
     let Some(state) = read::<State>(path)? else {
@@ -73,6 +80,15 @@ pub(crate) fn load_pins(path: &Path) -> Result<Vec<String>> {
     };
     check_version(path, state.version)?;
     Ok(state.paths)
+}
+
+/// Reads the rules of paths; nothing where there is no file.
+pub(crate) fn load_rules(path: &Path) -> Result<Vec<PathRule>> {
+    let Some(state) = read::<RuleState>(path)? else {
+        return Ok(Vec::new());
+    };
+    check_version(path, state.version)?;
+    Ok(state.rules)
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
@@ -119,6 +135,12 @@ pub(crate) fn store_jobs(path: &Path, loads: Vec<wire::Load>) -> Result<()> {
 pub(crate) fn store_pins(path: &Path, paths: Vec<String>) -> Result<()> {
     let version = VERSION;
     write(path, &PinState { version, paths })
+}
+
+/// Remembers these rules in place of what was remembered before.
+pub(crate) fn store_rules(path: &Path, rules: Vec<PathRule>) -> Result<()> {
+    let version = VERSION;
+    write(path, &RuleState { version, rules })
 }
 
 fn write(path: &Path, state: &impl Serialize) -> Result<()> {

@@ -27,6 +27,7 @@ use crate::killed::unless_killed;
 use crate::modes::{BACKINGS_MAX, Modes, Refusal, Serve};
 use crate::ops::GENERATION;
 use crate::stats::{Operation, Requests, Waits};
+use crate::watch::Watch;
 use crate::writers::Writers;
 
 /// A cache file that the kernel reads itself. Whoever drops it last, a release or an open that is
@@ -65,6 +66,7 @@ pub(crate) struct Door {
     pub(crate) accesses: Arc<Accesses>,
     clock: Arc<dyn Clock>,
     pub(crate) errors: Errors,
+    pub(crate) watch: Watch,
     /// Cache files that were handed to the kernel.
     pub(crate) handed: AtomicU64,
     identity: Arc<()>,
@@ -84,6 +86,7 @@ impl Door {
             waits: Arc::default(),
             accesses: Arc::new(accesses),
             errors: Errors::new(Arc::clone(&clock)),
+            watch: Watch::new(Arc::clone(&clock)),
             clock,
             handed: AtomicU64::new(0),
             identity: Arc::default(),
@@ -183,6 +186,7 @@ impl Door {
         self.change(asker, opened, move |result| match result {
             Ok(opened) => {
                 door.writers.used(opened.handle.0, asker);
+                door.watch.opened(&door.vfs, asker, ino, false);
                 reply.opened(FileHandle(opened.handle.0), FopenFlags::FOPEN_KEEP_CACHE);
             }
             Err(e) => {
@@ -212,6 +216,7 @@ impl Door {
             return reply.error(Errno::ESTALE);
         }
         self.writers.used(handle.0, asker);
+        self.watch.opened(&self.vfs, asker, entry.ino.0, false);
         let attributes = convert::attributes(&entry.attributes);
         let (ttl, flags) = (entry.entry_ttl, FopenFlags::FOPEN_KEEP_CACHE);
         reply.created(&ttl, &attributes, GENERATION, handle, flags);
@@ -227,7 +232,7 @@ impl Door {
     }
 
     /// Answers an open of `ino` in the mode that its other opens have.
-    pub(crate) fn opened(&self, ino: u64, result: Result<Opened>, reply: ReplyOpen) {
+    pub(crate) fn opened(&self, asker: u32, ino: u64, result: Result<Opened>, reply: ReplyOpen) {
         let opened = match result {
             Ok(opened) => opened,
             Err(e) => return reply.error(self.fault(Operation::Open, ino, &e)),
@@ -236,7 +241,10 @@ impl Door {
         // Nothing is written through this handle, so its close has nothing to report.
         let flags = FopenFlags::FOPEN_NOFLUSH;
         let make = opened.local_file.map(|file| || self.back(&reply, file));
-        match self.modes.open(ino, make) {
+        let serve = self.modes.open(ino, make);
+        let by_kernel = matches!(serve, Serve::Passthrough(_));
+        self.watch.opened(&self.vfs, asker, ino, by_kernel);
+        match serve {
             Serve::Passthrough(backing) => {
                 // The kernel refuses passthrough together with FOPEN_KEEP_CACHE.
                 reply.opened_passthrough(handle, flags, &backing.known.id);

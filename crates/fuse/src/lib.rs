@@ -26,6 +26,7 @@ mod session;
 mod stats;
 mod unmount;
 mod virtual_files;
+mod watch;
 mod writers;
 mod xattrs;
 
@@ -35,3 +36,4 @@ pub use mount_point::{Claim, check_mount_point, claim_mount_point, clean_dead_mo
 pub use session::{Session, Settings, Transport, mount};
 pub use stats::{Passthrough, Stats};
 pub use unmount::unmount;
+pub use watch::{Counts, Traffic};

@@ -255,8 +255,9 @@ impl Filesystem for Ops {
             return reply.error(Errno::ENOSYS);
         }
         let opened = self.door.vfs.open(Ino(ino.0));
-        self.door.finish(request.pid(), opened, move |result| {
-            door.opened(ino.0, result, reply)
+        let asker = request.pid();
+        self.door.finish(asker, opened, move |result| {
+            door.opened(asker, ino.0, result, reply)
         });
     }
 
@@ -287,15 +288,22 @@ impl Filesystem for Ops {
                 false => door.vfs.read(HandleId(handle.0), range, buffer),
             };
             match read {
-                ReadReply::Ready(Ok(())) => reply.data(buffer),
+                ReadReply::Ready(Ok(())) => {
+                    door.watch
+                        .read(&door.vfs, request.pid(), ino.0, buffer.len());
+                    reply.data(buffer);
+                }
                 ReadReply::Ready(Err(e)) => reply.error(door.fault(Operation::Read, ino.0, &e)),
                 ReadReply::Pending(bytes) => {
                     let door = Arc::clone(door);
-                    self.door
-                        .later(request.pid(), bytes, move |result| match result {
-                            Ok(bytes) => reply.data(&bytes),
-                            Err(e) => reply.error(door.fault(Operation::Read, ino.0, &e)),
-                        });
+                    let asker = request.pid();
+                    self.door.later(asker, bytes, move |result| match result {
+                        Ok(bytes) => {
+                            door.watch.read(&door.vfs, asker, ino.0, bytes.len());
+                            reply.data(&bytes);
+                        }
+                        Err(e) => reply.error(door.fault(Operation::Read, ino.0, &e)),
+                    });
                 }
             }
         });
@@ -752,6 +760,8 @@ impl Filesystem for Ops {
         let door = Arc::clone(self.count(Operation::Write));
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         door.writers.used(handle.0, request.pid());
+        door.watch
+            .written(&door.vfs, request.pid(), ino.0, bytes.len());
         let written = self.door.vfs.write(HandleId(handle.0), offset, bytes);
         self.door
             .change(request.pid(), written, move |result| match result {

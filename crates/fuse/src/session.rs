@@ -29,6 +29,7 @@ use crate::mounting::{self, Terms};
 use crate::ops::Ops;
 use crate::stats::Stats;
 use crate::unmount;
+use crate::watch::Traffic;
 
 /// How long the threads may take to end once the kernel has let go: they only have to wake up.
 const END_MAX: Duration = Duration::from_secs(3);
@@ -317,6 +318,12 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Counts from now on, for `patience`, who opens, reads and writes what, and returns what was
+    /// counted since somebody began to ask.
+    pub fn watch(&self, patience: Duration) -> Traffic {
+        self.door.watch.look(patience)
     }
 
     /// Returns what has been served so far.

@@ -2,8 +2,9 @@
 //! The admin API over a Unix socket: `GET /v1/status`, `POST /v1/unmount`, `GET` and `POST
 //! /v1/mounts`, `POST /v1/mounts/update` and `/v1/mounts/remove`, `POST /v1/sync`, `GET /v1/staged`,
 //! `POST /v1/staged/drop`, `POST /v1/load`, `GET /v1/jobs`, `POST /v1/jobs/stop`, `POST /v1/free`,
-//! `GET` and `POST /v1/usage`, `GET /v1/history`, `GET /v1/health`, `GET /v1/openapi.json`, `POST /v1/pin` and `/v1/unpin`, `POST /v1/check`, `POST
-//! /v1/scrub`, and `GET /metrics` for Prometheus.
+//! `GET` and `POST /v1/usage`, `GET /v1/history`, `GET /v1/health`, `GET /v1/openapi.json`, `POST
+//! /v1/pin` and `/v1/unpin`, `GET /v1/rules`, `POST /v1/rules/set` and `/v1/rules/remove`, `GET
+//! /v1/traffic`, `POST /v1/check`, `POST /v1/scrub`, and `GET /metrics` for Prometheus.
 //!
 //! The socket has mode 0600, and on top each request is answered only to the daemon's own user or
 //! root, by what the kernel says of the peer (SO_PEERCRED). Every answer is JSON, failures too, but
@@ -89,6 +90,15 @@ pub trait Node: Send + Sync + 'static {
     fn pin(&self, request: wire::OfPath) -> NodeFuture<wire::Pinned>;
     /// Takes that back.
     fn unpin(&self, request: wire::OfPath) -> NodeFuture<wire::Unpinned>;
+    /// Returns what is said of the cached bytes of paths; does no I/O that can wait.
+    fn rules(&self) -> wire::RuleList;
+    /// Returns who opens, reads and writes what since somebody began to ask, and counts on for a
+    /// while; does no I/O that can wait.
+    fn traffic(&self) -> wire::Traffic;
+    /// Says something of the cached bytes of a path of the tree.
+    fn set_rule(&self, request: wire::SetRule) -> NodeFuture<wire::Rule>;
+    /// Takes that back.
+    fn remove_rule(&self, request: wire::RemoveRule) -> NodeFuture<wire::Rule>;
 }
 
 /// Binds the socket, with mode 0600. A socket file that a dead daemon left is replaced.
@@ -181,6 +191,10 @@ pub(crate) fn routes(node: Arc<dyn Node>) -> Router {
         .route("/v1/pin", post(pin))
         .route("/v1/unpin", post(unpin))
         .route("/v1/openapi.json", get(openapi))
+        .route("/v1/traffic", get(traffic))
+        .route("/v1/rules", get(rules))
+        .route("/v1/rules/set", post(set_rule))
+        .route("/v1/rules/remove", post(remove_rule))
         .route("/metrics", get(metrics))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
@@ -336,6 +350,22 @@ async fn pin(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
 
 async fn unpin(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
     act(body, |request| node.unpin(request)).await
+}
+
+async fn traffic(State(node): State<Arc<dyn Node>>) -> Response {
+    Json(node.traffic()).into_response()
+}
+
+async fn rules(State(node): State<Arc<dyn Node>>) -> Response {
+    Json(node.rules()).into_response()
+}
+
+async fn set_rule(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.set_rule(request)).await
+}
+
+async fn remove_rule(State(node): State<Arc<dyn Node>>, body: Body) -> Response {
+    act(body, |request| node.remove_rule(request)).await
 }
 
 async fn metrics(State(node): State<Arc<dyn Node>>) -> Response {

@@ -200,6 +200,36 @@ impl Client {
         self.ask(Method::GET, address, Bytes::new(), patience).await
     }
 
+    /// Asks which paths have rules.
+    pub async fn rules(&self, patience: Duration) -> Result<wire::RuleList> {
+        self.call(Method::GET, "/v1/rules", Bytes::new(), patience)
+            .await
+    }
+
+    /// Says something of the cached bytes of a path.
+    pub async fn set_rule(
+        &self,
+        request: &wire::SetRule,
+        patience: Duration,
+    ) -> Result<wire::Rule> {
+        self.send("/v1/rules/set", request, patience).await
+    }
+
+    /// Takes that back.
+    pub async fn remove_rule(
+        &self,
+        request: &wire::RemoveRule,
+        patience: Duration,
+    ) -> Result<wire::Rule> {
+        self.send("/v1/rules/remove", request, patience).await
+    }
+
+    /// Asks who opens, reads and writes what, and has it counted for five seconds more.
+    pub async fn traffic(&self, patience: Duration) -> Result<wire::Traffic> {
+        self.call(Method::GET, "/v1/traffic", Bytes::new(), patience)
+            .await
+    }
+
     /// Asks for the metrics, in the text format of Prometheus.
     pub async fn metrics(&self, patience: Duration) -> Result<String> {
         let answer = self.ask(Method::GET, "/metrics", Bytes::new(), patience);

@@ -237,6 +237,12 @@ fn reading() -> Vec<Metric> {
             |status| one(status.cache.misses),
         ),
         counter(
+            "forebay_cache_expired_total",
+            "Objects dropped because the time that a rule gives them was over.",
+            &[],
+            |status| one(status.cache.expired),
+        ),
+        counter(
             "forebay_cache_filled_pages_total",
             "Pages written into the cache.",
             &[],

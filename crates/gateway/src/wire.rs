@@ -5,14 +5,18 @@
 //! They are filled in by the daemon from the rooms' own counters, which stay free to change.
 //! Times are in seconds, sizes in bytes, and each name says so.
 
+mod rules;
 mod seeing;
+mod traffic;
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use rules::{RemoveRule, Rule, RuleInForce, RuleList, SetRule};
 pub use seeing::{Finding, Health, History, Sample, SlowRequest, UsageOfName};
+pub use traffic::{Counts, FileTraffic, ProcessTraffic, Traffic};
 
 /// What a daemon tells of itself: the answer to `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +48,8 @@ pub struct Status {
     pub trees_ahead: Vec<TreeAhead>,
     /// Paths that are pinned.
     pub pins: Vec<String>,
+    /// What is said of paths: TTLs, quotas, priorities.
+    pub rules: Vec<Rule>,
     /// The scrub that runs.
     pub scrub: Option<Scrubbed>,
     /// Loads that run.
@@ -295,6 +301,8 @@ pub struct Load {
     pub only: Option<Vec<String>>,
     /// Learn the names, and fetch no bytes.
     pub metadata_only: bool,
+    /// Compare what is cached with its checksums before it counts.
+    pub verify: bool,
     /// The most bytes to fetch in a second.
     pub bandwidth_bytes: Option<u64>,
     /// Patterns of which a file must match one; none for all files.
@@ -332,10 +340,12 @@ pub struct Job {
     /// `running`, `complete` (everything that the storage lists is cached), `incomplete`, or
     /// `stopped`.
     pub state: String,
-    /// What a running one is at: `fetching`, or `counting` what is cached.
+    /// What a running one is at: `fetching`, `counting` what is cached, or `verifying` it.
     pub step: String,
     /// Whether it fetches no bytes.
     pub metadata_only: bool,
+    /// Whether what is cached is compared with its checksums before it counts.
+    pub verify: bool,
     /// Whether it ran already when it was asked for.
     pub joined: bool,
     /// How long it has run, or ran, in this daemon.
@@ -429,6 +439,8 @@ pub struct Usage {
     pub names: Vec<UsageOfName>,
     /// What the names have that are too many to be listed.
     pub other_names: UsageOfName,
+    /// What holds for them, when something does.
+    pub rule: Option<RuleInForce>,
 }
 
 /// The answer to `POST /v1/pin`: what of the path stays from now on. What is cached of it later
@@ -631,6 +643,8 @@ pub struct Cache {
     pub fills: u64,
     /// Objects thrown out to make room.
     pub evictions: u64,
+    /// Objects dropped because their time was over.
+    pub expired: u64,
     /// Pages that failed their checksum; they were not served.
     pub corrupt_pages: u64,
     /// Why its directory is no longer used, if it is not.

@@ -13,6 +13,7 @@ pub mod browser;
 pub mod data;
 pub mod guides;
 pub mod programs;
+pub mod pty;
 pub mod rigs;
 pub mod sandbox;
 pub mod storage;

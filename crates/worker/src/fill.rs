@@ -29,6 +29,7 @@ struct Job {
     piece: Arc<Piece>,
     bytes: Bytes,
     pin: Option<Pin>,
+    rule: Option<u64>,
 }
 
 /// What the filling threads share with the fetching tasks.
@@ -98,6 +99,7 @@ impl Fill {
             size,
             piece,
             pin,
+            rule,
             ..
         } = loose;
         let job = Job {
@@ -106,6 +108,7 @@ impl Fill {
             piece,
             bytes,
             pin,
+            rule,
         };
         let refused = match &*self.sender.lock() {
             Some(sender) if queued <= self.queue_max.max(len) => {
@@ -153,10 +156,8 @@ impl Shared {
 
     fn carry_out(&self, job: Job) {
         let len = job.bytes.len() as u64;
-        match self
-            .cache
-            .fill(job.id, job.size, job.piece.pages.first, &job.bytes)
-        {
+        let (object, first) = ((job.id, job.size), job.piece.pages.first);
+        match self.cache.fill_under(job.rule, object, first, &job.bytes) {
             Ok(()) => {
                 self.pin(job.id, job.pin);
                 self.flights.remove(job.id, &job.piece);
@@ -182,10 +183,8 @@ impl Shared {
     /// have had it.
     fn fill_late(&self, loose: &Loose) {
         if let Some(bytes) = loose.piece.bytes() {
-            match self
-                .cache
-                .fill(loose.id, loose.size, loose.piece.pages.first, bytes)
-            {
+            let (object, first) = ((loose.id, loose.size), loose.piece.pages.first);
+            match self.cache.fill_under(loose.rule, object, first, bytes) {
                 Ok(()) => {
                     self.pin(loose.id, loose.pin);
                     self.counters.fills_late.add(1);
@@ -208,6 +207,7 @@ impl Shared {
             size,
             piece,
             pin,
+            rule,
             ..
         } = job;
         let loose = Loose {
@@ -216,6 +216,7 @@ impl Shared {
             piece,
             for_cache,
             pin,
+            rule,
         };
         self.flights.keep_loose(loose, || self.budget.is_wanted());
     }

@@ -148,6 +148,8 @@ pub(crate) struct Loose {
     pub(crate) for_cache: bool,
     /// Why the object must stay in the cache, if it must.
     pub(crate) pin: Option<cache::Pin>,
+    /// The rule that it follows there.
+    pub(crate) rule: Option<u64>,
 }
 
 impl Flights {
@@ -465,6 +467,7 @@ mod tests {
                 piece,
                 for_cache,
                 pin: None,
+                rule: None,
             };
             flights.keep_loose(loose, || false);
         }

@@ -7,8 +7,8 @@
 //! - `pages`: the entry: a hit is a copy, a miss joins or starts a flight.
 //! - `neighbours`: sees that a job reads a tree of small files, and fetches the rest of it.
 //! - `walk`: all files of a tree; `load` brings them into the cache, `held` tells what of them is
-//!   there and drops it, `pins` keeps what must stay, `check` compares it
-//!   with the storage.
+//!   there and drops it, `pins` keeps what must stay, `rules` say how long, how much
+//!   and before whom, `check` compares it with the storage.
 //! - `whole`: small objects are fetched whole; what is cached whole is a file.
 //! - `flights`: which pieces of which object versions are under way or still in memory.
 //! - `fetch`: carries a flight out: one ranged GET, its bytes cut into pieces.
@@ -45,6 +45,7 @@ mod parts;
 mod pins;
 mod recent;
 mod records;
+mod rules;
 mod schedule;
 pub mod settings;
 mod single_flight;
@@ -59,8 +60,8 @@ mod worker;
 mod write;
 
 pub use attempts::{Attempt, Attempts, Halt};
-pub use cache::LocalFile;
 pub use cache::staged::{Room, Segment, Source, StagedFile, StagedId};
+pub use cache::{LocalFile, Priority, RULES_MAX, Rule};
 pub use check::{CheckPlan, Checked, Finding};
 pub use held::{Freed, Held, HeldByName, HeldName};
 pub use load::{LoadCounts, LoadEnd, LoadPlan, LoadProgress, LoadStep, Missing, Pick};
@@ -71,6 +72,7 @@ pub use neighbours::TreeAhead;
 pub use notes::{FileNote, MakeNote, UploadNote};
 pub use parts::{Begun, Parts};
 pub use pins::{PinnedPlace, PinnedTree};
+pub use rules::RuledPlace;
 pub use settings::Settings;
 pub use staging::{Lasts, LeftOver, Staged};
 pub use stats::Stats;

@@ -5,7 +5,8 @@
 //! it takes free memory only, and it evicts nothing but for objects of pinned places: where the cache
 //! has no room left it stops fetching and says so. That it is complete is not concluded from what it did. When nothing is left
 //! to fetch, the trees are walked once more, and each file that is listed then must be cached whole
-//! in the version that is listed; what came or changed meanwhile is fetched in one more round.
+//! in the version that is listed; what came or changed meanwhile is fetched in one more round. Where
+//! that is asked for, it is read from the disk then and compared with its checksums, too.
 //!
 //! The future of a load may be dropped at any time: what was fetched stays, and whoever loads the
 //! same trees again fetches only the rest. `part` carries out the fetching of one part of a file.
@@ -54,6 +55,8 @@ pub struct LoadPlan {
     pub metadata_only: bool,
     /// The most bytes to fetch in a second, on average.
     pub bandwidth: Option<ByteSize>,
+    /// Whether what is cached is read and compared with its checksums before it counts.
+    pub verify: bool,
 }
 
 impl fmt::Debug for LoadPlan {
@@ -73,6 +76,8 @@ pub enum LoadStep {
     Fetching,
     /// It walks them once more and counts what is cached.
     Counting,
+    /// As it counts, it compares what is cached with its checksums.
+    Verifying,
 }
 
 /// How far a load is. Files and bytes are those of this walk that were picked.
@@ -262,9 +267,18 @@ impl Worker {
                 let displaces = parts
                     .object()
                     .is_some_and(|object| self.may_displace(object, wanted));
+                // What is under way may be in the cache by now, and counted twice.
+                let is_alone = under_way.is_empty();
+                let file = parts.object().cloned();
+                if let Some(file) = file.filter(|file| !self.has_quota(file, wanted)) {
+                    if is_alone {
+                        parts.give_up();
+                        self.leave_out(round, &file);
+                    }
+                    break;
+                }
                 if !displaces && !self.has_room(wanted) {
-                    // What is under way may be in the cache by now, and counted twice.
-                    if under_way.is_empty() {
+                    if is_alone {
                         round.halt = Some(self.full());
                     }
                     break;
@@ -288,6 +302,13 @@ impl Worker {
                 else => return,
             }
         }
+    }
+
+    /// Leaves a file out whose path has no quota left: other paths may.
+    fn leave_out(&self, round: &mut Round<'_>, object: &ObjectRef) {
+        let why =
+            "the quota of its path is full: give it more with 'forebay rules set PATH --quota'";
+        self.miss_file(round, object, why.to_owned());
     }
 
     fn full(&self) -> String {
@@ -344,9 +365,13 @@ impl Worker {
         if round.failures_in_a_row == FAILURES_MAX {
             round.halt = Some(format!("{FAILURES_MAX} requests failed in a row: {error}"));
         }
+        self.miss_file(round, object, error.to_string());
+    }
+
+    fn miss_file(&self, round: &mut Round<'_>, object: &ObjectRef, why: String) {
         let file = (object.mount, object.path.clone());
         if round.failures.len() < MISSING_TOLD_MAX && !round.failures.contains_key(&file) {
-            round.failures.insert(file, error.to_string());
+            round.failures.insert(file, why);
             round.progress.count(|counts| counts.failed_files += 1);
         }
     }
@@ -354,7 +379,10 @@ impl Worker {
     /// Walks the trees and counts what is cached of them.
     async fn count_trees(self: &Arc<Self>, round: &Round<'_>) -> LoadEnd {
         let (plan, progress) = (round.plan, round.progress);
-        progress.begin(LoadStep::Counting);
+        progress.begin(match plan.verify {
+            true => LoadStep::Verifying,
+            false => LoadStep::Counting,
+        });
         let (sender, mut receiver) = mpsc::channel(FOUND_AHEAD);
         let walking = self.walk_all(plan, sender);
         let counting = async {
@@ -369,7 +397,11 @@ impl Worker {
                         end.miss(tree, path, || error.to_string());
                     }
                     Found::File(object) if (plan.pick)(&object) => {
-                        let is_cached = plan.metadata_only || self.is_cached_whole(&object);
+                        let is_cached = match plan.metadata_only {
+                            true => true,
+                            false if plan.verify => self.is_cached_well(&object).await,
+                            false => self.is_cached_whole(&object),
+                        };
                         progress.found(object.size(), is_cached);
                         if !is_cached {
                             let key = (object.mount, object.path);
@@ -384,6 +416,20 @@ impl Worker {
             end
         };
         futures::join!(walking, counting).1
+    }
+
+    /// As [`Worker::is_cached_whole`], having compared its bytes with their checksums. What is bad is
+    /// dropped.
+    async fn is_cached_well(self: &Arc<Self>, object: &ObjectRef) -> bool {
+        let Some(cache) = self.cache.clone() else {
+            return false;
+        };
+        if object.size() == 0 {
+            return true;
+        }
+        let id = object.id;
+        let compared = self.runtime.spawn_blocking(move || cache.verify(id));
+        compared.await.unwrap_or(false)
     }
 
     /// An empty file has nothing that could be missing.

@@ -221,6 +221,7 @@ impl Worker {
             };
             cache.relabel(version(from, tag), version(to, &moved.tag));
             self.pin_cached(id, to, version(to, &moved.tag));
+            self.rule_cached(id, to, version(to, &moved.tag));
         }
     }
 

@@ -143,6 +143,7 @@ impl Worker {
             piece: Arc::clone(piece),
             for_cache: false,
             pin: self.pins.of(object.mount, &object.path),
+            rule: self.rules.of(object.mount, &object.path),
         };
         match &self.fill {
             Some(fill) => fill.offer(loose, bytes),

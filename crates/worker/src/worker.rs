@@ -18,6 +18,7 @@ use crate::makes::Makes;
 use crate::memory::Budget;
 use crate::neighbours::{self, Neighbours};
 use crate::pins::Pins;
+use crate::rules::Rules;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 use crate::stats::{Counters, Stats};
@@ -41,6 +42,7 @@ pub struct Worker {
     pub(crate) veils: Veils,
     pub(crate) makes: Makes,
     pub(crate) pins: Pins,
+    pub(crate) rules: Rules,
     pub(crate) neighbours: Mutex<Neighbours>,
     /// The same of directories that are listed.
     pub(crate) walks: Mutex<Neighbours>,
@@ -103,6 +105,7 @@ impl Worker {
             veils: Veils::default(),
             makes: Makes::default(),
             pins: Pins::default(),
+            rules: Rules::default(),
             neighbours: Mutex::new(Neighbours::new(neighbours::FILES)),
             walks: Mutex::new(Neighbours::new(neighbours::DIRECTORIES)),
             counters,

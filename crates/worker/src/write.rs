@@ -424,6 +424,7 @@ impl Worker {
             let version = |meta: &ObjectMeta| ObjectRef::new(id, path.clone(), meta.tag.clone()).id;
             cache.relabel(version(meta), version(&changed));
             self.pin_cached(id, path, version(&changed));
+            self.rule_cached(id, path, version(&changed));
         }
         let kept = FileAttributes {
             owner: attributes.owner.or(meta.owner),
@@ -474,7 +475,10 @@ impl Worker {
         let is_small = file.len() <= WHOLE_MAX;
         let worker = Arc::clone(self);
         let adopt = move || match cache.adopt(object.id, file) {
-            Ok(true) => worker.pin_cached(object.mount, &object.path, object.id),
+            Ok(true) => {
+                worker.pin_cached(object.mount, &object.path, object.id);
+                worker.rule_cached(object.mount, &object.path, object.id);
+            }
             Ok(false) => {}
             Err(error) => {
                 tracing::debug!("keep what was written of '{}': {error}", object.path);

@@ -16,6 +16,7 @@ use crate::files::{self, Stamp};
 use crate::index::Entry;
 use crate::kv::Change;
 use crate::record::{self, CHUNK_PAGES, Chunk, Head, page_len};
+use crate::rules::NO_RULE;
 use crate::staged::StagedFile;
 
 /// Bytes copied at once when a file cannot be moved.
@@ -223,6 +224,7 @@ impl Inner {
             self.kv.write(records).map_err(Fault::Index)
         });
         self.uncount(&entry);
+        entry.rule = NO_RULE;
         if noted.is_err() {
             self.remove_file(to, &entry);
         } else {
@@ -256,6 +258,9 @@ impl Inner {
                 Some(record::encode_head(head, chunks.first())),
             ),
         ];
+        if entry.rule != NO_RULE {
+            records.push((record::rule_key(from), None));
+        }
         for number in 0..record::chunk_records(entry.size) {
             let chunk = &chunks[in_memory(number)];
             records.push((record::chunk_key(from, number), None));

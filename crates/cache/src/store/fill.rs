@@ -16,11 +16,13 @@ use types::{Error, ErrorKind, PAGE_SIZE, PageRange, Result, VersionId, page_coun
 
 use super::Inner;
 use super::pin::item_of;
+use super::rule::Way;
 use crate::evict::{Item, Look, Uses};
 use crate::files::{self, Stamp};
 use crate::index::Entry;
 use crate::kv::Change;
 use crate::record::{self, CHUNK_PAGES, Chunk, Head, page_len};
+use crate::rules::{NO_RULE, Priority, Slot};
 use crate::space::{OBJECT_OVERHEAD, Taken, page_charge};
 
 /// Pages written under one hold of the lock: short enough for readers of the same object to wait.
@@ -52,8 +54,17 @@ impl Unit<'_> {
 }
 
 impl Inner {
-    pub(super) fn fill(&self, id: VersionId, size: u64, first: u64, bytes: &[u8]) -> Result<()> {
+    /// Fills pages of an object of a size. `rule` says which rule it follows, if any; without it that
+    /// stays as it is.
+    pub(super) fn fill(
+        &self,
+        (id, size): (VersionId, u64),
+        first: u64,
+        bytes: &[u8],
+        rule: Option<Option<u64>>,
+    ) -> Result<()> {
         self.check_in_service()?;
+        let slot = self.slot_for(id, rule)?;
         if self.kv.is_behind() {
             // Waiting for it would hold up readers of the same shard.
             let what = "the disk of the cache does not keep up";
@@ -71,7 +82,7 @@ impl Inner {
                 pages: PageRange { first: start, end },
                 bytes: &bytes[from..to.min(bytes.len())],
             };
-            self.fill_unit(unit)?;
+            self.fill_unit(unit, slot)?;
             start = end;
             if start >= pages.end {
                 return Ok(());
@@ -90,7 +101,22 @@ impl Inner {
         Ok(())
     }
 
-    fn fill_unit(&self, unit: Unit<'_>) -> Result<()> {
+    /// Returns the slot of the rule that an object is to follow; one that is here follows it from now
+    /// on.
+    fn slot_for(&self, id: VersionId, rule: Option<Option<u64>>) -> Result<Slot> {
+        let has = self.index.with(id, |entry| entry.rule);
+        let Some(rule) = rule else {
+            return Ok(has.unwrap_or(NO_RULE));
+        };
+        let slot = rule.and_then(|rule| self.rules.slot(rule));
+        let slot = slot.unwrap_or(NO_RULE);
+        if has.is_some_and(|has| has != slot) {
+            self.follow(id, slot)?;
+        }
+        Ok(slot)
+    }
+
+    fn fill_unit(&self, unit: Unit<'_>, slot: Slot) -> Result<()> {
         let present = self
             .index
             .with(unit.id, |entry| entry.present.has_all(unit.pages));
@@ -107,12 +133,15 @@ impl Inner {
             .into_iter()
             .map(|page| page_charge(unit.size, page))
             .sum();
-        let mut taken = self.make_room(charge + OBJECT_OVERHEAD, unit.id)?;
+        let mut room = Room {
+            way: self.make_way(slot, charge + OBJECT_OVERHEAD, unit.id)?,
+            taken: self.make_room(charge + OBJECT_OVERHEAD, unit.id)?,
+        };
         let _files = self.index.lock_files(unit.id);
         self.check_in_service()?;
         let result = match self.open_known(unit)? {
-            Some((file, birth)) => self.write_known(unit, &crcs, (&file, birth), &mut taken),
-            None => self.write_new(unit, &crcs, &mut taken),
+            Some((file, birth)) => self.write_known(unit, &crcs, (&file, birth), &mut room),
+            None => self.write_new(unit, &crcs, &mut room),
         };
         result.map_err(|fault| {
             if let Some(birth) = self.index.with(unit.id, |entry| entry.birth) {
@@ -166,7 +195,7 @@ impl Inner {
         &self,
         unit: Unit<'_>,
         crcs: &[u32],
-        taken: &mut Taken<'_>,
+        room: &mut Room<'_>,
     ) -> std::result::Result<(), Fault> {
         let file = self
             .files
@@ -182,9 +211,17 @@ impl Inner {
         for page in unit.pages {
             entry.present.insert(page);
         }
-        let batch = self.records(unit, crcs, (birth, stamp), None)?;
+        // Whoever takes a rule away waits for the lock that is held here.
+        entry.rule = self.rules.live(room.way.slot);
+        let mut batch = self.records(unit, crcs, (birth, stamp), None)?;
+        if entry.rule != NO_RULE {
+            batch.push(self.rule_record(unit.id, entry.rule));
+        }
         self.kv.write(batch).map_err(Fault::Index)?;
-        taken.keep(entry.charge());
+        room.taken.keep(entry.charge());
+        if entry.rule == room.way.slot {
+            room.way.keep(entry.charge());
+        }
         self.enter(unit.id, entry);
         let fills = &self.counters.fills;
         fills.fetch_add(unit.pages.count(), Ordering::Relaxed);
@@ -201,20 +238,25 @@ impl Inner {
         entry.last_use = self.next_tick();
         entry.last_use_seconds = self.seconds();
         let item = item_of(id, &entry);
+        let rule = entry.rule;
         let pages = entry.present.len();
         self.counters.pages.fetch_add(pages, Ordering::Relaxed);
         self.index.insert(id, entry);
         let objects = self.counters.objects.fetch_add(1, Ordering::Relaxed) + 1;
         let mut policy = self.policy.lock();
-        policy.insert(item, &mut |item| self.look_at(item, id));
-        policy.sweep(objects, &mut |item| {
+        policy.insert(self.rules.priority(rule), item, &mut |rank, item| {
+            self.look_at(rank, item, id)
+        });
+        policy.sweep(objects, &mut |rank, item| {
             let stays = |entry: &mut Entry| {
                 entry.queued &= !entry.pinned;
-                entry.queued
+                entry.queued && self.rules.priority(entry.rule) == rank
             };
             let entry = self.index.with_birth(item.id, item.birth, stays);
             entry.unwrap_or(false)
         });
+        drop(policy);
+        self.queue_for_quotas(id, &self.rules.quotas(rule));
     }
 
     fn write_known(
@@ -222,7 +264,7 @@ impl Inner {
         unit: Unit<'_>,
         crcs: &[u32],
         (file, birth): (&File, u64),
-        taken: &mut Taken<'_>,
+        room: &mut Room<'_>,
     ) -> std::result::Result<(), Fault> {
         let missing = self.index.with_birth(unit.id, birth, |entry| {
             let missing: Vec<u64> = unit
@@ -245,9 +287,11 @@ impl Inner {
             }
             entry.stamp = stamp;
             entry.last_use_seconds = self.seconds();
-            entry.charge() - before
+            let grown = entry.charge() - before;
+            self.rules.charge(entry.rule, grown);
+            grown
         });
-        taken.keep(grown.unwrap_or(0));
+        room.taken.keep(grown.unwrap_or(0));
         let pages = missing.len() as u64;
         self.counters.pages.fetch_add(pages, Ordering::Relaxed);
         self.counters.fills.fetch_add(pages, Ordering::Relaxed);
@@ -410,24 +454,27 @@ impl Inner {
             let victim = self
                 .policy
                 .lock()
-                .victim(now, &mut |item| self.look_at(item, keep));
-            let Some(victim) = victim else {
+                .victim(now, &mut |rank, item| self.look_at(rank, item, keep));
+            let Some((rank, victim)) = victim else {
                 return false;
             };
-            let Some(_files) = self.index.try_lock_files(victim.id) else {
-                self.policy.lock().put_back(victim);
-                continue;
-            };
-            if self.drop_unless_leased(victim) {
+            let files = self.index.try_lock_files(victim.id);
+            if files.is_some() && self.drop_unless_leased(victim) {
                 self.counters.evictions.fetch_add(1, Ordering::Relaxed);
                 return true;
             }
+            drop(files);
+            self.policy.lock().put_back(rank, victim);
         }
         false
     }
 
-    pub(super) fn look_at(&self, item: Item, keep: VersionId) -> Look {
+    /// Tells the policy of a priority what the index knows of a candidate.
+    pub(super) fn look_at(&self, rank: Priority, item: Item, keep: VersionId) -> Look {
         let look = self.index.with_birth(item.id, item.birth, |entry| {
+            if self.rules.priority(entry.rule) != rank {
+                return Look::Gone;
+            }
             if entry.pinned {
                 entry.queued = false;
                 return Look::Gone;
@@ -443,7 +490,8 @@ impl Inner {
         look.unwrap_or(Look::Gone)
     }
 
-    fn drop_unless_leased(&self, victim: Item) -> bool {
+    /// Throws an object away that may go; false when it may not any more.
+    pub(super) fn drop_unless_leased(&self, victim: Item) -> bool {
         let entry = self.index.remove_if(victim.id, |entry| {
             entry.birth == victim.birth && !entry.is_leased() && !entry.pinned
         });
@@ -452,10 +500,7 @@ impl Inner {
                 self.forget(victim.id, entry);
                 true
             }
-            None => {
-                self.policy.lock().put_back(victim);
-                false
-            }
+            None => false,
         }
     }
 
@@ -487,6 +532,7 @@ impl Inner {
         }
         let mut batch = vec![(record::head_key(id), None)];
         batch.extend(self.forget_pin(id));
+        batch.extend((entry.rule != NO_RULE).then(|| (record::rule_key(id), None)));
         let chunks = (0..record::chunk_records(entry.size)).filter(|chunk| {
             let first = chunk * CHUNK_PAGES;
             !entry.present.has_none(PageRange {
@@ -506,6 +552,7 @@ impl Inner {
         self.counters.objects.fetch_sub(1, Ordering::Relaxed);
         let pages = entry.present.len();
         self.counters.pages.fetch_sub(pages, Ordering::Relaxed);
+        self.rules.give_back(entry.rule, entry.charge());
     }
 
     /// Removes the file of an object that is not in the index; false when it stays, and charged.
@@ -540,6 +587,12 @@ impl Inner {
             Fault::Index(error) => error.context("write the index of the cache"),
         }
     }
+}
+
+/// Room of the cache and within quotas, for one unit.
+struct Room<'a> {
+    way: Way<'a>,
+    taken: Taken<'a>,
 }
 
 /// Why a fill failed.

@@ -123,11 +123,14 @@ impl Inner {
         let item = self.index.with(id, |entry| {
             entry.pinned = false;
             let is_queued = std::mem::replace(&mut entry.queued, true);
-            (!is_queued).then(|| item_of(id, entry))
+            let priority = self.rules.priority(entry.rule);
+            (!is_queued).then(|| (item_of(id, entry), priority))
         });
-        if let Some(item) = item.flatten() {
+        if let Some((item, priority)) = item.flatten() {
             let mut policy = self.policy.lock();
-            policy.insert(item, &mut |item| self.look_at(item, id));
+            policy.insert(priority, item, &mut |rank, item| {
+                self.look_at(rank, item, id)
+            });
         }
         let gone = self.kv.write(vec![(record::pin_key(id), None)]);
         gone.map_err(|error| error.context("note that something is not pinned any more"))

@@ -328,7 +328,9 @@ impl Inner {
         let freed = self.index.with_birth(id, birth, |entry| {
             let before = entry.charge();
             entry.unchecked.remove(page);
-            entry.present.remove(page).then(|| before - entry.charge())
+            let freed = entry.present.remove(page).then(|| before - entry.charge());
+            self.rules.give_back(entry.rule, freed.unwrap_or(0));
+            freed
         });
         if let Some(freed) = freed.flatten() {
             self.counters.pages.fetch_sub(1, Ordering::Relaxed);

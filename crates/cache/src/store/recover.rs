@@ -15,13 +15,14 @@ use types::{Clock, Error, ErrorKind, Result, VersionId, page_count};
 use super::pin::item_of;
 use super::{Counters, Inner, KV_CACHE_BYTES, Settings, background};
 use crate::dir::Directory;
-use crate::evict::{Look, Policy};
+use crate::evict::Look;
 use crate::files::{Files, Stamp};
 use crate::index::{Entry, Index};
 use crate::keepsakes::{KEEPSAKES_MAX, Keepsakes};
 use crate::kv::{Kv, Limits};
 use crate::pins::Pin;
-use crate::record::{self, CHUNK_PAGES, CHUNKS, Chunk, HEADS, Head, PINS, RUN_KEY, Runs};
+use crate::record::{self, CHUNK_PAGES, CHUNKS, Chunk, HEADS, Head, PINS, RULES, RUN_KEY, Runs};
+use crate::rules::{NO_RULE, Priority, Ranks, Rules};
 use crate::space::Space;
 
 /// A journal of the index is at most this part of the capacity, and 8 MiB.
@@ -80,7 +81,8 @@ impl Inner {
             space: Arc::new(Space::new()),
             granted: AtomicU64::new(0),
             granting: Mutex::new(()),
-            policy: Mutex::new(Policy::new(settings.capacity.0)),
+            policy: Mutex::new(Ranks::new(settings.capacity.0)),
+            rules: Rules::new(),
             pins: Mutex::default(),
             open_files: Mutex::new(VecDeque::new()),
             keepsakes: Keepsakes::new(KEEPSAKES_MAX),
@@ -128,6 +130,11 @@ impl Inner {
                 entry.unchecked = entry.present.clone();
             }
             self.space.charge(entry.charge());
+            let rule = records.rules.remove(&id);
+            entry.rule = rule
+                .and_then(|rule| self.rules.meet(rule))
+                .unwrap_or(NO_RULE);
+            self.rules.charge(entry.rule, entry.charge());
             self.counters.objects.fetch_add(1, Ordering::Relaxed);
             self.counters
                 .pages
@@ -136,7 +143,8 @@ impl Inner {
                 pins.insert(id, entry.size, pin);
                 (entry.pinned, entry.queued) = (true, false);
             } else {
-                policy.insert(item_of(id, &entry), &mut |_| Look::Held);
+                let item = item_of(id, &entry);
+                policy.insert(Priority::Normal, item, &mut |_, _| Look::Held);
             }
             self.index.insert(id, entry);
         }
@@ -146,6 +154,8 @@ impl Inner {
                 .into_keys()
                 .map(|id| (record::pin_key(id), None)),
         );
+        let rules = records.rules.into_keys();
+        strays.extend(rules.map(|id| (record::rule_key(id), None)));
         self.kv.write(strays)
     }
 
@@ -229,6 +239,7 @@ struct Records {
     /// Id, number, value and key.
     chunks: Vec<(VersionId, u64, Vec<u8>, Vec<u8>)>,
     pins: HashMap<VersionId, Pin>,
+    rules: HashMap<VersionId, u64>,
     /// Keys of what cannot be read.
     bad: Vec<Vec<u8>>,
 }
@@ -241,6 +252,7 @@ impl Records {
             entries: HashMap::new(),
             chunks: Vec::new(),
             pins: HashMap::new(),
+            rules: HashMap::new(),
             bad: Vec::new(),
         };
         for (key, value) in kv.scan(&[HEADS], &[HEADS + 1])? {
@@ -264,6 +276,12 @@ impl Records {
         for (key, value) in kv.scan(&[PINS], &[PINS + 1])? {
             match record::parse_pin_key(&key).zip(record::decode_pin(&value)) {
                 Some((id, pin)) => drop(records.pins.insert(id, pin)),
+                None => records.bad.push(key),
+            }
+        }
+        for (key, value) in kv.scan(&[RULES], &[RULES + 1])? {
+            match record::parse_rule_key(&key).zip(record::decode_rule(&value)) {
+                Some((id, rule)) => drop(records.rules.insert(id, rule)),
                 None => records.bad.push(key),
             }
         }

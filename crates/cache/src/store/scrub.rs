@@ -90,6 +90,22 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Compares all that is here of an object with its checksums, and drops what is bad. Returns
+    /// whether the object is here whole, then. Blocks for as long as the disk takes.
+    pub fn verify(&self, id: VersionId) -> bool {
+        let mut counts = ScrubCounts::default();
+        let mut at = Some((id, 0, 0));
+        while let Some(next) = at {
+            if self.inner.is_out_of_service() {
+                return false;
+            }
+            at = self.inner.scrub_object(&mut counts, next);
+        }
+        self.contains_whole(id)
+    }
+}
+
 impl Inner {
     /// Compares the next pages of an object; returns where to go on, unless it is done.
     fn scrub_object(

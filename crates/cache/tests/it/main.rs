@@ -15,6 +15,7 @@ mod kv;
 mod model;
 mod open;
 mod pins;
+mod rules;
 mod scrub;
 mod staged;
 mod staged_boots;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use types::ByteSize;
 
 use super::DaemonChoice;
@@ -85,11 +85,15 @@ pub(crate) struct LoadArgs {
     pub(crate) detach: bool,
     /// Stop the load of PATH; what it fetched stays cached
     #[arg(long, env = "FOREBAY_STOP")]
-    #[arg(conflicts_with_all = ["detach", "metadata_only", "bandwidth", "include", "exclude", "from_file"])]
+    #[arg(conflicts_with_all = ["detach", "metadata_only", "verify", "bandwidth", "include", "exclude", "from_file"])]
     pub(crate) stop: bool,
     /// Learn the names below PATH, and fetch no bytes
     #[arg(long, env = "FOREBAY_METADATA_ONLY")]
     pub(crate) metadata_only: bool,
+    /// At the end read all of it from the cache disk and compare it with its checksums; what is bad is
+    /// fetched once more
+    #[arg(long, env = "FOREBAY_VERIFY", conflicts_with = "metadata_only")]
+    pub(crate) verify: bool,
     /// The most bytes to fetch in a second, on average, as in 50MB
     #[arg(long, env = "FOREBAY_BANDWIDTH", value_name = "SIZE")]
     pub(crate) bandwidth: Option<ByteSize>,
@@ -143,6 +147,76 @@ pub(crate) struct PinArgs {
     /// A file, a directory or the mount point of a running daemon's tree
     #[arg(value_name = "PATH")]
     pub(crate) path: PathBuf,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// What to do with the rules of paths.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RulesCommand {
+    /// Give a path a TTL, a quota, a priority; what is not given stays as it is
+    Set(RulesSetArgs),
+    /// Show which paths have rules, and what is cached of them
+    #[command(visible_alias = "ls")]
+    List(RulesListArgs),
+    /// Take back what was said of a path; what is cached stays
+    #[command(visible_alias = "rm")]
+    Remove(RulesRemoveArgs),
+}
+
+/// Flags of `forebay rules set`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Rules are of the cache alone: nothing in a storage changes, and what is pinned, or was \
+                        written and is not stored yet, never goes because of them. They outlive the \
+                        daemon. The path of a mount is a rule of that mount. Of paths in each other the \
+                        inner TTL and priority hold, and all quotas."
+)]
+pub(crate) struct RulesSetArgs {
+    /// A file, a directory or the mount point of a running daemon's tree
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Drop files from the cache so long after they were cached, as in 12h or 7d
+    #[arg(long, env = "FOREBAY_TTL", value_name = "TIME", value_parser = values::duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// The most bytes of PATH to cache; what is more makes way within PATH. 0 caches nothing
+    #[arg(long, env = "FOREBAY_QUOTA", value_name = "SIZE")]
+    pub(crate) quota: Option<ByteSize>,
+    /// What gives way when the cache is full: low before all else, high after all else
+    #[arg(long, env = "FOREBAY_PRIORITY", value_name = "P")]
+    #[arg(value_parser = ["low", "normal", "high"])]
+    pub(crate) priority: Option<String>,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay rules list`.
+#[derive(Debug, Args)]
+pub(crate) struct RulesListArgs {
+    #[command(flatten)]
+    pub(crate) daemon: DaemonChoice,
+    /// Print JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Flags of `forebay rules remove`.
+#[derive(Debug, Args)]
+pub(crate) struct RulesRemoveArgs {
+    /// A path that has a rule
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Only the TTL
+    #[arg(long)]
+    pub(crate) ttl: bool,
+    /// Only the quota
+    #[arg(long)]
+    pub(crate) quota: bool,
+    /// Only the priority
+    #[arg(long)]
+    pub(crate) priority: bool,
     /// Print JSON, for scripts
     #[arg(long, env = "FOREBAY_JSON")]
     pub(crate) json: bool,
@@ -204,6 +278,40 @@ pub(crate) struct ScrubArgs {
     pub(crate) json: bool,
 }
 
+/// What to do for who looks for a fault.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DebugCommand {
+    /// Pack status, metrics, mounts, configuration, facts of this machine and the end of the log into
+    /// one file, without secrets
+    Bundle(BundleArgs),
+}
+
+/// Flags of `forebay debug bundle`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Nothing is sent to anybody. Secrets are taken out: those that mounts refer to, those in \
+                        variables, and whatever looks like one. Names of hosts, buckets, files and users \
+                        stay: look with --list and --show before you hand it on."
+)]
+pub(crate) struct BundleArgs {
+    /// Only the daemon of this mount point [default: all of this user]
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where to write it; a file that is there is left alone
+    /// [default: forebay-debug-SECONDS.tar.gz here]
+    #[arg(short, long, env = "FOREBAY_OUTPUT", value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Take this configuration file in too; those of running daemons are
+    #[arg(long, env = "FOREBAY_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Show what would be packed, and write nothing
+    #[arg(long, env = "FOREBAY_LIST", conflicts_with = "output")]
+    pub(crate) list: bool,
+    /// Print one of these files as it would be packed, and write nothing
+    #[arg(long, env = "FOREBAY_SHOW", value_name = "NAME", conflicts_with_all = ["output", "list"])]
+    pub(crate) show: Option<String>,
+}
+
 /// Flags of `forebay stats`.
 #[derive(Debug, Args)]
 #[command(
@@ -250,6 +358,26 @@ pub(crate) struct DashboardArgs {
     /// Port to listen on; 0 is any that is free
     #[arg(long, env = "FOREBAY_PORT", value_name = "PORT", default_value_t = 0)]
     pub(crate) port: u16,
+}
+
+/// Flags of `forebay top`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Keys: f, p, m or Tab for files, processes and mounts; s for another order, r turns it \
+                        around; q ends. Files and processes are counted only while somebody watches. \
+                        Files that the kernel reads itself (passthrough) show their opens, and no bytes: \
+                        no read of them reaches the daemon."
+)]
+pub(crate) struct TopArgs {
+    /// The mount point of the daemon [default: the only one]
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Watch for a second, print it, and end
+    #[arg(long, env = "FOREBAY_ONCE")]
+    pub(crate) once: bool,
+    /// The same as JSON, for scripts
+    #[arg(long, env = "FOREBAY_JSON")]
+    pub(crate) json: bool,
 }
 
 /// Flags of `forebay costs`.

@@ -56,6 +56,7 @@ pub(crate) fn run(args: &LoadArgs, run_dir: Option<&Path>) -> Result<()> {
         path,
         only,
         metadata_only: args.metadata_only,
+        verify: args.verify,
         bandwidth_bytes: args.bandwidth.map(|size| size.0),
         include: args.include.clone(),
         exclude: args.exclude.clone(),
@@ -220,8 +221,13 @@ fn progress(job: &wire::Job, rate: u64) -> String {
         ByteSize(job.cached_bytes),
         ByteSize(job.found_bytes),
     );
-    if job.step == "counting" {
-        text.push_str(", counting what is cached");
+    let counting = match job.step.as_str() {
+        "counting" => Some(", counting what is cached"),
+        "verifying" => Some(", comparing it with its checksums"),
+        _ => None,
+    };
+    if let Some(counting) = counting {
+        text.push_str(counting);
         return text;
     }
     write!(text, ", {}/s", ByteSize(rate)).ok();
@@ -274,8 +280,9 @@ fn complete(path: &str, job: &wire::Job) -> String {
         return format!("{path}: the names of {files} in {directories} are known");
     }
     format!(
-        "{path}: {files}, {}, are cached whole; {} of it fetched in {}",
+        "{path}: {files}, {}, are cached whole{}; {} of it fetched in {}",
         ByteSize(job.found_bytes),
+        if job.verify { " and verified" } else { "" },
         ByteSize(job.fetched_bytes),
         show_duration(Duration::from_secs(job.elapsed_seconds))
     )
@@ -340,6 +347,8 @@ mod tests {
         );
         job.step = "counting".into();
         assert!(progress(&job, 0).ends_with("counting what is cached"));
+        job.step = "verifying".into();
+        assert!(progress(&job, 0).ends_with("comparing it with its checksums"));
     }
 
     #[test]

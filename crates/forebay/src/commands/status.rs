@@ -169,6 +169,9 @@ fn table(status: &wire::Status) -> Table {
     row("cache", cache(&status.cache));
     row("  directory", status.cache.dir.clone());
     row("  hit ratio", hits(&status.cache));
+    if !status.rules.is_empty() {
+        row("  rules", ruled(status));
+    }
     if !status.pins.is_empty() {
         row("  pinned", pinned(status));
     }
@@ -282,6 +285,33 @@ fn cache(cache: &wire::Cache) -> String {
         room(cache.free_bytes),
         cache.objects
     )
+}
+
+/// Tells of what paths something is said, in short: `forebay rules list` shows all.
+fn ruled(status: &wire::Status) -> String {
+    let one = |rule: &wire::Rule| {
+        let mut words = Vec::new();
+        if let Some(ttl) = rule.ttl_seconds {
+            let ttl = show_duration(Duration::from_secs(ttl));
+            words.push(format!("TTL {ttl}"));
+        }
+        if let Some(quota) = rule.quota_bytes {
+            words.push(format!("{} of {}", size(rule.cached_bytes), size(quota)));
+        }
+        words.extend(
+            rule.priority
+                .as_ref()
+                .map(|word| format!("{word} priority")),
+        );
+        format!("{}: {}", rule.path, words.join(", "))
+    };
+    let shown = status.rules.iter().take(PINS_SHOWN_MAX);
+    let mut text = shown.map(one).collect::<Vec<_>>().join("; ");
+    let more = status.rules.len().saturating_sub(PINS_SHOWN_MAX);
+    if more > 0 {
+        text.push_str(&format!("; and {more} more"));
+    }
+    text
 }
 
 fn pinned(status: &wire::Status) -> String {

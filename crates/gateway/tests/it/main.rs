@@ -196,6 +196,28 @@ impl Node for Toy {
         Box::pin(async { Ok(pinned) })
     }
 
+    fn traffic(&self) -> wire::Traffic {
+        wire::Traffic::default()
+    }
+
+    fn rules(&self) -> wire::RuleList {
+        wire::RuleList::default()
+    }
+
+    fn set_rule(&self, request: wire::SetRule) -> NodeFuture<wire::Rule> {
+        let rule = wire::Rule {
+            path: request.path,
+            ttl_seconds: request.ttl_seconds,
+            ..wire::Rule::default()
+        };
+        Box::pin(async { Ok(rule) })
+    }
+
+    fn remove_rule(&self, request: wire::RemoveRule) -> NodeFuture<wire::Rule> {
+        let text = format!("'{}' has no rule", request.path);
+        Box::pin(async { Err(Error::new(ErrorKind::NotFound, text)) })
+    }
+
     fn unpin(&self, request: wire::OfPath) -> NodeFuture<wire::Unpinned> {
         let text = format!("'{}' is not pinned", request.path);
         Box::pin(async { Err(Error::new(ErrorKind::NotFound, text)) })

@@ -97,6 +97,53 @@ fn a_scrub_drops_what_is_bad_and_it_is_read_rightly_again() {
 }
 
 #[test]
+fn a_load_that_verifies_fetches_once_more_what_is_bad_on_the_disk() {
+    let storage = Storage::s3();
+    for seed in 0..4 {
+        storage.put(format!("d/{seed}"), seed, 400_000);
+    }
+    let sandbox = Sandbox::new(&storage);
+    let mount = sandbox.mount(&storage).start();
+    let said = run(&sandbox, "load", mount.point(), &["--verify"]).success();
+    assert!(
+        said.contains("4 files") && said.contains("whole and verified"),
+        "{said}"
+    );
+    let files = cache_files(&sandbox);
+    flip(&files[0], 300_000);
+    fs::remove_file(&files[1]).unwrap();
+    // What only counts does not look.
+    let loaded = run(&sandbox, "load", mount.point(), &["--json"]);
+    let loaded = json(&loaded);
+    assert_eq!(loaded["fetched_bytes"], 0);
+    let loaded = run(&sandbox, "load", mount.point(), &["--verify", "--json"]);
+    assert!(loaded.status.success(), "{loaded:?}");
+    let loaded = json(&loaded);
+    assert_eq!(
+        (&loaded["state"], &loaded["verify"]),
+        (&"complete".into(), &true.into())
+    );
+    let fetched = loaded["fetched_bytes"].as_u64().unwrap();
+    assert!((400_000..=800_000).contains(&fetched), "{loaded}");
+    run(&sandbox, "scrub", mount.point(), &[]).success();
+    drop_kernel_caches();
+    for seed in 0..4 {
+        assert_eq!(
+            data::check(seed, 0, &mount.read(format!("d/{seed}"))),
+            Ok(())
+        );
+    }
+    let refused = run(
+        &sandbox,
+        "load",
+        mount.point(),
+        &["--verify", "--metadata-only"],
+    );
+    assert!(refused.refusal().contains("--metadata-only"));
+    mount.unmount();
+}
+
+#[test]
 fn a_scrub_is_the_only_one_and_ends_with_who_waits_for_it() {
     let storage = Storage::local();
     for seed in 0..4 {

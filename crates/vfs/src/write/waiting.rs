@@ -283,7 +283,7 @@ impl Vfs {
         self.harden_waiting().await;
     }
 
-    fn tree_path(&self, place: &Place) -> String {
+    pub(crate) fn tree_path(&self, place: &Place) -> String {
         let at = place
             .mount
             .map(|mount| self.mount_table().spec(mount).at.clone());

@@ -99,6 +99,11 @@ impl Parts {
         self.file.as_ref().map(|(file, _)| &file.object)
     }
 
+    /// Goes on without the rest of the file.
+    pub(super) fn give_up(&mut self) {
+        self.file = None;
+    }
+
     /// Gives out the next part.
     pub(super) fn next(&mut self) -> Option<Part> {
         let (file, mut left) = self.file.take()?;

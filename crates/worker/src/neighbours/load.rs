@@ -106,6 +106,9 @@ impl Worker {
                             continue;
                         };
                         let size = object.size();
+                        if !self.has_quota(&object, bytes_under_way + size) {
+                            continue;
+                        }
                         if !self.has_room(bytes_under_way + size)
                             || !self.may_fetch(tree, fetched).await
                         {

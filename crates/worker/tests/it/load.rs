@@ -29,6 +29,7 @@ fn plan(rig: &Rig, path: &str) -> LoadPlan {
         pick: Arc::new(|_| true),
         metadata_only: false,
         bandwidth: None,
+        verify: false,
     }
 }
 
