@@ -185,7 +185,7 @@ pub(crate) struct NodeArgs {
         help_heading = "Daemon"
     )]
     pub(crate) memory: Option<ByteSize>,
-    /// Longest wait of any file operation; then it fails [default: 60s]
+    /// Longest wait of any file operation while the storage does not move; then it fails [default: 60s]
     #[arg(long, env = "FOREBAY_DEADLINE", value_name = "TIME", value_parser = values::duration)]
     #[arg(help_heading = "Daemon")]
     pub(crate) deadline: Option<Duration>,

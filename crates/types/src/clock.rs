@@ -2,13 +2,18 @@
 //! Time comes in through here, so that a test can move it.
 //!
 //! [`Clock`] is the seam, [`SystemClock`] the real one, [`ManualClock`] the one of tests.
-//! [`Deadline`] is passed down as a value with every operation that can wait.
+//! [`Deadline`] is passed down as a value with every operation that can wait. What moves bytes may
+//! renew it: see [`MOVED_MIN`].
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Longer waits, which anybody may ask for, would not fit into the kernel's clock.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// Bytes that make progress. Whoever moves so many within the time that a deadline gave has it anew;
+/// a line on which less comes is as good as dead.
+pub const MOVED_MIN: u64 = 64 << 10;
 
 /// Tells the time.
 pub trait Clock: Send + Sync + std::fmt::Debug {
@@ -19,7 +24,9 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
 
     /// Returns the deadline that lies `after` from now; a century counts as for ever.
     fn deadline(&self, after: Duration) -> Deadline {
-        Deadline(self.now() + after.min(CENTURY))
+        let span = after.min(CENTURY);
+        let instant = self.now() + span;
+        Deadline { instant, span }
     }
 }
 
@@ -76,19 +83,35 @@ impl Clock for ManualClock {
     }
 }
 
-/// The instant after which the caller no longer wants an answer.
+/// The instant after which the caller no longer wants an answer, and how long that was when the
+/// caller began to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline(pub Instant);
+pub struct Deadline {
+    instant: Instant,
+    span: Duration,
+}
 
 impl Deadline {
     /// Returns the instant, for the timers of a runtime.
     pub fn instant(self) -> Instant {
-        self.0
+        self.instant
+    }
+
+    /// Returns how long a caller waits in which nothing moves.
+    pub fn span(self) -> Duration {
+        self.span
+    }
+
+    /// Returns the deadline of a caller for whom something moved at `moved`: never an earlier one.
+    #[must_use]
+    pub fn renewed(self, moved: Instant) -> Deadline {
+        let instant = self.instant.max(moved + self.span);
+        Deadline { instant, ..self }
     }
 
     /// Returns what is left at `now`, zero when it has passed.
     pub fn left(self, now: Instant) -> Duration {
-        self.0.saturating_duration_since(now)
+        self.instant.saturating_duration_since(now)
     }
 }
 
@@ -104,6 +127,18 @@ mod tests {
         assert_eq!(deadline.left(clock.now()), Duration::from_secs(2));
         clock.advance(Duration::from_secs(3));
         assert_eq!(deadline.left(clock.now()), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_deadline_is_renewed_by_what_moves_and_never_comes_earlier() {
+        let clock = ManualClock::default();
+        let began = clock.now();
+        let deadline = clock.deadline(Duration::from_secs(5));
+        clock.advance(Duration::from_secs(3));
+        let renewed = deadline.renewed(clock.now());
+        assert_eq!(renewed.left(clock.now()), Duration::from_secs(5));
+        assert_eq!(renewed.renewed(began), renewed);
+        assert_eq!(renewed.span(), deadline.span());
     }
 
     #[test]

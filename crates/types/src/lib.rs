@@ -13,7 +13,7 @@ pub mod name;
 pub mod range;
 pub mod size;
 
-pub use clock::{Clock, Deadline, ManualClock, SystemClock};
+pub use clock::{Clock, Deadline, MOVED_MIN, ManualClock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use meta::{
     Extras, Freshness, MountId, NodeKind, ObjectMeta, ObjectRef, VersionId, VersionTag, Xattrs,

@@ -268,12 +268,13 @@ impl UnderStorage for Local {
             tag,
             at,
             end: range.end(),
+            deadline,
         };
         Ok(Box::pin(stream::unfold(
             Some(reading),
-            move |reading| async move {
+            |reading| async move {
                 let mut reading = reading.filter(|reading| reading.at < reading.end)?;
-                match reading.piece(deadline).await {
+                match reading.piece().await {
                     Ok(bytes) => Some((Ok(bytes), Some(reading))),
                     Err(error) => Some((Err(error), None)),
                 }
@@ -357,11 +358,13 @@ struct Reading {
     tag: VersionTag,
     at: u64,
     end: u64,
+    /// Each piece that was read renews it.
+    deadline: Deadline,
 }
 
 impl Reading {
     /// Reads the next piece and then checks that the file is still the same version.
-    async fn piece(&mut self, deadline: Deadline) -> Result<Bytes> {
+    async fn piece(&mut self) -> Result<Bytes> {
         let (file, tag, at) = (Arc::clone(&self.file), self.tag.clone(), self.at);
         let len = (self.end - at).min(PIECE);
         let read = move |_: &Inner| {
@@ -369,7 +372,8 @@ impl Reading {
             check_version(&file, &tag)?;
             Ok(bytes)
         };
-        let bytes = self.inner.work(&self.what, deadline, read).await?;
+        let bytes = self.inner.work(&self.what, self.deadline, read).await?;
+        self.deadline = self.deadline.renewed(self.inner.clock.now());
         self.at += len;
         self.inner
             .counters

@@ -3,12 +3,12 @@
 //!
 //! Only errors that say so are retried, with pauses that double from 50 ms to 2 s, each cut by a
 //! random part so that many clients do not come back together. A storage that says when to come
-//! back is not asked before. The deadline ends it, not a count.
+//! back is not asked before. The deadline ends it, not a count; bytes that come renew it.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use types::{Clock, Deadline, Error, ErrorKind, Result};
+use types::{Clock, Deadline, Error, ErrorKind, MOVED_MIN, Result};
 
 use crate::Counters;
 use crate::counters::count;
@@ -20,6 +20,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Retry {
     deadline: Deadline,
+    /// Bytes that came since the deadline was last renewed.
+    moved: u64,
     failures: u32,
     /// The latest failure that says more than that time ran out.
     cause: Option<Error>,
@@ -34,6 +36,7 @@ impl Retry {
         // The standard library's hash keys are random: enough to keep clients apart.
         Retry {
             deadline,
+            moved: 0,
             failures: 0,
             cause: None,
             wait: Duration::ZERO,
@@ -41,15 +44,20 @@ impl Retry {
         }
     }
 
-    /// Returns when the operation must end.
+    /// Returns when the operation must end, unless more comes.
     pub(crate) fn deadline(&self) -> Deadline {
         self.deadline
     }
 
-    /// Forgets the failures so far: the storage made progress.
-    pub(crate) fn progressed(&mut self) {
+    /// Forgets the failures so far: bytes came. Enough of them renew the deadline.
+    pub(crate) fn progressed(&mut self, bytes: u64, now: Instant) {
         self.failures = 0;
         self.cause = None;
+        self.moved += bytes;
+        if self.moved >= MOVED_MIN {
+            self.moved = 0;
+            self.deadline = self.deadline.renewed(now);
+        }
     }
 
     /// Makes the next pause at least as long as the storage asked for.
@@ -151,6 +159,21 @@ mod tests {
         assert_eq!(error.to_string(), "slow down");
         retry.wait_for(None);
         retry.pause(&clock, &counters, busy()).await.unwrap();
+    }
+
+    #[test]
+    fn bytes_that_come_renew_the_deadline_and_a_trickle_does_not() {
+        let clock = ManualClock::default();
+        let mut retry = Retry::new(clock.deadline(Duration::from_secs(60)));
+        let first = retry.deadline();
+        clock.advance(Duration::from_secs(30));
+        retry.progressed(MOVED_MIN - 1, clock.now());
+        assert_eq!(retry.deadline(), first);
+        retry.progressed(1, clock.now());
+        assert_eq!(retry.deadline().left(clock.now()), Duration::from_secs(60));
+        clock.advance(Duration::from_secs(1));
+        retry.progressed(1, clock.now());
+        assert_eq!(retry.deadline().left(clock.now()), Duration::from_secs(59));
     }
 
     #[tokio::test]

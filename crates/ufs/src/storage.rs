@@ -5,7 +5,8 @@
 //! * Absence is a fact: [`ErrorKind::NotFound`] only if the storage said so.
 //! * Bytes belong to the version asked for, or the answer is [`ErrorKind::Stale`]. A short or
 //!   overlong body is an error, never data.
-//! * Every wait ends at the deadline. Dropping a future or a stream ends its request.
+//! * Every wait ends at the deadline, which bytes of a read renew ([`types::MOVED_MIN`] of them, or a
+//!   piece of a driver that reads in larger ones). Dropping a future or a stream ends its request.
 //! * Names that a file system cannot show are left out of listings and counted.
 
 use std::fmt::Debug;

@@ -401,6 +401,7 @@ impl Reading {
             .bytes_read
             .fetch_add(range.len, Ordering::Relaxed);
         self.rest = ByteRange::new(range.end(), self.rest.len - range.len);
+        self.deadline = self.deadline.renewed(session.clock.now());
         Ok(bytes)
     }
 }

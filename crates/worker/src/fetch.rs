@@ -15,6 +15,7 @@ use types::{Deadline, Error, ErrorKind, ObjectRef, PAGE_SIZE, PageRange, Result,
 
 use crate::flights::Piece;
 use crate::memory::{Budget, Share};
+use crate::progress::{Progress, renewed};
 use crate::schedule::{Class, Schedule, Turn};
 use crate::settings::REQUEST_MAX;
 use crate::worker::Worker;
@@ -24,6 +25,7 @@ struct Flight {
     worker: Arc<Worker>,
     object: ObjectRef,
     pieces: VecDeque<(Arc<Piece>, Share)>,
+    progress: Arc<Progress>,
 }
 
 impl Drop for Flight {
@@ -69,10 +71,16 @@ impl Worker {
         if pieces.is_empty() {
             return;
         }
+        let queue = self.mount(object.mount).map(|mount| mount.schedule.pulse());
+        let progress = Progress::new(&queue.unwrap_or_default());
+        for (piece, _) in &pieces {
+            piece.flies(&progress);
+        }
         let mut flight = Flight {
             worker: Arc::clone(self),
             object: object.clone(),
             pieces,
+            progress,
         };
         self.runtime.spawn(async move {
             if let Err(error) = flight.fly(class, deadline).await {
@@ -95,6 +103,8 @@ impl Flight {
                 self.turn_of_guess(&mount.schedule, class, deadline).await?
             }
         };
+        self.progress.has_turn();
+        let deadline = renewed(deadline, self.progress.last());
         let (first, last) = match (self.pieces.front(), self.pieces.back()) {
             (Some((first, _)), Some((last, _))) => (first.pages.first, last.pages.end),
             _ => return Ok(()),
@@ -105,7 +115,10 @@ impl Flight {
         let mut buffer = Vec::new();
         while let Some(chunk) = body.next().await {
             let chunk = chunk?;
-            self.worker.counters.fetched_bytes.add(chunk.len() as u64);
+            let len = chunk.len() as u64;
+            self.worker.counters.fetched_bytes.add(len);
+            self.progress.moved(len);
+            self.worker.budget.pulse.moved(len);
             self.take_in(&mut buffer, chunk)?;
         }
         match self.pieces.is_empty() {
@@ -126,7 +139,7 @@ impl Flight {
     ) -> Result<Turn> {
         let turn = schedule.turn(class, deadline).boxed();
         let wanted = self.pieces.iter();
-        let wanted = wanted.map(|(piece, _)| piece.wait_wanted(deadline).boxed());
+        let wanted = wanted.map(|(piece, _)| piece.wait_wanted().boxed());
         match select(turn, select_all(wanted)).await {
             Either::Left((turn, _)) => turn,
             Either::Right((_, guess)) => {
@@ -153,6 +166,7 @@ impl Flight {
             if buffer.len() == len
                 && let Some((piece, share)) = self.pieces.pop_front()
             {
+                self.progress.arrived();
                 let bytes = Budget::wrap(std::mem::take(buffer), share);
                 self.worker.landed(&self.object, &piece, bytes);
             }

@@ -159,6 +159,7 @@ impl Shared {
         let (object, first) = ((job.id, job.size), job.piece.pages.first);
         match self.cache.fill_under(job.rule, object, first, &job.bytes) {
             Ok(()) => {
+                self.budget.pulse.moved(len);
                 self.pin(job.id, job.pin);
                 self.flights.remove(job.id, &job.piece);
                 job.piece.settle();

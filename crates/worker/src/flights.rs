@@ -11,12 +11,14 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use types::{ByteRange, Deadline, Error, ErrorKind, PAGE_SIZE, PageRange, Result, VersionId};
 
+use crate::progress::{Progress, while_other_moves};
 use crate::settings::PIECE_MAX;
 
 /// A run of pages on its way from the storage to its readers and into the cache.
@@ -27,6 +29,8 @@ pub(crate) struct Piece {
     settled: OnceLock<()>,
     wanted: OnceLock<()>,
     was_read: AtomicBool,
+    /// That of its flight, once it is sent.
+    progress: OnceLock<Arc<Progress>>,
     changed: Notify,
 }
 
@@ -38,8 +42,19 @@ impl Piece {
             settled: OnceLock::new(),
             wanted: OnceLock::new(),
             was_read: AtomicBool::new(false),
+            progress: OnceLock::new(),
             changed: Notify::new(),
         })
+    }
+
+    /// Tells which flight brings the bytes. The first call counts.
+    pub(crate) fn flies(&self, progress: &Arc<Progress>) {
+        self.progress.get_or_init(|| Arc::clone(progress));
+    }
+
+    /// Returns when the flight moved last.
+    pub(crate) fn moved(&self) -> Option<Instant> {
+        self.progress.get()?.last()
     }
 
     /// Gives the bytes, or why there are none, to all who wait. The first call counts.
@@ -61,7 +76,7 @@ impl Piece {
         self.landed.get().and_then(|outcome| outcome.as_ref().ok())
     }
 
-    /// Waits for the bytes, which are no guess from now on.
+    /// Waits for the bytes, which are no guess from now on, for as long as the flight moves.
     pub(crate) async fn wait(&self, deadline: Deadline) -> Result<Bytes> {
         if self.wanted.set(()).is_ok() {
             self.changed.notify_waiters();
@@ -71,7 +86,10 @@ impl Piece {
 
     /// Waits until the bytes are in the cache, or will not be.
     pub(crate) async fn wait_settled(&self, deadline: Deadline) -> Result<()> {
-        self.wait_for(&self.settled, deadline).await.copied()
+        // By then, whatever else moves: what settles it is a disk.
+        let settled = tokio::time::timeout_at(deadline.instant().into(), self.set(&self.settled));
+        let late = |_| Error::new(ErrorKind::Timeout, "the cache did not take it in time");
+        settled.await.copied().map_err(late)
     }
 
     /// Waits for the bytes as who guesses that they will be wanted.
@@ -83,25 +101,27 @@ impl Piece {
     }
 
     /// Waits until somebody waits for the bytes.
-    pub(crate) async fn wait_wanted(&self, deadline: Deadline) -> Result<()> {
-        self.wait_for(&self.wanted, deadline).await.copied()
+    pub(crate) async fn wait_wanted(&self) {
+        self.set(&self.wanted).await;
     }
 
     async fn wait_for<'a, T>(&self, cell: &'a OnceLock<T>, deadline: Deadline) -> Result<&'a T> {
+        let set = while_other_moves(deadline, || self.moved(), self.set(cell)).await;
+        set.ok_or_else(|| {
+            let span = deadline.span();
+            let message = format!("the storage did not move for {span:?}, which is the deadline");
+            Error::new(ErrorKind::Timeout, message)
+        })
+    }
+
+    async fn set<'a, T>(&self, cell: &'a OnceLock<T>) -> &'a T {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
             if let Some(value) = cell.get() {
-                return Ok(value);
+                return value;
             }
-            tokio::time::timeout_at(deadline.instant().into(), changed)
-                .await
-                .map_err(|_| {
-                    Error::new(
-                        ErrorKind::Timeout,
-                        "the storage did not answer before the deadline",
-                    )
-                })?;
+            changed.await;
         }
     }
 

@@ -13,6 +13,7 @@
 //! - `flights`: which pieces of which object versions are under way or still in memory.
 //! - `fetch`: carries a flight out: one ranged GET, its bytes cut into pieces.
 //! - `schedule`: whose turn it is to send a request, demand before guesses.
+//! - `progress`: whether a storage still moves, which is what waits for it are measured by.
 //! - `memory`: the one budget of bytes that all pieces live in.
 //! - `fill`: writes arrived pieces into the cache, behind the reader.
 //! - `meta`: what a name is, from fresh knowledge or from the storage, which `ask` asks.
@@ -43,6 +44,7 @@ mod notes;
 mod pages;
 mod parts;
 mod pins;
+mod progress;
 mod recent;
 mod records;
 mod rules;

@@ -13,6 +13,8 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use types::{ByteSize, Deadline, Error, ErrorKind, PAGE_SIZE, Result};
 
+use crate::progress::{Pulse, while_moving};
+
 /// Readahead leaves a quarter of the budget to demand.
 const AHEAD_SHARE: (u64, u64) = (3, 4);
 
@@ -22,6 +24,8 @@ pub(crate) struct Budget {
     units: Arc<Semaphore>,
     total: usize,
     waiting: AtomicUsize,
+    /// Beats while what takes the memory moves, on any way: then some will be free.
+    pub(crate) pulse: Pulse,
 }
 
 /// A part of the budget; returns to it when dropped.
@@ -68,6 +72,7 @@ impl Budget {
             units: Arc::new(Semaphore::new(total)),
             total,
             waiting: AtomicUsize::new(0),
+            pulse: Pulse::default(),
         }
     }
 
@@ -95,7 +100,7 @@ impl Budget {
         Wanting(&self.waiting)
     }
 
-    /// Waits for a share. Dropping the future takes nothing.
+    /// Waits for a share, for as long as something moves. Dropping the future takes nothing.
     pub(crate) async fn take(&self, bytes: u64, deadline: Deadline) -> Result<Share> {
         if units(bytes) as usize > self.total {
             return Err(Error::new(
@@ -104,13 +109,19 @@ impl Budget {
             ));
         }
         let acquire = Arc::clone(&self.units).acquire_many_owned(units(bytes));
-        match tokio::time::timeout_at(deadline.instant().into(), acquire).await {
-            Ok(Ok(permit)) => Ok(Share(permit)),
-            Ok(Err(_)) => Err(Error::internal("the memory budget was closed")),
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                "waited for memory until the deadline; raise --memory or read with fewer readers",
-            )),
+        match while_moving(deadline, || self.pulse.last(), acquire).await {
+            Some(Ok(permit)) => Ok(Share(permit)),
+            Some(Err(_)) => Err(Error::internal("the memory budget was closed")),
+            None => {
+                let span = deadline.span();
+                Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!(
+                        "waited {span:?} for memory and nothing moved; raise --memory or read with \
+                         fewer readers"
+                    ),
+                ))
+            }
         }
     }
 

@@ -3,7 +3,9 @@
 //!
 //! What is missing of the range that a reader waits for is claimed once its memory is there; the
 //! rest of the window rides in the same requests while memory is free. A reader that joined
-//! somebody else's flight and saw it fail tries again itself while its own deadline lasts.
+//! somebody else's flight and saw it fail tries again itself while its own deadline lasts. The deadline
+//! is that of a storage in which nothing moves: what waits for memory, for a turn or for a flight waits
+//! on while those before it, and then the flight, bring bytes (`progress`).
 
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use types::{
 use crate::flights::{Loose, Piece};
 use crate::memory::Share;
 use crate::meta::timed;
+use crate::progress::renewed;
 use crate::schedule::Class;
 use crate::settings::REQUEST_MAX;
 use crate::worker::Worker;
@@ -31,6 +34,8 @@ pub(crate) struct Claim {
     pub(crate) own: bool,
     /// The pieces of the range that are not in the cache, held so that none can vanish meanwhile.
     pub(crate) pieces: Vec<Arc<Piece>>,
+    /// Until when they may come, if nothing moves.
+    pub(crate) deadline: Deadline,
 }
 
 impl Worker {
@@ -65,8 +70,8 @@ impl Worker {
     /// the reader is expected to want next. Dropping the future is safe: the fetch goes on.
     ///
     /// # Errors
-    /// `Stale` when the object is another version now, `Timeout` at the deadline, and whatever the
-    /// storage said.
+    /// `Stale` when the object is another version now, `Timeout` when nothing has moved for as long as
+    /// the deadline gives, and whatever the storage said.
     pub fn read(
         self: &Arc<Self>,
         object: ObjectRef,
@@ -79,6 +84,7 @@ impl Worker {
         worker.counters.miss_bytes.add(range.len);
         async move {
             let range = range.clamp(object.size());
+            let mut deadline = deadline;
             let mut trust_cache = true;
             let mut tries = 1;
             loop {
@@ -86,7 +92,9 @@ impl Worker {
                     .claim(&object, range, window, trust_cache, deadline)
                     .await?;
                 let own = claim.own;
-                let error = match worker.collect(&object, range, claim.pieces, deadline).await {
+                deadline = claim.deadline;
+                let collected = worker.collect(&object, range, claim.pieces, &mut deadline);
+                let error = match collected.await {
                     Ok(bytes) => return Ok(bytes),
                     Err(error) => error,
                 };
@@ -175,7 +183,7 @@ impl Worker {
         range: ByteRange,
         window: ByteRange,
         trust_cache: bool,
-        deadline: Deadline,
+        mut deadline: Deadline,
     ) -> Result<Claim> {
         let is_cached = |pages: PageRange| match trust_cache {
             true => self.present(object, pages),
@@ -192,6 +200,7 @@ impl Worker {
                 Err(missing) => {
                     drop(memory.take());
                     memory = Some((missing, self.take(missing, deadline).await?));
+                    deadline = renewed(deadline, self.budget.pulse.last());
                 }
             }
         };
@@ -216,6 +225,7 @@ impl Worker {
         Ok(Claim {
             own,
             pieces: claimed.all,
+            deadline,
         })
     }
 
@@ -268,11 +278,13 @@ impl Worker {
         object: &ObjectRef,
         range: ByteRange,
         pieces: Vec<Arc<Piece>>,
-        deadline: Deadline,
+        deadline: &mut Deadline,
     ) -> Result<Bytes> {
         let mut covered = range.offset;
         for piece in &pieces {
-            let bytes = piece.wait(deadline).await?;
+            let bytes = piece.wait(*deadline).await;
+            *deadline = renewed(*deadline, piece.moved());
+            let bytes = bytes?;
             let have = piece.range(object.size());
             if have.offset <= covered {
                 covered = covered.max(have.end());
@@ -295,7 +307,7 @@ impl Worker {
             read()
         } else {
             // Cached parts are read from the disk, which may take a while.
-            let reading = timed(deadline, async {
+            let reading = timed(deadline.renewed(self.clock.now()), async {
                 let read = self.runtime.spawn_blocking(read).await;
                 read.map_err(|_| Error::internal("a read was aborted"))
             });

@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use types::{Deadline, Error, ErrorKind, Result};
 
+use crate::progress::{Pulse, while_moving};
+
 /// Why a request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -29,6 +31,8 @@ pub(crate) enum Class {
 #[derive(Debug)]
 pub(crate) struct Schedule {
     queue: Mutex<Queue>,
+    /// Beats when a request under way brings something.
+    pulse: Arc<Pulse>,
 }
 
 #[derive(Debug)]
@@ -75,10 +79,17 @@ impl Schedule {
         };
         Arc::new(Schedule {
             queue: Mutex::new(queue),
+            pulse: Arc::default(),
         })
     }
 
-    /// Waits for a turn. Dropping the future gives the place in the queue up.
+    /// Returns what tells that the requests under way move.
+    pub(crate) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
+    }
+
+    /// Waits for a turn, for as long as the requests under way move. Dropping the future gives the place
+    /// in the queue up.
     pub(crate) async fn turn(self: &Arc<Self>, class: Class, deadline: Deadline) -> Result<Turn> {
         let receiver = {
             let mut queue = self.queue.lock();
@@ -95,13 +106,14 @@ impl Schedule {
             }
             receiver
         };
-        match tokio::time::timeout_at(deadline.instant().into(), receiver).await {
-            Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_)) => Err(Error::internal("the fetch scheduler dropped a waiter")),
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                "queued for the storage until the deadline",
-            )),
+        match while_moving(deadline, || self.pulse.last(), receiver).await {
+            Some(Ok(turn)) => Ok(turn),
+            Some(Err(_)) => Err(Error::internal("the fetch scheduler dropped a waiter")),
+            None => {
+                let span = deadline.span();
+                let message = format!("queued for a storage that did not move for {span:?}");
+                Err(Error::new(ErrorKind::Timeout, message))
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use types::{ByteRange, Deadline, ObjectRef, Result};
 use crate::LocalFile;
 use crate::flights::Piece;
 use crate::pages::TRIES;
+use crate::progress::renewed;
 use crate::worker::Worker;
 
 /// How long a fetch of a whole object waits for the cache to take it.
@@ -34,10 +35,11 @@ impl Worker {
         let worker = Arc::clone(self);
         async move {
             let whole = ByteRange::new(0, object.size());
-            let mut tries = 1;
+            let (mut tries, mut deadline) = (1, deadline);
             let pieces = loop {
                 let claim = worker.claim(&object, whole, whole, true, deadline).await?;
-                match arrived(&claim.pieces, deadline).await {
+                deadline = claim.deadline;
+                match arrived(&claim.pieces, &mut deadline).await {
                     Ok(()) => break claim.pieces,
                     Err(error)
                         if !claim.own
@@ -49,7 +51,8 @@ impl Worker {
                     Err(error) => return Err(error),
                 }
             };
-            let patience = worker.clock.deadline(CACHE_PATIENCE).min(deadline);
+            let patience = worker.clock.deadline(CACHE_PATIENCE);
+            let patience = patience.min(deadline.renewed(worker.clock.now()));
             for piece in &pieces {
                 if piece.wait_settled(patience).await.is_err() {
                     break;
@@ -66,9 +69,11 @@ impl Worker {
     }
 }
 
-async fn arrived(pieces: &[Arc<Piece>], deadline: Deadline) -> Result<()> {
+async fn arrived(pieces: &[Arc<Piece>], deadline: &mut Deadline) -> Result<()> {
     for piece in pieces {
-        piece.wait(deadline).await?;
+        let arrived = piece.wait(*deadline).await;
+        *deadline = renewed(*deadline, piece.moved());
+        arrived?;
     }
     Ok(())
 }

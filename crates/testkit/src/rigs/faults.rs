@@ -5,6 +5,7 @@
 //! own decides; a rule that has been met often enough is gone.
 
 use std::fmt;
+use std::time::Duration;
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum Fault {
     LoseAnswer,
     /// The server does not see the request, and nothing comes back.
     Silence,
+    /// The server sees the request so much later.
+    Late(Duration),
 }
 
 /// Which requests fail, and how.

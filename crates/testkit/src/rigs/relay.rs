@@ -85,6 +85,8 @@ struct Answers {
 /// The bytes of all connections in one direction, as one queue that drains at a rate.
 struct Flow {
     bytes_per_second: Option<f64>,
+    /// How many bytes pass at once: on a slow line few, so that they trickle.
+    piece: usize,
     drained: Instant,
 }
 
@@ -92,11 +94,14 @@ impl Flow {
     fn open() -> Mutex<Self> {
         Mutex::new(Flow {
             bytes_per_second: None,
+            piece: PIECE,
             drained: SystemClock.now(),
         })
     }
 
     fn cap(&mut self, bytes_per_second: Option<u64>) {
+        let tenth = bytes_per_second.and_then(|rate| usize::try_from(rate / 10).ok());
+        self.piece = tenth.map_or(PIECE, |tenth| tenth.clamp(64, PIECE));
         self.bytes_per_second = bytes_per_second.map(|rate| rate.max(1) as f64);
         self.drained = SystemClock.now();
     }
@@ -396,6 +401,10 @@ impl Shared {
                     let mut client = from;
                     client.write_all(&faults::refusal(status, code))?;
                 }
+                Some(Fault::Late(late)) => {
+                    sleep_until(came + late);
+                    to.write_all(&held)?;
+                }
                 Some(Fault::Cut) => return Ok(()),
                 Some(Fault::Silence) => {
                     self.wait_for_healing();
@@ -430,7 +439,8 @@ impl Shared {
     ) -> io::Result<()> {
         let mut piece = vec![0; PIECE];
         loop {
-            let len = from.read(&mut piece)?;
+            let room = lock(&self.answers_flow).piece;
+            let len = from.read(&mut piece[..room])?;
             if len == 0 || answers.lost.load(Ordering::Relaxed) || !self.passes() {
                 return Ok(());
             }

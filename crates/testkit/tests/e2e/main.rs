@@ -40,6 +40,7 @@ mod refusals;
 mod rules;
 mod scrubbing;
 mod service;
+mod slow_storages;
 mod stats;
 mod storing;
 mod streaming;

@@ -98,7 +98,10 @@ impl Reading {
             }
             self.ensure_open().await?;
             match self.piece().await {
-                Ok(()) => self.retry.progressed(),
+                Ok(()) => {
+                    let came = self.ready.iter().map(|bytes| bytes.len() as u64).sum();
+                    self.retry.progressed(came, self.inner.clock.now());
+                }
                 Err(fault) => {
                     self.blocks = None;
                     self.inner.pause(&self.what, &mut self.retry, fault).await?;

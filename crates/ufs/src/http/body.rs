@@ -49,7 +49,7 @@ impl Got {
     }
 }
 
-/// What is read: which bytes of which version of which object, until when.
+/// What is read: which bytes of which version of which object, until when if nothing comes.
 pub(super) struct Wanted {
     /// The operation, for messages.
     pub(super) what: String,
@@ -117,10 +117,11 @@ impl Body {
             self.ensure_open().await?;
             match self.piece().await {
                 Ok(bytes) => {
-                    self.retry.progressed();
-                    self.at += bytes.len() as u64;
+                    let len = bytes.len() as u64;
+                    self.retry.progressed(len, self.session.clock.now());
+                    self.at += len;
                     let read = &self.session.counters().bytes_read;
-                    read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    read.fetch_add(len, Ordering::Relaxed);
                     return Ok(Some(bytes));
                 }
                 Err(fault) => self.failed(fault).await?,

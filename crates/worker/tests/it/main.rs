@@ -12,6 +12,7 @@ mod load;
 mod names;
 mod neighbours;
 mod pages;
+mod progress;
 mod scripted;
 mod sync;
 

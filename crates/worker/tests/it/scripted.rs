@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,6 +34,40 @@ pub(crate) struct ScriptedStorage {
     pub(crate) stat_gate: Arc<Semaphore>,
     /// And listings.
     pub(crate) list_gate: Arc<Semaphore>,
+    /// The one line that all bytes come over.
+    pub(crate) line: Arc<Line>,
+}
+
+/// A line that is as slow as it is told.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// How many bytes come at once, and how long they take.
+    pub(crate) pace: Mutex<(usize, Duration)>,
+    /// Each piece takes a permit; plenty unless a test takes them.
+    pub(crate) gate: Semaphore,
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Line {
+            pace: Mutex::new((100_000, Duration::ZERO)),
+            gate: Semaphore::new(1_000_000),
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+}
+
+impl Line {
+    async fn pass(&self) -> usize {
+        let (bytes, takes) = *self.pace.lock().unwrap();
+        self.gate.acquire().await.unwrap().forget();
+        if !takes.is_zero() {
+            let _turn = self.turn.lock().await;
+            tokio::time::sleep(takes).await;
+        }
+        bytes
+    }
 }
 
 /// Takes all permits of a gate: what comes is counted and then waits.
@@ -53,6 +88,7 @@ impl Default for ScriptedStorage {
             gate: Arc::new(Semaphore::new(1_000_000)),
             stat_gate: Arc::new(Semaphore::new(1_000_000)),
             list_gate: Arc::new(Semaphore::new(1_000_000)),
+            line: Arc::default(),
         }
     }
 }
@@ -231,11 +267,18 @@ impl UnderStorage for ScriptedStorage {
         }
         let bytes = self.objects.lock().unwrap()[path.as_bytes()].0.clone();
         let bytes = bytes.slice(range.offset as usize..range.end() as usize);
-        let chunks: Vec<_> = (0..bytes.len())
-            .step_by(100_000)
-            .map(|at| Ok(bytes.slice(at..bytes.len().min(at + 100_000))))
-            .collect();
-        Ok(stream::iter(chunks).boxed())
+        let line = Arc::clone(&self.line);
+        let rest = stream::unfold(bytes, move |mut rest| {
+            let line = Arc::clone(&line);
+            async move {
+                if rest.is_empty() {
+                    return None;
+                }
+                let len = line.pass().await.min(rest.len());
+                Some((Ok(rest.split_to(len)), rest))
+            }
+        });
+        Ok(rest.boxed())
     }
 
     fn lists_all(&self) -> bool {
