@@ -17,6 +17,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use types::idmap::IdMap;
 use types::{ByteSize, Freshness};
 use vfs::WriteMode;
+use worker::settings::Bounds;
 
 use crate::presets::Preset;
 use crate::values;
@@ -240,6 +241,14 @@ pub(crate) struct NodeArgs {
     /// Show no '.forebay' with the status and the log of accesses in the root of the tree
     #[arg(long, env = "FOREBAY_NO_VIRTUAL_FILES", help_heading = "Files")]
     pub(crate) no_virtual_files: bool,
+    /// Requests for data under way at a time for each mount: between the least and the most as many as
+    /// pay, or always the same number [default: 4-256]
+    #[arg(long, env = "FOREBAY_REQUESTS", value_name = "LEAST-MOST", value_parser = values::at_a_time)]
+    #[arg(help_heading = "Daemon")]
+    pub(crate) requests: Option<Bounds>,
+    /// Never send a request a second time because its answer is late
+    #[arg(long, env = "FOREBAY_NO_HEDGING", help_heading = "Daemon")]
+    pub(crate) no_hedging: bool,
     /// Let other users of this machine in, by owner and mode of the files
     #[arg(long, env = "FOREBAY_ALLOW_OTHER", help_heading = "Kernel")]
     pub(crate) allow_other: bool,
@@ -379,6 +388,14 @@ pub(crate) struct StorageArgs {
     #[arg(long, env = "FOREBAY_CLEAN_UPLOADS", help_heading = "Files")]
     #[arg(conflicts_with = "read_only")]
     pub(crate) clean_uploads: bool,
+    /// Bytes of data a second that are fetched at most; 0 for no bound [default: no bound]
+    #[arg(
+        long,
+        env = "FOREBAY_BANDWIDTH",
+        value_name = "SIZE",
+        help_heading = "Storage"
+    )]
+    pub(crate) bandwidth: Option<ByteSize>,
     /// Owner of files whose storage has no owners [default: who mounts]
     #[arg(long, env = "FOREBAY_UID", value_name = "UID", help_heading = "Files")]
     pub(crate) uid: Option<u32>,

@@ -130,7 +130,7 @@ fn parse(text: &str, resolve: &dyn Resolve) -> Result<ConfigFile, Vec<Fault>> {
     }
 }
 
-/// What may stand above all tables.
+/// What may stand outside of all sections.
 const ROOT_KEYS: &[&str] = &[
     "mount_point",
     "memory",
@@ -143,6 +143,8 @@ const ROOT_KEYS: &[&str] = &[
     "spare_opens",
     "transport",
     "neighbours",
+    "requests",
+    "hedging",
     "state_dir",
     "metrics_listen",
     "virtual_files",
@@ -168,6 +170,8 @@ fn read_node(reader: &mut Reader, root: &Section<'_>) -> NodeDefaults {
         spare_opens: reader.boolean(root, "spare_opens"),
         transport: reader.parsed(root, "transport", values::transport),
         neighbours: reader.boolean(root, "neighbours"),
+        requests: reader.parsed(root, "requests", values::at_a_time),
+        hedging: reader.boolean(root, "hedging"),
         state_dir: reader.parsed(root, "state_dir", absolute_path),
         metrics_listen: reader.parsed(root, "metrics_listen", values::address),
         virtual_files: reader.boolean(root, "virtual_files"),
@@ -233,6 +237,7 @@ fn read_mount(
         "write_mode",
         "write_modes",
         "clean_uploads",
+        "bandwidth",
         "uid",
         "gid",
         "file_mode",
@@ -275,6 +280,7 @@ fn read_mount(
         mount.idmap = idmap;
     }
     mount.read_only = reader.boolean(section, "read_only").unwrap_or(false);
+    mount.bandwidth = reader.parsed(section, "bandwidth", size);
     mount.clean_uploads = reader.boolean(section, "clean_uploads").unwrap_or(false);
     if let Some(mode) = reader.parsed(section, "write_mode", values::write_mode) {
         mount.write_mode = mode;

@@ -361,6 +361,8 @@ impl Start<'_> {
             background_deadline: self.plan.deadline,
             change_deadline: self.plan.deadline,
             neighbours: self.plan.neighbours,
+            width: self.plan.requests,
+            hedging: self.plan.hedging,
             ..worker::Settings::default()
         };
         let (store, names) = (Some(Arc::clone(store)), Some(Arc::clone(names)));

@@ -172,9 +172,11 @@ async fn check_source(layout: &Layout, plan: &MountPlan) -> Result<()> {
 /// Gives a storage to the worker and describes its mount for the tree.
 pub(crate) fn spec(live: &Live, worker: &Worker) -> Result<MountSpec> {
     let plan = &live.plan;
+    let id = worker.add_storage(Arc::new(live.storage.clone()));
+    worker.set_bandwidth(id, plan.bandwidth);
     Ok(MountSpec {
         at: ObjectPath::parse(plan.at.as_bytes())?,
-        id: worker.add_storage(Arc::new(live.storage.clone())),
+        id,
         uri: live.storage.uri().to_owned(),
         freshness: plan.freshness,
         attributes: AttributeDefaults {
@@ -243,7 +245,10 @@ impl Mounts {
         self.live
             .lock()
             .iter()
-            .map(|(_, live)| describe(live))
+            .map(|(id, live)| wire::Mount {
+                flow: flow(self.doors.worker.requests(*id)),
+                ..describe(live)
+            })
             .collect()
     }
 
@@ -535,6 +540,11 @@ fn apply(plan: &mut MountPlan, change: &wire::MountChange) -> Result<()> {
             }
         };
     }
+    match change.bandwidth_bytes {
+        Some(0) => plan.bandwidth = None,
+        Some(rate) => plan.bandwidth = Some(rate),
+        None => {}
+    }
     plan.uid = change.uid.unwrap_or(plan.uid);
     plan.gid = change.gid.unwrap_or(plan.gid);
     plan.file_mode = change.file_mode.unwrap_or(plan.file_mode);
@@ -558,6 +568,8 @@ fn describe(live: &Live) -> wire::Mount {
         write_mode,
         write_modes,
         requests: requests(storage),
+        flow: wire::Flow::default(),
+        bandwidth_bytes: plan.bandwidth,
         options: plan.options.clone(),
         credentials: plan.credentials.references().clone(),
         uid: plan.uid,
@@ -567,6 +579,39 @@ fn describe(live: &Live) -> wire::Mount {
         dir_mode: format!("{:04o}", plan.dir_mode),
         source: if live.is_live { "live" } else { "start" }.to_owned(),
         fault: storage.fault(),
+    }
+}
+
+fn flow(requests: Option<worker::Requests>) -> wire::Flow {
+    let worker::Requests {
+        width,
+        under_way,
+        waiting:
+            [
+                waiting_demand,
+                waiting_ahead,
+                waiting_neighbours,
+                waiting_loads,
+            ],
+        changes,
+        hedges,
+        held_back,
+    } = requests.unwrap_or_default();
+    wire::Flow {
+        width,
+        under_way,
+        waiting_demand,
+        waiting_ahead,
+        waiting_neighbours,
+        waiting_loads,
+        grown: changes.grown,
+        taken_back: changes.taken_back,
+        halved: changes.halved,
+        shrunk: changes.shrunk,
+        hedged: hedges.sent,
+        hedges_won: hedges.won,
+        hedges_refused: hedges.refused,
+        held_back_microseconds: u64::try_from(held_back.as_micros()).unwrap_or(u64::MAX),
     }
 }
 
@@ -584,6 +629,7 @@ fn requests(storage: &dyn UnderStorage) -> wire::Requests {
         errors: counts.errors,
         retries: counts.retries,
         throttled: counts.throttled,
+        unanswered: counts.unanswered,
         bytes_read: counts.bytes_read,
         bytes_written: counts.bytes_written,
     }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use types::idmap::IdMap;
 use types::{ByteSize, Freshness, ObjectPath};
 use vfs::{WriteMode, WriteModes};
+use worker::settings::{Bounds, WIDTH};
 
 use crate::admin_door::AdminPlan;
 use crate::cli::{AdminArgs, MountArgs, NodeArgs, StorageArgs};
@@ -59,6 +60,12 @@ pub(crate) struct Plan {
     pub(crate) state_file: Option<PathBuf>,
     /// Whether the rest of a tree is fetched when a job reads its small files one after the other.
     pub(crate) neighbours: bool,
+    /// Requests for data under way at a time, for each mount.
+    #[serde(default = "at_a_time")]
+    pub(crate) requests: Bounds,
+    /// Whether a request is sent a second time when its answer is late.
+    #[serde(default = "yes")]
+    pub(crate) hedging: bool,
     /// Where metrics are served over TCP; none for nowhere.
     #[serde(default)]
     pub(crate) metrics_listen: Option<SocketAddr>,
@@ -91,6 +98,9 @@ pub(crate) struct MountPlan {
     /// Whether uploads that nobody ended are given up after a day.
     #[serde(default)]
     pub(crate) clean_uploads: bool,
+    /// Bytes of data a second that are fetched at most.
+    #[serde(default)]
+    pub(crate) bandwidth: Option<u64>,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) file_mode: u32,
@@ -132,6 +142,8 @@ pub(crate) struct NodeDefaults {
     pub(crate) transport: Option<Transport>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) neighbours: Option<bool>,
+    pub(crate) requests: Option<Bounds>,
+    pub(crate) hedging: Option<bool>,
     pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) virtual_files: Option<bool>,
     pub(crate) admin: AdminArgs,
@@ -215,6 +227,8 @@ impl Plan {
             admin: AdminPlan::of(&flags.admin, &file.admin, state_file.as_deref())?,
             state_file,
             neighbours: !flags.no_neighbours && file.neighbours.unwrap_or(true),
+            requests: flags.requests.or(file.requests).unwrap_or(WIDTH),
+            hedging: !flags.no_hedging && file.hedging.unwrap_or(true),
             metrics_listen: flags.metrics_listen.or(file.metrics_listen),
             // The kernel that opens files by itself would keep what they held.
             virtual_files: !flags.no_virtual_files
@@ -269,6 +283,7 @@ impl MountPlan {
             write_mode: flags.write_mode.unwrap_or(defaults.write_mode),
             write_modes: write_modes_of(flags),
             clean_uploads: flags.clean_uploads,
+            bandwidth: flags.bandwidth.map(|rate| rate.0).filter(|rate| *rate > 0),
             uid: flags.uid.unwrap_or(defaults.uid),
             gid: flags.gid.unwrap_or(defaults.gid),
             file_mode: flags.file_mode.unwrap_or(defaults.file_mode),
@@ -293,6 +308,7 @@ impl MountPlan {
             write_mode: through(),
             write_modes: BTreeMap::new(),
             clean_uploads: false,
+            bandwidth: None,
             uid,
             gid,
             file_mode: FILE_MODE_DEFAULT,
@@ -458,6 +474,14 @@ mod freshness_text {
     }
 }
 
+fn at_a_time() -> Bounds {
+    WIDTH
+}
+
+fn yes() -> bool {
+    true
+}
+
 mod transport_text {
     use fuse::Transport;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
@@ -533,7 +557,7 @@ mod tests {
     #[test]
     fn a_plan_survives_the_way_to_the_daemon_and_leaves_secrets_behind() {
         let flags = "--freshness immutable --deadline 5s --endpoint http://h:1 \
-                     --credentials env:PATH --no-neighbours";
+                     --credentials env:PATH --no-neighbours --requests 8-32 --no-hedging";
         let plan = mount(flags).unwrap();
         let secret = std::env::var("PATH").unwrap();
         let json = serde_json::to_string(&plan).unwrap();
@@ -543,7 +567,8 @@ mod tests {
         assert_eq!(back.mounts[0].options["endpoint"], "http://h:1");
         assert_eq!(back.deadline, Duration::from_secs(5));
         assert_eq!(back.mounts[0], plan.mounts[0]);
-        assert!(!back.neighbours);
+        assert!(!back.neighbours && !back.hedging);
+        assert_eq!((back.requests.least, back.requests.most), (8, 32));
     }
 
     #[test]

@@ -28,9 +28,9 @@ use crate::plan::MountPlan;
 /// A storage that could not be opened is left alone for so long.
 const OPEN_PAUSE: Duration = Duration::from_secs(1);
 
-/// Requests under way at a time, for each storage: 64 hide 15 ms at 200 MB/s even for objects of
-/// 50 KB.
-const CONNECTIONS_MAX: usize = 64;
+/// Requests under way at a time, for each storage: all for data that there may be, and some for names,
+/// which must not wait behind data.
+const CONNECTIONS_MAX: usize = worker::settings::WIDTH.most + 64;
 
 /// The storage of a mount.
 #[derive(Clone)]

@@ -10,6 +10,10 @@ use std::time::Duration;
 use fuse::Transport;
 use types::{Freshness, ObjectPath};
 use vfs::WriteMode;
+use worker::settings::{Bounds, WIDTH};
+
+/// The storages' clients have so many connections, and some more for what is not data.
+const REQUESTS_MAX: usize = WIDTH.most;
 
 /// Longest time that any setting takes: a year.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -121,6 +125,30 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     text.trim().parse().map_err(fault)
 }
 
+/// Reads a number of requests at a time, or the least and the most of it.
+pub(crate) fn at_a_time(text: &str) -> Result<Bounds, String> {
+    let number = |text: &str| match text.trim().parse() {
+        Ok(count @ 1..=REQUESTS_MAX) => Ok(count),
+        _ => Err(format!(
+            "'{text}' is not a number of requests at a time: write 64, or 4-256, up to {REQUESTS_MAX}"
+        )),
+    };
+    let Some((least, most)) = text.split_once('-') else {
+        return number(text).map(Bounds::fixed);
+    };
+    let (least, most) = (number(least)?, number(most)?);
+    match least <= most {
+        true => Ok(Bounds {
+            least,
+            first: WIDTH.first.clamp(least, most),
+            most,
+        }),
+        false => Err(format!(
+            "{least} is more than {most}: write the least first"
+        )),
+    }
+}
+
 /// Reads how the kernel hands requests over.
 pub(crate) fn transport(text: &str) -> Result<Transport, String> {
     match text.trim() {
@@ -210,6 +238,21 @@ mod tests {
         assert_eq!(transport(" auto ").unwrap(), Transport::default());
         let refused = transport("io_uring").unwrap_err();
         assert_eq!(refused, "'io_uring' is not auto, dev or uring");
+    }
+
+    #[test]
+    fn requests_at_a_time_are_one_number_or_two() {
+        assert_eq!(at_a_time("64"), Ok(Bounds::fixed(64)));
+        assert_eq!(at_a_time("4-256"), Ok(WIDTH));
+        let few = Bounds {
+            least: 2,
+            first: 8,
+            most: 8,
+        };
+        assert_eq!(at_a_time(" 2 - 8 "), Ok(few));
+        for bad in ["", "0", "0-4", "8-2", "a-b", "4-", "257", "1-1000"] {
+            assert!(at_a_time(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -73,10 +73,19 @@ fn each_mount(status: &Status, value: fn(&Mount) -> u64) -> Vec<Sample> {
 
 /// All metrics.
 fn table() -> Vec<Metric> {
-    [daemon(), storages(), cache(), reading(), kernel(), work()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        daemon(),
+        storages(),
+        flow(),
+        capped(),
+        cache(),
+        reading(),
+        kernel(),
+        work(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn daemon() -> Vec<Metric> {
@@ -136,6 +145,12 @@ fn storages() -> Vec<Metric> {
             |status| each_mount(status, |mount| mount.requests.throttled),
         ),
         counter(
+            "forebay_storage_unanswered_total",
+            "Requests that were given up because nothing came for long.",
+            MOUNT,
+            |status| each_mount(status, |mount| mount.requests.unanswered),
+        ),
+        counter(
             "forebay_storage_read_bytes_total",
             "Bytes of objects that came over the wire.",
             MOUNT,
@@ -154,6 +169,101 @@ fn storages() -> Vec<Metric> {
             |status| each_mount(status, |mount| u64::from(mount.fault.is_some())),
         ),
     ]
+}
+
+fn flow() -> Vec<Metric> {
+    const MOUNT: &[&str] = &["mount"];
+    vec![
+        gauge(
+            "forebay_storage_width",
+            "Requests for data that may be under way at a time.",
+            MOUNT,
+            |status| each_mount(status, |mount| mount.flow.width),
+        ),
+        gauge(
+            "forebay_storage_under_way",
+            "Requests for data that are under way.",
+            MOUNT,
+            |status| each_mount(status, |mount| mount.flow.under_way),
+        ),
+        gauge(
+            "forebay_storage_waiting",
+            "Requests for data that wait for their turn, by what they are for.",
+            &["mount", "class"],
+            |status| {
+                by_kind(status, |mount| {
+                    let flow = &mount.flow;
+                    vec![
+                        ("demand", flow.waiting_demand),
+                        ("ahead", flow.waiting_ahead),
+                        ("neighbours", flow.waiting_neighbours),
+                        ("load", flow.waiting_loads),
+                    ]
+                })
+            },
+        ),
+        counter(
+            "forebay_storage_width_changes_total",
+            "Decisions about the width: more brought more bytes (grown) or a trial brought nothing \
+             (taken_back); the storage asked to slow down or did not answer (halved); requests took \
+             long and fewer cost nothing (shrunk).",
+            &["mount", "decision"],
+            |status| {
+                by_kind(status, |mount| {
+                    let flow = &mount.flow;
+                    vec![
+                        ("grown", flow.grown),
+                        ("taken_back", flow.taken_back),
+                        ("halved", flow.halved),
+                        ("shrunk", flow.shrunk),
+                    ]
+                })
+            },
+        ),
+        counter(
+            "forebay_storage_hedges_total",
+            "Requests whose answer was late: sent a second time (sent), of those answered sooner so \
+             (won), and not sent again because enough were or all turns were taken (refused).",
+            &["mount", "outcome"],
+            |status| {
+                by_kind(status, |mount| {
+                    let flow = &mount.flow;
+                    vec![
+                        ("sent", flow.hedged),
+                        ("won", flow.hedges_won),
+                        ("refused", flow.hedges_refused),
+                    ]
+                })
+            },
+        ),
+    ]
+}
+
+fn capped() -> Vec<Metric> {
+    const MOUNT: &[&str] = &["mount"];
+    vec![
+        gauge(
+            "forebay_storage_bandwidth_bytes",
+            "Bytes of data a second that a mount is held to; 0 when it is not.",
+            MOUNT,
+            |status| each_mount(status, |mount| mount.bandwidth_bytes.unwrap_or(0)),
+        ),
+        counter(
+            "forebay_storage_held_back_microseconds_total",
+            "How long that held its requests back, together.",
+            MOUNT,
+            |status| each_mount(status, |mount| mount.flow.held_back_microseconds),
+        ),
+    ]
+}
+
+fn by_kind(status: &Status, values: fn(&Mount) -> Vec<(&'static str, u64)>) -> Vec<Sample> {
+    let of = |mount: &Mount| {
+        let at = mount.at.clone();
+        let values = values(mount).into_iter();
+        values.map(move |(kind, value)| (vec![at.clone(), kind.to_owned()], value))
+    };
+    status.mounts.iter().flat_map(of).collect()
 }
 
 fn requests(status: &Status) -> Vec<Sample> {

@@ -144,6 +144,10 @@ pub struct Mount {
     pub write_modes: BTreeMap<String, String>,
     /// Requests to the storage since the daemon started.
     pub requests: Requests,
+    /// How its requests for data stand.
+    pub flow: Flow,
+    /// Bytes of data a second that it is held to.
+    pub bandwidth_bytes: Option<u64>,
     /// Options of the storage; none of them is a secret.
     pub options: BTreeMap<String, String>,
     /// References to secrets, by option; `*` is for all options.
@@ -204,6 +208,8 @@ pub struct MountChange {
     pub write_mode: Option<String>,
     /// The same for paths below the mount, such as `/scratch`; an empty text takes one away.
     pub write_modes: BTreeMap<String, String>,
+    /// Bytes of data a second that it is held to; 0 takes the cap off.
+    pub bandwidth_bytes: Option<u64>,
     /// Owner of what has none in the storage.
     pub uid: Option<u32>,
     /// Group of what has none in the storage.
@@ -558,6 +564,40 @@ pub struct TreeAhead {
     pub cached_files: u64,
 }
 
+/// Requests for data of a mount: how many may be under way, how many are, and who waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Flow {
+    /// How many may be under way now.
+    pub width: u64,
+    /// How many are.
+    pub under_way: u64,
+    /// Requests that wait for their turn, and that readers wait for.
+    pub waiting_demand: u64,
+    /// Those ahead of readers.
+    pub waiting_ahead: u64,
+    /// Those of files around what is read.
+    pub waiting_neighbours: u64,
+    /// Those of loads.
+    pub waiting_loads: u64,
+    /// How often more were tried and kept, because more bytes came.
+    pub grown: u64,
+    /// How often a trial was taken back.
+    pub taken_back: u64,
+    /// How often the number was halved, because the storage asked to slow down or did not answer.
+    pub halved: u64,
+    /// How often fewer were tried and kept, because requests took long and it cost nothing.
+    pub shrunk: u64,
+    /// Requests sent a second time, because their answer was late.
+    pub hedged: u64,
+    /// Those of them whose second answer came first.
+    pub hedges_won: u64,
+    /// Late ones that were not sent again, because enough had been or all turns were taken.
+    pub hedges_refused: u64,
+    /// How long a cap of the bandwidth held requests back, together.
+    pub held_back_microseconds: u64,
+}
+
 /// Requests to a storage, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -584,6 +624,8 @@ pub struct Requests {
     pub retries: u64,
     /// Answers that asked to slow down.
     pub throttled: u64,
+    /// Requests that were given up because nothing came for long.
+    pub unanswered: u64,
     /// Bytes of objects that came over the wire.
     pub bytes_read: u64,
     /// Bytes of objects that went over the wire.

@@ -31,6 +31,8 @@ pub struct Counters {
     pub retries: AtomicU64,
     /// Answers that asked us to slow down.
     pub throttled: AtomicU64,
+    /// Requests that were given up because nothing came for long.
+    pub unanswered: AtomicU64,
     /// Bytes of objects received.
     pub bytes_read: AtomicU64,
     /// Bytes of objects sent and acknowledged.
@@ -62,6 +64,8 @@ pub struct CountersSnapshot {
     pub retries: u64,
     /// See [`Counters::throttled`].
     pub throttled: u64,
+    /// See [`Counters::unanswered`].
+    pub unanswered: u64,
     /// See [`Counters::bytes_read`].
     pub bytes_read: u64,
     /// See [`Counters::bytes_written`].
@@ -84,6 +88,7 @@ impl Counters {
             errors: get(&self.errors),
             retries: get(&self.retries),
             throttled: get(&self.throttled),
+            unanswered: get(&self.unanswered),
             bytes_read: get(&self.bytes_read),
             bytes_written: get(&self.bytes_written),
         }

@@ -11,14 +11,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::{Either, select, select_all};
 use futures::{FutureExt, StreamExt};
-use types::{Deadline, Error, ErrorKind, ObjectRef, PAGE_SIZE, PageRange, Result, in_memory};
+use types::{
+    ByteRange, Deadline, Error, ErrorKind, ObjectRef, PAGE_SIZE, PageRange, Result, in_memory,
+};
+use ufs::ByteStream;
 
 use crate::flights::Piece;
 use crate::memory::{Budget, Share};
 use crate::progress::{Progress, renewed};
 use crate::schedule::{Class, Schedule, Turn};
 use crate::settings::REQUEST_MAX;
-use crate::worker::Worker;
+use crate::worker::{Mount, Worker};
 
 /// Pieces with the memory that they will need, in order of their pages.
 struct Flight {
@@ -94,10 +97,15 @@ impl Worker {
     }
 }
 
+/// Waits until a reader waits for one of the pieces, of which there is at least one.
+async fn wanted(pieces: &VecDeque<(Arc<Piece>, Share)>) {
+    select_all(pieces.iter().map(|(piece, _)| piece.wait_wanted().boxed())).await;
+}
+
 impl Flight {
     async fn fly(&mut self, class: Class, deadline: Deadline) -> Result<()> {
         let mount = self.worker.mount(self.object.mount)?;
-        let _turn = match class {
+        let turn = match class {
             Class::Demand => mount.schedule.turn(class, deadline).await?,
             Class::Ahead | Class::Neighbour | Class::Load => {
                 self.turn_of_guess(&mount.schedule, class, deadline).await?
@@ -110,8 +118,7 @@ impl Flight {
             _ => return Ok(()),
         };
         let range = PageRange { first, end: last }.bytes(self.object.size());
-        let (path, tag) = (&self.object.path, &self.object.tag);
-        let mut body = mount.storage.read(path, tag, range, deadline).await?;
+        let (mut body, _turn) = self.first_answer(&mount, turn, range, deadline).await?;
         let mut buffer = Vec::new();
         while let Some(chunk) = body.next().await {
             let chunk = chunk?;
@@ -120,6 +127,7 @@ impl Flight {
             self.progress.moved(len);
             self.worker.budget.pulse.moved(len);
             self.take_in(&mut buffer, chunk)?;
+            mount.schedule.hold_back(len).await;
         }
         match self.pieces.is_empty() {
             true => Ok(()),
@@ -130,6 +138,61 @@ impl Flight {
         }
     }
 
+    /// Asks for the bytes, and once more when the answer is late and a reader waits for it. Both ask for
+    /// one version, and the bytes are those of the answer that comes first, with its turn; the other
+    /// request is given up.
+    async fn first_answer(
+        &self,
+        mount: &Mount,
+        turn: Turn,
+        range: ByteRange,
+        deadline: Deadline,
+    ) -> Result<(ByteStream, Turn)> {
+        let (path, tag) = (&self.object.path, &self.object.tag);
+        let schedule = &mount.schedule;
+        let ask = || mount.storage.read(path, tag, range, deadline);
+        let began = tokio::time::Instant::now();
+        let mut first = ask();
+        let late_after = match self.worker.settings.hedging {
+            true => schedule.late_after(),
+            false => None,
+        };
+        let late = async {
+            match late_after {
+                Some(late) => tokio::time::sleep(late).await,
+                None => std::future::pending().await,
+            }
+            wanted(&self.pieces).await;
+            match schedule.second() {
+                Some(turn) => turn,
+                None => std::future::pending().await,
+            }
+        };
+        let second_turn = match select(&mut first, late.boxed()).await {
+            Either::Left((answer, _)) => {
+                schedule.answered(began.elapsed());
+                return Ok((answer?, turn));
+            }
+            Either::Right((second_turn, _)) => second_turn,
+        };
+        // That the second one fails is no answer: the first may still come.
+        let second = async {
+            match ask().await {
+                Ok(body) => body,
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let answer = match select(first, second.boxed()).await {
+            Either::Left((answer, _)) => (answer?, turn),
+            Either::Right((body, _)) => {
+                schedule.second_won();
+                (body, second_turn)
+            }
+        };
+        schedule.answered(began.elapsed());
+        Ok(answer)
+    }
+
     /// Waits for a turn as a guess does, and as demand from when a reader waits for a piece.
     async fn turn_of_guess(
         &self,
@@ -138,9 +201,7 @@ impl Flight {
         deadline: Deadline,
     ) -> Result<Turn> {
         let turn = schedule.turn(class, deadline).boxed();
-        let wanted = self.pieces.iter();
-        let wanted = wanted.map(|(piece, _)| piece.wait_wanted().boxed());
-        match select(turn, select_all(wanted)).await {
+        match select(turn, wanted(&self.pieces).boxed()).await {
             Either::Left((turn, _)) => turn,
             Either::Right((_, guess)) => {
                 drop(guess);

@@ -75,6 +75,7 @@ pub use notes::{FileNote, MakeNote, UploadNote};
 pub use parts::{Begun, Parts};
 pub use pins::{PinnedPlace, PinnedTree};
 pub use rules::RuledPlace;
+pub use schedule::{Changes, Hedges, Requests};
 pub use settings::Settings;
 pub use staging::{Lasts, LeftOver, Staged};
 pub use stats::Stats;

@@ -28,10 +28,6 @@ use crate::walk::{FOUND_AHEAD, Found, Subtree};
 use crate::worker::Worker;
 use part::{File, Pace, Part, Parts};
 
-/// Requests under way for a load: small files fill 200 MB/s at 25 ms, as for neighbours, and a quarter
-/// of the schedule stays for others.
-const WIDTH: usize = 48;
-
 /// Failures in a row after which nothing more is fetched: the storage is away, or refuses all.
 const FAILURES_MAX: u32 = 64;
 
@@ -257,9 +253,13 @@ impl Worker {
         let mut parts = Parts::new(memory);
         let mut under_way = FuturesUnordered::new();
         let (mut bytes_under_way, mut all_found) = (0, false);
+        let mut width = 1;
         loop {
+            if let Some(object) = parts.object() {
+                width = self.guesses_at_once(object.mount);
+            }
             while round.halt.is_none()
-                && under_way.len() < WIDTH
+                && under_way.len() < width
                 && bytes_under_way < memory
                 && let Some(len) = parts.next_len()
             {
@@ -289,7 +289,7 @@ impl Worker {
                 let fetch = Arc::clone(self).load_part(part, start);
                 under_way.push(fetch.boxed());
             }
-            let has_turn = under_way.len() < WIDTH && parts.next_len().is_none();
+            let has_turn = under_way.len() < width && parts.next_len().is_none();
             tokio::select! {
                 next = found.recv(), if has_turn && !all_found && round.halt.is_none() => match next {
                     Some(found) => parts.begin(self.take_found(round, found)),

@@ -25,6 +25,8 @@ pub(crate) struct Pulse {
     last: AtomicU64,
     /// Bytes since then.
     moved: AtomicU64,
+    /// Bytes in all.
+    total: AtomicU64,
 }
 
 impl Default for Pulse {
@@ -33,6 +35,7 @@ impl Default for Pulse {
             start: tokio::time::Instant::now(),
             last: AtomicU64::new(0),
             moved: AtomicU64::new(0),
+            total: AtomicU64::new(0),
         }
     }
 }
@@ -40,6 +43,7 @@ impl Default for Pulse {
 impl Pulse {
     /// Takes note of bytes that came; enough of them are a beat.
     pub(crate) fn moved(&self, bytes: u64) {
+        self.total.fetch_add(bytes, Ordering::Relaxed);
         if self.moved.fetch_add(bytes, Ordering::Relaxed) + bytes >= MOVED_MIN {
             self.beat();
         }
@@ -50,6 +54,11 @@ impl Pulse {
         self.moved.store(0, Ordering::Relaxed);
         let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.last.fetch_max(now.max(1), Ordering::Relaxed);
+    }
+
+    /// Returns how many bytes came so far.
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
     }
 
     /// Returns when the last beat was.

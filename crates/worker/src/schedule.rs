@@ -1,18 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whose turn it is to send a request to a mount's storage.
+//! Whose turn it is to send a request to a mount's storage, and how many have one.
 //!
-//! A bounded number of requests is under way; those that wait are served by class (demand,
-//! readahead, neighbours, loads), and within a class in the order they came. Listings and stats do not queue here:
-//! they are small, and a reader that opens a file must not wait behind its neighbours' data.
+//! A bounded number of requests is under way ([`width`] says how many pay); those that wait are served
+//! by class (demand, readahead, neighbours, loads), and within a class in the order they came. Listings
+//! and stats do not queue here: they are small, and a reader that opens a file must not wait behind its
+//! neighbours' data. A request whose answer is late may be sent a second time ([`tail`]), with a turn of
+//! its own that nobody waits for.
+
+mod cap;
+mod tail;
+mod width;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use types::{Deadline, Error, ErrorKind, Result};
 
 use crate::progress::{Pulse, while_moving};
+use cap::Cap;
+use tail::Tail;
+use width::{Ended, Width};
+
+pub use tail::Hedges;
+pub use width::{Bounds, Changes};
 
 /// Why a request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,59 +40,86 @@ pub(crate) enum Class {
     Load,
 }
 
+/// The requests for data of one mount.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// How many may be under way now.
+    pub width: u64,
+    /// How many are.
+    pub under_way: u64,
+    /// How many wait for their turn: demand, readahead, neighbours, loads.
+    pub waiting: [u64; 4],
+    /// How the width was changed.
+    pub changes: Changes,
+    /// Requests that were sent a second time.
+    pub hedges: Hedges,
+    /// How long a cap of the bandwidth held requests back, together.
+    pub held_back: Duration,
+}
+
+/// Tells how often a storage asked to slow down or left a request without an answer.
+type Trouble = Box<dyn Fn() -> u64 + Send + Sync>;
+
 /// A bounded number of turns.
-#[derive(Debug)]
 pub(crate) struct Schedule {
     queue: Mutex<Queue>,
+    tail: Mutex<Tail>,
+    cap: Mutex<Cap>,
     /// Beats when a request under way brings something.
     pulse: Arc<Pulse>,
+    trouble: Trouble,
 }
 
 #[derive(Debug)]
 struct Queue {
-    free: usize,
-    demand: VecDeque<oneshot::Sender<Turn>>,
-    ahead: VecDeque<oneshot::Sender<Turn>>,
-    neighbours: VecDeque<oneshot::Sender<Turn>>,
-    loads: VecDeque<oneshot::Sender<Turn>>,
-}
-
-impl Queue {
-    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
-        let guess = || {
-            self.ahead
-                .pop_front()
-                .or_else(|| self.neighbours.pop_front())
-                .or_else(|| self.loads.pop_front())
-        };
-        self.demand.pop_front().or_else(guess)
-    }
+    width: Width,
+    under_way: usize,
+    /// One for each class.
+    waiting: [VecDeque<oneshot::Sender<Turn>>; 4],
 }
 
 /// The right to have one request under way; passes to the next in line when dropped.
 #[derive(Debug)]
-pub(crate) struct Turn(Option<Arc<Schedule>>);
+pub(crate) struct Turn {
+    /// None when it was not taken.
+    schedule: Option<Arc<Schedule>>,
+    since: Instant,
+}
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(schedule) = self.0.take() {
-            schedule.hand_on();
+        if let Some(schedule) = self.schedule.take() {
+            schedule.hand_on(self.since);
         }
     }
 }
 
+/// By the clock of the runtime's timers.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl std::fmt::Debug for Schedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Schedule")
+            .field("requests", &self.requests())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Schedule {
-    pub(crate) fn new(width: usize) -> Arc<Self> {
+    pub(crate) fn new(bounds: Bounds, trouble: Trouble) -> Arc<Self> {
         let queue = Queue {
-            free: width.max(1),
-            demand: VecDeque::new(),
-            ahead: VecDeque::new(),
-            neighbours: VecDeque::new(),
-            loads: VecDeque::new(),
+            width: Width::new(bounds),
+            under_way: 0,
+            waiting: Default::default(),
         };
         Arc::new(Schedule {
             queue: Mutex::new(queue),
+            tail: Mutex::default(),
+            cap: Mutex::default(),
             pulse: Arc::default(),
+            trouble,
         })
     }
 
@@ -88,22 +128,74 @@ impl Schedule {
         Arc::clone(&self.pulse)
     }
 
+    /// Returns how many requests may be under way.
+    pub(crate) fn width(&self) -> usize {
+        self.queue.lock().width.now()
+    }
+
+    /// Returns how things stand.
+    pub(crate) fn requests(&self) -> Requests {
+        let queue = self.queue.lock();
+        Requests {
+            width: queue.width.now() as u64,
+            under_way: queue.under_way as u64,
+            waiting: [0, 1, 2, 3].map(|class| queue.waiting[class].len() as u64),
+            changes: queue.width.changes(),
+            hedges: self.tail.lock().hedges,
+            held_back: self.cap.lock().held_back(),
+        }
+    }
+
+    /// Caps the bytes a second; none takes the cap off.
+    pub(crate) fn set_bandwidth(&self, bytes_per_second: Option<u64>) {
+        self.cap.lock().set(bytes_per_second);
+    }
+
+    /// Waits after bytes that came until the bandwidth has room for more.
+    pub(crate) async fn hold_back(&self, bytes: u64) {
+        let until = self.cap.lock().took(now(), bytes);
+        if let Some(until) = until {
+            tokio::time::sleep_until(until.into()).await;
+        }
+    }
+
+    /// Takes note of how long an answer took to begin.
+    pub(crate) fn answered(&self, took: Duration) {
+        self.tail.lock().answered(took);
+    }
+
+    /// Returns after how long an answer is late.
+    pub(crate) fn late_after(&self) -> Option<Duration> {
+        self.tail.lock().late_after()
+    }
+
+    /// Takes note that the second answer came first.
+    pub(crate) fn second_won(&self) {
+        self.tail.lock().hedges.won += 1;
+    }
+
+    /// Returns a turn for a second request for what is late already, where there is one to spare.
+    pub(crate) fn second(self: &Arc<Self>) -> Option<Turn> {
+        let mut queue = self.queue.lock();
+        let is_free = queue.under_way < queue.width.now();
+        if !self.tail.lock().may_send(is_free) {
+            return None;
+        }
+        queue.under_way += 1;
+        Some(self.turn_now())
+    }
+
     /// Waits for a turn, for as long as the requests under way move. Dropping the future gives the place
     /// in the queue up.
     pub(crate) async fn turn(self: &Arc<Self>, class: Class, deadline: Deadline) -> Result<Turn> {
         let receiver = {
             let mut queue = self.queue.lock();
-            if queue.free > 0 {
-                queue.free -= 1;
-                return Ok(Turn(Some(Arc::clone(self))));
+            if queue.under_way < queue.width.now() {
+                queue.under_way += 1;
+                return Ok(self.turn_now());
             }
             let (sender, receiver) = oneshot::channel();
-            match class {
-                Class::Demand => queue.demand.push_back(sender),
-                Class::Ahead => queue.ahead.push_back(sender),
-                Class::Neighbour => queue.neighbours.push_back(sender),
-                Class::Load => queue.loads.push_back(sender),
-            }
+            queue.waiting[class as usize].push_back(sender);
             receiver
         };
         match while_moving(deadline, || self.pulse.last(), receiver).await {
@@ -117,16 +209,33 @@ impl Schedule {
         }
     }
 
-    fn hand_on(self: &Arc<Self>) {
+    fn turn_now(self: &Arc<Self>) -> Turn {
+        Turn {
+            schedule: Some(Arc::clone(self)),
+            since: now(),
+        }
+    }
+
+    fn hand_on(self: &Arc<Self>, since: Instant) {
+        let now = now();
         let mut queue = self.queue.lock();
-        while let Some(next) = queue.next() {
-            match next.send(Turn(Some(Arc::clone(self)))) {
-                Ok(()) => return,
+        let end = Ended {
+            bytes: self.pulse.total(),
+            held: now.saturating_duration_since(since),
+            under_way: queue.under_way,
+            trouble: (self.trouble)(),
+        };
+        queue.width.ended(now, &end);
+        queue.under_way -= 1;
+        while queue.under_way < queue.width.now()
+            && let Some(next) = queue.waiting.iter_mut().find_map(VecDeque::pop_front)
+        {
+            match next.send(self.turn_now()) {
+                Ok(()) => queue.under_way += 1,
                 // The waiter gave up: its turn must not come back here through Drop.
-                Err(mut refused) => refused.0 = None,
+                Err(mut refused) => refused.schedule = None,
             }
         }
-        queue.free += 1;
     }
 }
 
@@ -135,10 +244,18 @@ mod tests {
     use super::*;
     use types::{Clock, SystemClock};
 
+    fn schedule(bounds: Bounds) -> Arc<Schedule> {
+        Schedule::new(bounds, Box::new(|| 0))
+    }
+
+    fn soon() -> Deadline {
+        SystemClock.deadline(Duration::from_secs(30))
+    }
+
     #[tokio::test]
     async fn demand_overtakes_readahead_and_that_loads_and_quitters_are_skipped() {
-        let schedule = Schedule::new(1);
-        let deadline = SystemClock.deadline(std::time::Duration::from_secs(30));
+        let schedule = schedule(Bounds::fixed(1));
+        let deadline = soon();
         let first = schedule.turn(Class::Demand, deadline).await.unwrap();
         let mut load = Box::pin(schedule.turn(Class::Load, deadline));
         let mut ahead = Box::pin(schedule.turn(Class::Ahead, deadline));
@@ -157,6 +274,36 @@ mod tests {
         assert!(futures::poll!(&mut load).is_pending());
         drop(turn);
         drop(load.await.unwrap());
-        assert_eq!(schedule.queue.lock().free, 1);
+        let requests = schedule.requests();
+        assert_eq!((requests.under_way, requests.waiting), (0, [0; 4]));
+    }
+
+    #[tokio::test]
+    async fn who_took_a_turn_and_went_away_passes_it_on() {
+        let schedule = schedule(Bounds::fixed(1));
+        let first = schedule.turn(Class::Demand, soon()).await.unwrap();
+        let mut gone = Box::pin(schedule.turn(Class::Demand, soon()));
+        let mut next = Box::pin(schedule.turn(Class::Demand, soon()));
+        assert!(futures::poll!(&mut gone).is_pending());
+        assert!(futures::poll!(&mut next).is_pending());
+        drop(first);
+        // It was given its turn and never looked.
+        drop(gone);
+        drop(next.await.unwrap());
+        assert_eq!(schedule.requests().under_way, 0);
+    }
+
+    #[tokio::test]
+    async fn a_second_request_takes_a_turn_that_nobody_needs() {
+        let schedule = schedule(Bounds::fixed(2));
+        for _ in 0..500 {
+            schedule.answered(Duration::from_millis(1));
+        }
+        let first = schedule.turn(Class::Demand, soon()).await.unwrap();
+        let second = schedule.second().unwrap();
+        assert!(schedule.second().is_none(), "all turns are taken");
+        drop((first, second));
+        let hedges = schedule.requests().hedges;
+        assert_eq!((hedges.sent, hedges.refused), (1, 1));
     }
 }

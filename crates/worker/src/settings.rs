@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use types::ByteSize;
 
+pub use crate::schedule::Bounds;
+
 /// The most bytes one GET asks for: at 200 MB/s it lasts 40 ms, so that latency is a small part
 /// of it, and four of them under way fill a wire of several gigabits.
 pub const REQUEST_MAX: u64 = 8 << 20;
@@ -23,6 +25,14 @@ pub const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// not take all memory.
 pub const LISTING_MAX: ByteSize = ByteSize(1 << 30);
 
+/// Requests for data under way at a time. Few enough at the start for a small server; the most is what
+/// 200 MB/s of files of 110 KiB take at 130 ms.
+pub const WIDTH: Bounds = Bounds {
+    least: 4,
+    first: 64,
+    most: 256,
+};
+
 /// How a worker behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -31,7 +41,9 @@ pub struct Settings {
     /// Bytes that the names of one listing may take while it is taken in.
     pub listing: ByteSize,
     /// Requests for data under way at a time, for each mount.
-    pub width: usize,
+    pub width: Bounds,
+    /// Whether a request that a reader waits for is sent a second time when its answer is late.
+    pub hedging: bool,
     /// How long a background request (readahead, a listing nobody waits for) may take.
     pub background_deadline: Duration,
     /// How long one request that changes the storage may take, its retries included.
@@ -45,7 +57,8 @@ impl Default for Settings {
         Settings {
             memory: ByteSize(96 << 20),
             listing: LISTING_MAX,
-            width: 64,
+            width: WIDTH,
+            hedging: true,
             background_deadline: Duration::from_secs(60),
             change_deadline: Duration::from_secs(60),
             neighbours: true,

@@ -19,7 +19,7 @@ use crate::memory::Budget;
 use crate::neighbours::{self, Neighbours};
 use crate::pins::Pins;
 use crate::rules::Rules;
-use crate::schedule::Schedule;
+use crate::schedule::{Requests, Schedule};
 use crate::settings::Settings;
 use crate::stats::{Counters, Stats};
 use crate::veils::Veils;
@@ -27,6 +27,9 @@ use crate::veils::Veils;
 /// Listings kept in memory may hold one name for each so many bytes of the memory for data: at about
 /// 170 bytes a name they then take a third as much.
 const BYTES_PER_KEPT_NAME: u64 = 512;
+
+/// Requests for what nobody waits for that are begun, however few are sent at a time.
+const GUESSES_MIN: usize = 48;
 
 /// Serves the pages and the names of this node.
 #[derive(Debug)]
@@ -121,7 +124,12 @@ impl Worker {
     /// Adds a storage and returns its id, which is the same whenever the same location is added.
     pub fn add_storage(&self, storage: Arc<dyn UnderStorage>) -> MountId {
         let id = MountId::of(storage.identity());
-        let schedule = Schedule::new(self.settings.width);
+        let of_trouble = Arc::clone(&storage);
+        let trouble = move || {
+            let counts = of_trouble.counters().snapshot();
+            counts.throttled + counts.unanswered
+        };
+        let schedule = Schedule::new(self.settings.width, Box::new(trouble));
         let mount = Mount {
             storage,
             schedule,
@@ -131,6 +139,26 @@ impl Worker {
         self.pass(self.knowledge.restore_syncs(id, self.moment()));
         self.mounts.write().insert(id, Arc::new(mount));
         id
+    }
+
+    /// Caps the bytes of data a second from a storage; none takes the cap off.
+    pub fn set_bandwidth(&self, mount: MountId, bytes_per_second: Option<u64>) {
+        if let Ok(mount) = self.mount(mount) {
+            mount.schedule.set_bandwidth(bytes_per_second);
+        }
+    }
+
+    /// Returns how many requests for what nobody waits for may be begun: a part of all that may be under
+    /// way, so that a reader finds a turn, or some that wait behind readers for theirs.
+    pub(crate) fn guesses_at_once(&self, mount: MountId) -> usize {
+        let width = self.mount(mount).map_or(1, |mount| mount.schedule.width());
+        (width * 3 / 4).max(GUESSES_MIN)
+    }
+
+    /// Returns how the requests for data of a storage stand.
+    pub fn requests(&self, mount: MountId) -> Option<Requests> {
+        let mounts = self.mounts.read();
+        mounts.get(&mount).map(|mount| mount.schedule.requests())
     }
 
     /// Forgets a storage, with its client and its credentials, once what is under way has ended.

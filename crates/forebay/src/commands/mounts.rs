@@ -222,6 +222,7 @@ fn change(flags: &StorageArgs) -> Result<wire::MountChange> {
                 (format!("/{path}"), mode.to_owned())
             })
             .collect(),
+        bandwidth_bytes: flags.bandwidth.map(|rate| rate.0),
         uid: flags.uid,
         gid: flags.gid,
         file_mode: flags.file_mode,

@@ -217,6 +217,10 @@ fn mount_rows(status: &wire::Status, row: &mut impl FnMut(&str, String)) {
             text,
         );
         row("  requests", requests(&mount.requests));
+        row("  at a time", flow(&mount.flow));
+        if let Some(rate) = mount.bandwidth_bytes {
+            row("  at most", format!("{} a second", size(rate)));
+        }
         if let Some(fault) = &mount.fault {
             row("  fault", fault.clone());
         }
@@ -269,6 +273,23 @@ fn requests(count: &wire::Requests) -> String {
         (count.errors, "failed"),
         (count.retries, "retried"),
         (count.throttled, "throttled"),
+        (count.unanswered, "unanswered"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!("; {count} {what}"));
+        }
+    }
+    text
+}
+
+fn flow(flow: &wire::Flow) -> String {
+    let mut text = format!("{} of {}", flow.under_way, flow.width);
+    let ahead = flow.waiting_ahead + flow.waiting_neighbours + flow.waiting_loads;
+    for (count, what) in [
+        (flow.waiting_demand, "wait with a reader"),
+        (ahead, "wait ahead of readers"),
+        (flow.halved, "times halved"),
+        (flow.hedged, "late ones sent again"),
     ] {
         if count > 0 {
             text.push_str(&format!("; {count} {what}"));

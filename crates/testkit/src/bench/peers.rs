@@ -153,7 +153,7 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
 }
 
 fn forebay(bench: &Bench<'_>, storage: &Storage, report: &mut Report) {
-    let sandbox = Sandbox::new(storage);
+    let sandbox = Sandbox::new(storage).with_hedging();
     let total = bench.data.large.len as u64 + bench.data.small_bytes();
     let size = format!("{}MiB", (total >> 20) * 2 + 256);
     let mount = sandbox.mount(storage).cache_size(&size).start();

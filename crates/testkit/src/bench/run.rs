@@ -41,7 +41,7 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
         .set_latency(Duration::from_millis(setting.latency_ms));
     storage.relay().set_bandwidth(Some(setting.bandwidth_bytes));
 
-    let sandbox = Sandbox::new(&storage);
+    let sandbox = Sandbox::new(&storage).with_hedging();
     let cache = setting.large_bytes + setting.small_count * setting.small_bytes;
     let cache_size = format!("{}MiB", (cache >> 20) * 2 + 256);
     let mount = sandbox.mount(&storage).cache_size(&cache_size).start();

@@ -220,7 +220,7 @@ impl Transport {
                 self.patience
             ))),
         };
-        piece.inspect_err(|_| count(&self.counters.errors))
+        piece.inspect_err(|fault| self.count_failure(fault))
     }
 
     async fn exchange(
@@ -322,8 +322,10 @@ impl Transport {
             return;
         }
         count(&self.counters.errors);
-        if matches!(fault, Fault::Refused(refusal) if refusal.throttled) {
-            count(&self.counters.throttled);
+        match fault {
+            Fault::Refused(refusal) if refusal.throttled => count(&self.counters.throttled),
+            Fault::Slow(_) => count(&self.counters.unanswered),
+            _ => {}
         }
     }
 }

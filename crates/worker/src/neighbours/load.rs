@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Fetches the small files of a tree ahead of the job that reads it.
 //!
-//! One task a tree lists it, from what is known or from the storage, and keeps [`WIDTH`] files
-//! under way, behind demand and readahead: at the storage's schedule, and in memory, where it takes
+//! One task a tree lists it, from what is known or from the storage, and keeps as many files
+//! under way as the storage's schedule gives to guesses, behind demand and readahead: at the schedule, and in memory, where it takes
 //! only what is free. It never evicts anything: it ends when the cache has no room left, when the
 //! readers have gone, and when the storage fails. A failure is nobody's but its own: a reader that
 //! needs the file asks again.
@@ -20,9 +20,6 @@ use crate::schedule::Class;
 use crate::settings::WHOLE_MAX;
 use crate::walk::{FOUND_AHEAD, Found, Subtree};
 use crate::worker::Worker;
-
-/// Files under way for a tree: at 110 KiB each they fill 200 MB/s at 25 ms.
-const WIDTH: usize = 48;
 
 /// Directories listed at a time.
 const LISTINGS: usize = 4;
@@ -99,8 +96,9 @@ impl Worker {
         let mut under_way = FuturesUnordered::new();
         let (mut bytes_under_way, mut fetched, mut failures) = (0, 0, 0);
         loop {
+            let width = self.guesses_at_once(tree.0);
             let (size, done) = tokio::select! {
-                found = receiver.recv(), if under_way.len() < WIDTH => match found {
+                found = receiver.recv(), if under_way.len() < width => match found {
                     Some(found) => {
                         let Some(object) = self.is_missing(tree, found) else {
                             continue;

@@ -177,7 +177,7 @@ async fn failures_are_told_file_by_file_and_a_storage_that_is_away_ends_it() {
 #[tokio::test]
 async fn a_reader_goes_before_a_load_and_a_load_that_is_dropped_ends() {
     let settings = Settings {
-        width: 1,
+        width: worker::settings::Bounds::fixed(1),
         ..Settings::default()
     };
     let dir = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@
     reason = "a test may panic, counts small things, and has no runtime handle of its own"
 )]
 
+mod hedging;
 mod load;
 mod names;
 mod neighbours;

@@ -131,7 +131,7 @@ async fn a_storage_that_fails_ends_it_and_no_reader_fails_for_it() {
 #[tokio::test]
 async fn a_reader_goes_before_its_neighbours() {
     let settings = Settings {
-        width: 1,
+        width: worker::settings::Bounds::fixed(1),
         ..Settings::default()
     };
     let dir = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ use futures::future::join_all;
 use tokio::time::Instant;
 use types::{ByteRange, Clock, Deadline, ErrorKind, ObjectRef};
 use worker::Settings;
+use worker::settings::Bounds;
 
 use crate::Rig;
 use crate::scripted::close;
@@ -23,7 +24,7 @@ const SLACK: Duration = Duration::from_secs(1);
 /// A rig without a cache that sends so many requests at once, over a line of a megabyte a second.
 fn rig(width: usize) -> Rig {
     let settings = Settings {
-        width,
+        width: Bounds::fixed(width),
         ..Settings::default()
     };
     let rig = Rig::with(

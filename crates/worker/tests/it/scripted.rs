@@ -34,6 +34,8 @@ pub(crate) struct ScriptedStorage {
     pub(crate) stat_gate: Arc<Semaphore>,
     /// And listings.
     pub(crate) list_gate: Arc<Semaphore>,
+    /// How long the answer to a read takes to begin, by how many came before it.
+    pub(crate) latency: Mutex<fn(usize) -> Duration>,
     /// The one line that all bytes come over.
     pub(crate) line: Arc<Line>,
 }
@@ -88,6 +90,7 @@ impl Default for ScriptedStorage {
             gate: Arc::new(Semaphore::new(1_000_000)),
             stat_gate: Arc::new(Semaphore::new(1_000_000)),
             list_gate: Arc::new(Semaphore::new(1_000_000)),
+            latency: Mutex::new(|_| Duration::ZERO),
             line: Arc::default(),
         }
     }
@@ -251,7 +254,14 @@ impl UnderStorage for ScriptedStorage {
         range: ByteRange,
         _deadline: Deadline,
     ) -> Result<ByteStream> {
-        self.reads.lock().unwrap().push(range);
+        let latency = {
+            let mut reads = self.reads.lock().unwrap();
+            reads.push(range);
+            self.latency.lock().unwrap()(reads.len() - 1)
+        };
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
         self.gate.acquire().await.unwrap().forget();
         self.check()?;
         let failing = self
