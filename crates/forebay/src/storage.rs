@@ -19,7 +19,7 @@ use types::{
     ByteRange, Clock, Deadline, Error, ErrorKind, ObjectMeta, ObjectPath, Result, VersionTag,
     Xattrs,
 };
-use ufs::{ByteStream, Counters, ListStream, Space, UnderStorage, UnderWriter};
+use ufs::{ByteStream, Counters, ListStream, Space, TreeStream, UnderStorage, UnderWriter};
 
 use crate::credentials::Environment;
 use crate::owners;
@@ -304,6 +304,10 @@ impl UnderStorage for MountedStorage {
         let storage = self.0.storage(deadline).await?;
         self.0
             .answered(storage.read(path, tag, range, deadline).await)
+    }
+
+    fn list_tree(&self, dir: &ObjectPath) -> Option<TreeStream> {
+        self.0.opened.get()?.list_tree(dir)
     }
 
     async fn read_link(&self, path: &ObjectPath, deadline: Deadline) -> Result<Vec<u8>> {

@@ -108,6 +108,42 @@ impl Azure {
     fn url_of(&self, key: &str) -> String {
         format!("{}/{}", self.container_url, percent_encode_path(key))
     }
+
+    /// Asks for a page of blobs.
+    async fn listed(
+        &self,
+        delimiter: &str,
+        prefix: &str,
+        token: Option<&str>,
+        limit: Option<u32>,
+    ) -> Outcome<Page> {
+        if is_unheard_of(prefix) {
+            return Ok(Page::default());
+        }
+        let mut url = format!(
+            "{}?restype=container&comp=list{delimiter}",
+            self.container_url
+        );
+        for (name, value) in [("prefix", Some(prefix)), ("marker", token)] {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                url.push_str(&format!("&{name}={}", percent_encode(value)));
+            }
+        }
+        if let Some(limit) = limit {
+            url.push_str(&format!("&maxresults={limit}"));
+        }
+        let request = finish(Request::get(url))?;
+        let transport = &self.session.transport;
+        let listed = transport.send(Ask::List, request).await;
+        let listed = listed.map_err(|fault| match fault {
+            // A container that is missing has a code of its own.
+            fault if fault.absent() => {
+                Fault::Unfit(format!("{fault}; is this an Azure Blob endpoint?"))
+            }
+            fault => fault,
+        })?;
+        answer::parse_page(&transport.body(listed, PAGE_BYTES_MAX).await?)
+    }
 }
 
 #[async_trait]
@@ -134,32 +170,15 @@ impl ObjectStore for Azure {
     }
 
     async fn page(&self, prefix: &str, token: Option<&str>, limit: Option<u32>) -> Outcome<Page> {
-        if is_unheard_of(prefix) {
-            return Ok(Page::default());
-        }
-        let mut url = format!(
-            "{}?restype=container&comp=list&delimiter=%2F",
-            self.container_url
-        );
-        for (name, value) in [("prefix", Some(prefix)), ("marker", token)] {
-            if let Some(value) = value.filter(|value| !value.is_empty()) {
-                url.push_str(&format!("&{name}={}", percent_encode(value)));
-            }
-        }
-        if let Some(limit) = limit {
-            url.push_str(&format!("&maxresults={limit}"));
-        }
-        let request = finish(Request::get(url))?;
-        let transport = &self.session.transport;
-        let listed = transport.send(Ask::List, request).await;
-        let listed = listed.map_err(|fault| match fault {
-            // A container that is missing has a code of its own.
-            fault if fault.absent() => {
-                Fault::Unfit(format!("{fault}; is this an Azure Blob endpoint?"))
-            }
-            fault => fault,
-        })?;
-        answer::parse_page(&transport.body(listed, PAGE_BYTES_MAX).await?)
+        self.listed("&delimiter=%2F", prefix, token, limit).await
+    }
+
+    fn lists_trees(&self) -> bool {
+        true
+    }
+
+    async fn keys(&self, prefix: &str, token: Option<&str>) -> Outcome<Page> {
+        self.listed("", prefix, token, None).await
     }
 
     async fn get(&self, key: &str, tag: &VersionTag, range: ByteRange) -> Outcome<Got> {

@@ -7,6 +7,7 @@
 
 pub mod write;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -138,6 +139,7 @@ pub async fn run(fixture: &dyn Fixture) {
     shows_flat_names(fixture).await;
     never_reads_another_version(fixture).await;
     never_mixes_versions_in_a_stream(fixture).await;
+    lists_a_tree_as_its_directories(fixture).await;
     counts_what_it_does(fixture).await;
     probe(&*fixture.storage(), soon())
         .await
@@ -461,6 +463,73 @@ async fn never_reads_another_version(fixture: &dyn Fixture) {
         .await
         .expect_err("no object");
     assert_eq!(error.kind(), ErrorKind::Stale, "{error}");
+}
+
+/// A listing of a tree shows what listings of its directories do, in a row for each.
+async fn lists_a_tree_as_its_directories(fixture: &dyn Fixture) {
+    let storage = fixture.storage();
+    for path in [
+        "tree/a/1",
+        "tree/a-b",
+        "tree/a/deep/er/2",
+        "tree/b/3",
+        "tree/c",
+    ] {
+        fixture.put(path.as_bytes(), path.as_bytes()).await;
+    }
+    let Some(pages) = storage.list_tree(&ObjectPath::root()) else {
+        return;
+    };
+    let pages: Vec<_> = pages.try_collect().await.expect("a tree is listed");
+    let mut told: BTreeMap<ObjectPath, BTreeMap<Vec<u8>, Option<VersionTag>>> = BTreeMap::new();
+    let mut last = Vec::new();
+    let mut left = BTreeSet::new();
+    for (path, meta) in pages.into_iter().flat_map(|page| page.entries) {
+        let mut above = Vec::new();
+        let mut at = path.clone();
+        if meta.kind == NodeKind::Directory {
+            told.entry(path.clone()).or_default();
+            above.push(path.clone());
+        }
+        let mut tag = (meta.kind != NodeKind::Directory).then_some(meta.tag);
+        while let Some((dir, name)) = at.split() {
+            let names = told.entry(dir.clone()).or_default();
+            match tag.take() {
+                Some(tag) => drop(names.entry(name.as_bytes().to_vec()).or_insert(Some(tag))),
+                None => drop(names.insert(name.as_bytes().to_vec(), None)),
+            }
+            above.push(dir.clone());
+            at = dir;
+        }
+        for dir in &last {
+            if !above.contains(dir) {
+                left.insert(dir.clone());
+            }
+        }
+        let again = above.iter().find(|dir| left.contains(*dir));
+        assert_eq!(again, None, "what is below a directory comes in a row");
+        last = above;
+    }
+    let mut dirs = vec![ObjectPath::root()];
+    while let Some(dir) = dirs.pop() {
+        let (entries, _) = list(&*storage, dir.as_bytes()).await.expect("a listing");
+        let of_tree = told.remove(&dir).unwrap_or_default();
+        let mut listed = BTreeMap::new();
+        for ListEntry { name, meta } in entries {
+            let is_directory = meta.kind == NodeKind::Directory;
+            if is_directory {
+                dirs.push(dir.join(&name));
+            }
+            let tag = (!is_directory).then_some(meta.tag);
+            listed.insert(name.as_bytes().to_vec(), tag);
+        }
+        assert_eq!(of_tree, listed, "'{dir}' as a part of a tree and by itself");
+    }
+    assert_eq!(
+        told.into_keys().next(),
+        None,
+        "a directory that is in no listing"
+    );
 }
 
 async fn counts_what_it_does(fixture: &dyn Fixture) {

@@ -22,9 +22,9 @@ use types::{ByteRange, Clock, Result, VersionTag};
 use self::answer::Told;
 use self::config::Config;
 use crate::http::{
-    Ask, Bucket, Clients, Fault, Found, Got, KeyWriter, ObjectStore, Outcome, Page, Session, Skew,
-    Transport, Who, check_version, header_text, percent_encode, range_header, signing_context,
-    whole_length,
+    Ask, Bucket, Clients, Fault, Found, Got, KeyWriter, Object, ObjectStore, Outcome, Page,
+    Session, Skew, Transport, Who, check_version, header_text, percent_encode, range_header,
+    signing_context, whole_length,
 };
 use crate::uri::BucketLocation;
 use crate::{Counters, Secrets, Settings, UnderStorage};
@@ -143,22 +143,17 @@ impl Gcs {
             Err(fault) => Err(fault),
         }
     }
-}
 
-#[async_trait]
-impl ObjectStore for Gcs {
-    fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-
-    async fn head(&self, key: &str) -> Outcome<Option<Found>> {
-        let told = self.describe(Ask::Head, key).await?;
-        Ok(told.map(|told| Found::Kept(told.tag, Box::new(told.kept))))
-    }
-
-    async fn page(&self, prefix: &str, token: Option<&str>, limit: Option<u32>) -> Outcome<Page> {
+    /// Asks for a page of objects.
+    async fn listed(
+        &self,
+        delimiter: &str,
+        prefix: &str,
+        token: Option<&str>,
+        limit: Option<u32>,
+    ) -> Outcome<Page> {
         let mut url = format!(
-            "{}?delimiter=%2F&fields=kind,nextPageToken,prefixes,items({OBJECT_FIELDS})",
+            "{}?{delimiter}fields=kind,nextPageToken,prefixes,items({OBJECT_FIELDS})",
             self.objects_url
         );
         for (name, value) in [("prefix", Some(prefix)), ("pageToken", token)] {
@@ -177,8 +172,37 @@ impl ObjectStore for Gcs {
         if prefix == self.prefix {
             let parts = format!("{prefix}{}", write::PARTS_DIR);
             page.prefixes.retain(|dir| dir.as_ref() != Some(&parts));
+            let is_part = |object: &Object| {
+                let key = object.key.as_ref();
+                key.is_some_and(|key| key.starts_with(&parts))
+            };
+            page.objects.retain(|object| !is_part(object));
         }
         Ok(page)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Gcs {
+    fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    async fn head(&self, key: &str) -> Outcome<Option<Found>> {
+        let told = self.describe(Ask::Head, key).await?;
+        Ok(told.map(|told| Found::Kept(told.tag, Box::new(told.kept))))
+    }
+
+    async fn page(&self, prefix: &str, token: Option<&str>, limit: Option<u32>) -> Outcome<Page> {
+        self.listed("delimiter=%2F&", prefix, token, limit).await
+    }
+
+    fn lists_trees(&self) -> bool {
+        true
+    }
+
+    async fn keys(&self, prefix: &str, token: Option<&str>) -> Outcome<Page> {
+        self.listed("", prefix, token, None).await
     }
 
     async fn get(&self, key: &str, tag: &VersionTag, range: ByteRange) -> Outcome<Got> {

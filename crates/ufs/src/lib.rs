@@ -30,6 +30,7 @@ pub mod conformance;
 pub use counters::{Counters, CountersSnapshot};
 pub use settings::{SECRET_OPTIONS, Secrets, Settings};
 pub use storage::{
-    ByteStream, ListEntry, ListPage, ListStream, Space, UnderStorage, open, open_with, probe,
+    ByteStream, ListEntry, ListPage, ListStream, Space, TreePage, TreeStream, UnderStorage, open,
+    open_with, probe,
 };
 pub use write::{Abilities, Expect, FileAttributes, UnderWriter, Upload, xattrs_len};

@@ -142,37 +142,18 @@ impl S3 {
         let answer = transport.send(Ask::List, request).await?;
         parse_buckets(&transport.body(answer, PAGE_BYTES_MAX).await?)
     }
-}
 
-#[async_trait]
-impl ObjectStore for S3 {
-    fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-
-    async fn head(&self, key: &str) -> Outcome<Option<Found>> {
-        let request = Request::head(self.url_of(key)).body(());
-        let request = request.map_err(|error| Fault::Unfit(error.to_string()))?;
-        let is_bucket = self.bucket.is_none() && !key.contains('/');
-        match self.session.transport.send(Ask::Head, request).await {
-            Ok(_) if is_bucket => Ok(Some(Found::Directory)),
-            Ok(answer) => {
-                let tag = tag_of(answer.headers())?;
-                let kept = Box::new(write::kept(answer.headers()));
-                Ok(Some(Found::Kept(tag, kept)))
-            }
-            Err(fault) if fault.absent() => Ok(None),
-            Err(fault) => Err(fault),
-        }
-    }
-
-    async fn page(&self, prefix: &str, token: Option<&str>, limit: Option<u32>) -> Outcome<Page> {
-        if self.bucket.is_none() && prefix.is_empty() {
-            return self.buckets().await;
-        }
+    /// Asks for a page of keys.
+    async fn listed(
+        &self,
+        delimiter: &str,
+        prefix: &str,
+        token: Option<&str>,
+        limit: Option<u32>,
+    ) -> Outcome<Page> {
         let (bucket, prefix) = self.split(prefix);
         let mut url = format!(
-            "{}?list-type=2&delimiter=%2F&encoding-type=url",
+            "{}?list-type=2{delimiter}&encoding-type=url",
             self.address.bucket_url(bucket)
         );
         for (name, value) in [("prefix", Some(prefix)), ("continuation-token", token)] {
@@ -209,6 +190,47 @@ impl ObjectStore for S3 {
             }
         }
         Ok(page)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for S3 {
+    fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    async fn head(&self, key: &str) -> Outcome<Option<Found>> {
+        let request = Request::head(self.url_of(key)).body(());
+        let request = request.map_err(|error| Fault::Unfit(error.to_string()))?;
+        let is_bucket = self.bucket.is_none() && !key.contains('/');
+        match self.session.transport.send(Ask::Head, request).await {
+            Ok(_) if is_bucket => Ok(Some(Found::Directory)),
+            Ok(answer) => {
+                let tag = tag_of(answer.headers())?;
+                let kept = Box::new(write::kept(answer.headers()));
+                Ok(Some(Found::Kept(tag, kept)))
+            }
+            Err(fault) if fault.absent() => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn page(&self, prefix: &str, token: Option<&str>, limit: Option<u32>) -> Outcome<Page> {
+        if self.bucket.is_none() && prefix.is_empty() {
+            return self.buckets().await;
+        }
+        self.listed("&delimiter=%2F", prefix, token, limit).await
+    }
+
+    fn lists_trees(&self) -> bool {
+        // A directory bucket lists its keys in no order.
+        self.bucket
+            .as_deref()
+            .is_some_and(|bucket| !bucket.ends_with("--x-s3"))
+    }
+
+    async fn keys(&self, prefix: &str, token: Option<&str>) -> Outcome<Page> {
+        self.listed("", prefix, token, None).await
     }
 
     async fn get(&self, key: &str, tag: &VersionTag, range: ByteRange) -> Outcome<Got> {

@@ -43,6 +43,19 @@ pub struct ListPage {
     pub unshowable: u64,
 }
 
+/// A listing of all that is below a directory, page by page. Ends after the first error.
+pub type TreeStream = Pin<Box<dyn Stream<Item = Result<TreePage>> + Send>>;
+
+/// One page of a listing of a tree.
+#[derive(Debug, Clone, Default)]
+pub struct TreePage {
+    /// Paths of objects, and of directories that an object marks. The directories above them are
+    /// there too. What is below a directory comes in a row.
+    pub entries: Vec<(ObjectPath, ObjectMeta)>,
+    /// How many keys were left out because a file system cannot show them.
+    pub unshowable: u64,
+}
+
 /// One name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListEntry {
@@ -84,6 +97,12 @@ pub trait UnderStorage: Send + Sync + Debug {
     /// Lists one directory level. Each page is bounded by the request timeout of the settings. An
     /// absent directory is empty on object stores, `NotFound` elsewhere.
     fn list(&self, dir: &ObjectPath) -> ListStream;
+
+    /// Lists all that is below a directory at once, where the storage has such a listing and keeps
+    /// together in it what is below a directory. Pages are bounded as those of [`UnderStorage::list`].
+    fn list_tree(&self, _dir: &ObjectPath) -> Option<TreeStream> {
+        None
+    }
 
     /// Reads `range`, which lies inside the object, of the version `tag`.
     ///

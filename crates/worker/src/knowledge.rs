@@ -10,7 +10,7 @@
 //! listed is newer than the listing, however long that takes to come in.
 
 use std::collections::hash_map::Entry as Slot;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use ufs::ListEntry;
 
 use crate::ledger::Ledger;
 use crate::meta::{Learnt, Listing};
+use crate::neighbours::flat::Whole;
 use crate::recent::{Recent, find};
 use crate::records::{self, DirectoryRecord, EntryRecord, Moment};
 use crate::single_flight::SingleFlight;
@@ -54,7 +55,7 @@ pub(crate) struct Knowledge {
     recent: Recent,
     /// By directory being listed: the names in it that were asked for alone meanwhile, or proved
     /// stale. Held while something is learnt, so that each change is in order with the listings.
-    under_way: Arc<Mutex<UnderWayMap>>,
+    under_way: Arc<Mutex<AllUnderWay>>,
     pub(crate) synced: Synced,
     pub(crate) listings: SingleFlight<Question, Learnt<Listing>>,
     pub(crate) stats: SingleFlight<Question, Learnt<ObjectMeta>>,
@@ -73,15 +74,52 @@ enum Asked {
 type News = BTreeMap<Name, Asked>;
 type UnderWayMap = HashMap<Place, News>;
 
+/// What is being listed.
+#[derive(Debug, Default)]
+struct AllUnderWay {
+    dirs: UnderWayMap,
+    /// Trees that are listed at once, and the directories in them of which something became known or
+    /// changed since: of these the listing of the tree may tell what was before.
+    trees: HashMap<Place, HashSet<ObjectPath>>,
+}
+
+impl AllUnderWay {
+    /// Takes note that something becomes known of a name in a directory.
+    fn changes(&mut self, dir: &Place) {
+        for ((mount, root), changed) in &mut self.trees {
+            if *mount == dir.0 && is_at_or_below(&dir.1, root) {
+                changed.insert(dir.1.clone());
+            }
+        }
+    }
+}
+
+fn is_at_or_below(path: &ObjectPath, dir: &ObjectPath) -> bool {
+    let rest = path.as_bytes().strip_prefix(dir.as_bytes());
+    dir.is_root() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
 /// A listing under way or being written down; ends when dropped.
 pub(crate) struct UnderWay {
-    all: Arc<Mutex<UnderWayMap>>,
+    all: Arc<Mutex<AllUnderWay>>,
     place: Place,
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.all.lock().remove(&self.place);
+        self.all.lock().dirs.remove(&self.place);
+    }
+}
+
+/// A listing of a tree under way; ends when dropped.
+pub(crate) struct TreeUnderWay {
+    all: Arc<Mutex<AllUnderWay>>,
+    root: Place,
+}
+
+impl Drop for TreeUnderWay {
+    fn drop(&mut self) {
+        self.all.lock().trees.remove(&self.root);
     }
 }
 
@@ -270,7 +308,7 @@ impl Knowledge {
     /// Tells that a directory is about to be listed, until what is returned is dropped; `None`
     /// while an earlier listing of it is still being written down.
     pub(crate) fn list_begins(&self, place: &Place) -> Option<UnderWay> {
-        match self.under_way.lock().entry(place.clone()) {
+        match self.under_way.lock().dirs.entry(place.clone()) {
             Slot::Occupied(_) => None,
             Slot::Vacant(slot) => {
                 slot.insert(News::new());
@@ -280,6 +318,52 @@ impl Knowledge {
                 })
             }
         }
+    }
+
+    /// Tells that a tree is about to be listed at once, until what is returned is dropped.
+    pub(crate) fn tree_begins(&self, root: &Place) -> Arc<TreeUnderWay> {
+        self.under_way
+            .lock()
+            .trees
+            .insert(root.clone(), HashSet::new());
+        Arc::new(TreeUnderWay {
+            all: Arc::clone(&self.under_way),
+            root: root.clone(),
+        })
+    }
+
+    /// Keeps a directory that a listing of a tree told of, and writes it down, unless more is known of
+    /// it: it was or is being listed by itself, or something became known of it or changed since the
+    /// listing began. Takes as long as the disk does.
+    pub(crate) fn keep_listing_of_tree(&self, tree: &TreeUnderWay, whole: Whole, is_silent: bool) {
+        let place = (tree.root.0, whole.dir);
+        let listing = match is_silent {
+            true => self.with_what_was_told(&place, whole.listing),
+            false => whole.listing,
+        };
+        let under_way = {
+            let mut all = self.under_way.lock();
+            let changed = all.trees.get(&tree.root);
+            if changed.is_none_or(|changed| changed.contains(&place.1)) {
+                return;
+            }
+            let listed = self.recent.learnt(&place);
+            let listed = listed.max(self.directory(place.0, &place.1).map(|dir| dir.learnt));
+            if listed.is_some_and(|listed| listed >= whole.learnt) {
+                return;
+            }
+            let Slot::Vacant(slot) = all.dirs.entry(place.clone()) else {
+                return;
+            };
+            slot.insert(News::new());
+            self.recent.keep(&place, whole.learnt, &listing);
+            UnderWay {
+                all: Arc::clone(&self.under_way),
+                place: place.clone(),
+            }
+        };
+        self.write_listing(&place, whole.learnt, &listing);
+        drop(under_way);
     }
 
     /// Adds to a listing of a storage that tells owners and times of one object at a time what was told
@@ -316,7 +400,7 @@ impl Knowledge {
     /// Keeps a listing in memory; returns it with what became known since it began.
     pub(crate) fn keep_listing(&self, place: &Place, learnt: Moment, listing: Listing) -> Listing {
         let under_way = self.under_way.lock();
-        let Some(news) = under_way.get(place).filter(|news| !news.is_empty()) else {
+        let Some(news) = under_way.dirs.get(place).filter(|news| !news.is_empty()) else {
             self.recent.keep(place, learnt, &listing);
             return listing;
         };
@@ -337,7 +421,7 @@ impl Knowledge {
             return;
         }
         let mut under_way = self.under_way.lock();
-        let news = under_way.get_mut(place).map(std::mem::take);
+        let news = under_way.dirs.get_mut(place).map(std::mem::take);
         let mut entries = listing.len() as u64;
         for (name, asked) in news.unwrap_or_default() {
             let row = row_of(&asked);
@@ -367,13 +451,14 @@ impl Knowledge {
         };
         let dir = (place.0, dir);
         let mut under_way = self.under_way.lock();
+        under_way.changes(&dir);
         let record = self.directory(dir.0, &dir.1);
         let listed = self.recent.find(&dir, &name).map(|(learnt, _)| learnt);
         let listed = listed.max(record.map(|record| record.learnt));
         if listed.is_some_and(|at| at > learnt) || self.was_told_after(&dir, &name, learnt) {
             return;
         }
-        if let Some(news) = under_way.get_mut(&dir) {
+        if let Some(news) = under_way.dirs.get_mut(&dir) {
             let asked = meta.map_or(Asked::Absent, |meta| Asked::Found(learnt, meta.clone()));
             news.insert(name.clone(), asked);
         }
@@ -412,7 +497,8 @@ impl Knowledge {
         };
         let key = records::entry_key(place.0, &dir, &name);
         {
-            let _in_order = self.under_way.lock();
+            let mut in_order = self.under_way.lock();
+            in_order.changes(&(place.0, dir.clone()));
             let before = ledger.get(&key).flatten();
             let row = match records::is_counted(before.as_deref()) {
                 true => records::in_doubt(),
@@ -427,7 +513,8 @@ impl Knowledge {
     pub(crate) fn forget(&self, mount: MountId, dir: &ObjectPath, name: &Name) {
         let place = (mount, dir.clone());
         let mut under_way = self.under_way.lock();
-        if let Some(news) = under_way.get_mut(&place) {
+        under_way.changes(&place);
+        if let Some(news) = under_way.dirs.get_mut(&place) {
             news.insert(name.clone(), Asked::InDoubt);
         }
         self.recent.drop_listing(&place);

@@ -17,6 +17,7 @@
 //!
 //! Plain data, no I/O: the clock is the caller's.
 
+pub(crate) mod flat;
 pub(crate) mod list;
 pub(crate) mod load;
 

@@ -111,6 +111,11 @@ impl Recent {
         Some((dir.learnt, Listing::clone(&dir.listing)))
     }
 
+    /// Returns when a listing was learnt.
+    pub(crate) fn learnt(&self, place: &Place) -> Option<Moment> {
+        self.kept.lock().dirs.get(place).map(|dir| dir.learnt)
+    }
+
     /// Returns what a listing says of a name, and when it was learnt.
     pub(crate) fn find(&self, place: &Place, name: &Name) -> Option<(Moment, Option<ObjectMeta>)> {
         let mut kept = self.kept.lock();

@@ -50,4 +50,5 @@ mod top;
 mod two_nodes;
 mod upload_faults;
 mod virtual_files;
+mod walks;
 mod writing;

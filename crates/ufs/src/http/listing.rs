@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Listings: one level of a directory, page by page.
+//! Listings: one level of a directory, or all that is below it, page by page.
 //!
 //! A page holds objects and common prefixes, both sorted. A name may be both: object `a` comes
 //! first, then perhaps a page later prefix `a/`, with names such as `a-b` between. The directory
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use types::{Error, ErrorKind, Name, NodeKind, ObjectMeta, Result, VersionTag};
+use types::{Error, ErrorKind, Name, NodeKind, ObjectMeta, ObjectPath, Result, VersionTag};
 
 use super::Outcome;
 use super::fault::Fault;
@@ -18,7 +18,7 @@ use super::links::Link;
 use super::objects::{Found, ObjectStore};
 use super::session::before;
 use crate::retry::Retry;
-use crate::{ListEntry, ListPage, ListStream};
+use crate::{ListEntry, ListPage, ListStream, TreePage, TreeStream};
 
 /// Looks at objects of a page that may be links, at once.
 const LOOKS_AT_ONCE: usize = 16;
@@ -48,15 +48,7 @@ pub(super) fn stream<S: ObjectStore>(
     what: String,
     prefix: Result<String>,
 ) -> ListStream {
-    let start = prefix.map(|prefix| Listing {
-        store,
-        what,
-        prefix,
-        token: None,
-        pages: 0,
-        landmark: None,
-        held: BTreeMap::new(),
-    });
+    let start = prefix.map(|prefix| Listing::new(store, what, prefix, false));
     Box::pin(stream::unfold(Some(start), |listing| async move {
         let mut listing = match listing? {
             Ok(listing) => listing,
@@ -70,11 +62,34 @@ pub(super) fn stream<S: ObjectStore>(
     }))
 }
 
+/// Lists all keys that start with a prefix, of which `root` bytes are not part of paths.
+pub(super) fn tree<S: ObjectStore>(
+    store: Arc<S>,
+    what: String,
+    prefix: Result<String>,
+    root: usize,
+) -> TreeStream {
+    let start = prefix.map(|prefix| Listing::new(store, what, prefix, true));
+    Box::pin(stream::unfold(Some(start), move |listing| async move {
+        let mut listing = match listing? {
+            Ok(listing) => listing,
+            Err(error) => return Some((Err(error), None)),
+        };
+        match listing.tree_page(root).await {
+            Ok((page, true)) => Some((Ok(page), Some(Ok(listing)))),
+            Ok((page, false)) => Some((Ok(page), None)),
+            Err(error) => Some((Err(error), None)),
+        }
+    }))
+}
+
 /// A listing under way.
 struct Listing<S> {
     store: Arc<S>,
     what: String,
     prefix: String,
+    /// Of all keys, and not up to the next slash.
+    is_of_tree: bool,
     token: Option<String>,
     pages: u64,
     /// The token that came with the latest page whose number is a power of two.
@@ -84,15 +99,51 @@ struct Listing<S> {
 }
 
 impl<S: ObjectStore> Listing<S> {
+    fn new(store: Arc<S>, what: String, prefix: String, is_of_tree: bool) -> Self {
+        Listing {
+            store,
+            what,
+            prefix,
+            is_of_tree,
+            token: None,
+            pages: 0,
+            landmark: None,
+            held: BTreeMap::new(),
+        }
+    }
+
     /// Returns the next page and whether there are more.
     async fn page(&mut self) -> Result<(ListPage, bool)> {
+        let page = self.ask().await?;
+        let more = self.token.is_some();
+        let shown = arrange(page, &self.prefix, &mut self.held);
+        Ok((shown.map_err(|fault| self.error(fault))?, more))
+    }
+
+    /// Returns the next page of a tree and whether there are more.
+    async fn tree_page(&mut self, root: usize) -> Result<(TreePage, bool)> {
+        let page = self.ask().await?;
+        let more = self.token.is_some();
+        let shown = lay_out(page, &self.prefix, root);
+        Ok((shown.map_err(|fault| self.error(fault))?, more))
+    }
+
+    fn error(&self, fault: Fault) -> Error {
+        fault.into_error(&self.what, &self.store.session().endpoint)
+    }
+
+    /// Asks for the next page.
+    async fn ask(&mut self) -> Result<Page> {
         let session = Arc::clone(self.store.session());
         let mut retry = session.retry_of_page();
         let mut page = loop {
             let asked = async {
                 let _connection = session.connection().await;
                 let token = self.token.as_deref();
-                self.store.page(&self.prefix, token, None).await
+                match self.is_of_tree {
+                    true => self.store.keys(&self.prefix, token).await,
+                    false => self.store.page(&self.prefix, token, None).await,
+                }
             };
             match before(retry.deadline(), asked).await {
                 Ok(page) => break page,
@@ -110,14 +161,9 @@ impl<S: ObjectStore> Listing<S> {
             self.landmark = page.next.clone();
         }
         self.look_at_doubtful(&mut page.objects).await?;
-        let more = self.token.is_some();
-        let shown = arrange(page, &self.prefix, &mut self.held)
-            .map_err(|fault| fault.into_error(&self.what, &session.endpoint))?;
-        Ok((shown, more))
+        Ok(page)
     }
-}
 
-impl<S: ObjectStore> Listing<S> {
     /// Asks for what by its length may be a symbolic link.
     async fn look_at_doubtful(&self, objects: &mut [Object]) -> Result<()> {
         let doubtful = objects
@@ -195,6 +241,57 @@ fn arrange(page: Page, prefix: &str, held: &mut BTreeMap<Name, ObjectMeta>) -> O
         .map(|(name, meta)| ListEntry { name, meta })
         .collect();
     Ok(shown)
+}
+
+/// Turns a page of keys at any depth into paths. A key that a file system cannot show still makes
+/// directories of the names before the one that it cannot.
+fn lay_out(page: Page, prefix: &str, root: usize) -> Outcome<TreePage> {
+    if !page.prefixes.is_empty() {
+        let message = "a listing of a tree that names its directories, in no order";
+        return Err(Fault::Unfit(message.into()));
+    }
+    let mut shown = TreePage::default();
+    for object in page.objects {
+        let Some(key) = &object.key else {
+            shown.unshowable += 1;
+            continue;
+        };
+        let rest = below(key, prefix)?;
+        if rest.is_empty() {
+            continue;
+        }
+        let path = &key[root..];
+        let (path, is_marker) = match path.strip_suffix('/') {
+            Some(dir) => (dir, true),
+            None => (path, false),
+        };
+        match ObjectPath::parse(path.as_bytes()) {
+            Ok(path) if is_marker => {
+                shown.entries.push((path, ObjectMeta::implied_directory()));
+            }
+            Ok(path) => shown.entries.push((path, listed(object))),
+            Err(_) => {
+                shown.unshowable += 1;
+                let above = showable(path).filter(|above| above.len() >= prefix.len() - root);
+                let above = above.and_then(|above| ObjectPath::parse(above.as_bytes()).ok());
+                let dir = above.map(|above| (above, ObjectMeta::implied_directory()));
+                shown.entries.extend(dir);
+            }
+        }
+    }
+    Ok(shown)
+}
+
+/// Returns the part of a path before the first name that cannot be shown, if there is any.
+fn showable(path: &str) -> Option<&str> {
+    let mut end = 0;
+    for name in path.split('/') {
+        if Name::new(name.as_bytes()).is_err() {
+            break;
+        }
+        end += name.len() + 1;
+    }
+    path.get(..end.checked_sub(1)?)
 }
 
 /// Returns what a listing told of an object.
@@ -283,6 +380,32 @@ mod tests {
             (0, 0, 1)
         );
         assert!(held.is_empty());
+    }
+
+    #[test]
+    fn keys_at_any_depth_become_paths_and_what_cannot_be_shown_leaves_its_directories() {
+        let long = format!("p/d/e/{}/x", "x".repeat(1025));
+        let keys = [
+            "p/d/",
+            "p/d/a",
+            "p/d/b//c",
+            "p/d/b/./d",
+            "p/d/sub/",
+            "p/d/sub/x/y",
+            &long,
+            "p/d//z",
+            "p/d/w\0",
+        ];
+        let tree = lay_out(page(&keys, &[], false), "p/d/", 2).unwrap();
+        let mark = |(path, meta): &(ObjectPath, ObjectMeta)| {
+            format!("{path}{}", if is_object(meta) { "" } else { "/" })
+        };
+        let paths: Vec<_> = tree.entries.iter().map(mark).collect();
+        let expected = ["d/a", "d/b/", "d/b/", "d/sub/", "d/sub/x/y", "d/e/"];
+        assert_eq!(paths, expected);
+        assert_eq!(tree.unshowable, 5);
+        let outside = lay_out(page(&["p/e/x"], &[], false), "p/d/", 2);
+        assert!(matches!(outside, Err(Fault::WrongAnswer(_))));
     }
 
     #[test]

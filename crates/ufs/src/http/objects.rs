@@ -20,12 +20,13 @@ use types::{
 
 use super::Outcome;
 use super::body::{self, Got, Source, Wanted};
+use super::fault::Fault;
 use super::kept::Kept;
 use super::keys::KeyWriter;
 use super::listing::{self, Object, Page};
 use super::session::Session;
 use crate::retry::Retry;
-use crate::{ByteStream, Counters, ListStream, UnderStorage, UnderWriter};
+use crate::{ByteStream, Counters, ListStream, TreeStream, UnderStorage, UnderWriter};
 
 /// What stands under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,17 @@ pub(crate) trait ObjectStore: Send + Sync + 'static {
     /// Asks for a page of the keys that start with `prefix`, up to the next slash. A `limit` says
     /// how many keys are enough to know.
     async fn page(&self, prefix: &str, token: Option<&str>, limit: Option<u32>) -> Outcome<Page>;
+
+    /// Says whether all keys that start with a prefix can be listed, with those below a directory in a
+    /// row.
+    fn lists_trees(&self) -> bool {
+        false
+    }
+
+    /// Asks for a page of all keys that start with `prefix`, whatever slashes follow.
+    async fn keys(&self, _prefix: &str, _token: Option<&str>) -> Outcome<Page> {
+        Err(Fault::Unfit("this storage lists no trees".into()))
+    }
 
     /// Asks for a range, which is not empty, of a version; checks that the answer is of it.
     async fn get(&self, key: &str, tag: &VersionTag, range: ByteRange) -> Outcome<Got>;
@@ -209,6 +221,16 @@ impl<S: ObjectStore> UnderStorage for Bucket<S> {
     fn list(&self, dir: &ObjectPath) -> ListStream {
         let what = self.name("list", dir);
         listing::stream(Arc::clone(&self.store), what, self.prefix_of(dir))
+    }
+
+    fn list_tree(&self, dir: &ObjectPath) -> Option<TreeStream> {
+        if !self.store.lists_trees() {
+            return None;
+        }
+        let what = self.name("list all of", dir);
+        let prefix = self.prefix_of(dir);
+        let store = Arc::clone(&self.store);
+        Some(listing::tree(store, what, prefix, self.prefix.len()))
     }
 
     async fn read(

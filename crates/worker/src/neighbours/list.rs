@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Lists the directories of a tree ahead of who walks it.
 //!
-//! Who walks asks for one directory after the other. Once a few were asked for, the rest is listed in
-//! the same order, several at a time; the walk then finds them known, or on their way. Only trees of
-//! small directories are listed so: names take memory.
+//! Who walks asks for one directory after the other. Once a few were asked for, the rest is listed: all
+//! at once where the storage can (`flat`), else in the same order, several at a time. The walk then
+//! finds them known, or on their way. Only trees of small directories are listed so: names take memory.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::worker::Worker;
 const LISTINGS: usize = 8;
 
 /// Names of a directory that make it a small one.
-const SMALL: usize = 5000;
+pub(super) const SMALL: usize = 5000;
 
 impl Worker {
     /// Takes note of a listing that somebody asked for, of `names` where the storage had to be asked,
@@ -48,6 +48,9 @@ impl Worker {
     }
 
     async fn list_tree(self: &Arc<Self>, tree: &Tree, freshness: Freshness) {
+        if self.list_flat(tree).await {
+            return;
+        }
         let subtree = Subtree::all_below(tree, freshness);
         // Nothing is found far ahead of what may be listed.
         let (sender, mut receiver) = mpsc::channel(LISTINGS);
@@ -77,7 +80,7 @@ impl Worker {
     }
 
     /// Waits until one more directory may be listed; false when nobody walks the tree any more.
-    async fn may_list(&self, tree: &Tree, listed: u64) -> bool {
+    pub(super) async fn may_list(&self, tree: &Tree, listed: u64) -> bool {
         loop {
             let allowance = self.walks.lock().allowance(self.clock.now(), tree);
             match allowance {

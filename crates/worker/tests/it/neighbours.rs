@@ -8,7 +8,7 @@ use std::time::Duration;
 use types::{Freshness, ObjectPath, ObjectRef};
 use worker::Settings;
 
-use crate::scripted::close;
+use crate::scripted::{WithTrees, close};
 use crate::{CAPACITY, Rig, soon, until};
 
 /// Files in ten classes.
@@ -232,4 +232,84 @@ async fn a_walk_that_stops_is_not_followed_to_the_end_of_a_huge_tree() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let (lists, _) = rig.storage.asked();
     assert!((60..=150).contains(&lists), "{lists} listings");
+}
+
+/// Has the storage of a rig list trees, and puts many small directories with files of all kinds of
+/// depths into it. Returns the directories.
+fn many_directories(rig: &Rig, count: usize) -> Vec<ObjectPath> {
+    let storage = WithTrees(Arc::clone(&rig.storage));
+    assert_eq!(rig.worker.add_storage(Arc::new(storage)), rig.mount);
+    let mut dirs = Vec::new();
+    for index in 0..count {
+        let dir = format!("all/{index:04}");
+        let names = match index % 4 {
+            0 => vec!["one"],
+            1 => vec!["one", "two"],
+            2 => vec!["below/one"],
+            _ => vec!["below", "below-it", "below/one", "two"],
+        };
+        for name in names {
+            rig.storage.put(&format!("{dir}/{name}"), "bytes");
+        }
+        dirs.push(ObjectPath::parse(dir.as_bytes()).unwrap());
+        if index % 4 > 1 {
+            dirs.push(ObjectPath::parse(format!("{dir}/below").as_bytes()).unwrap());
+        }
+    }
+    dirs
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_of_many_tiny_directories_is_a_few_pages_and_each_is_as_listed_by_itself() {
+    let rig = Rig::new();
+    let dirs = many_directories(&rig, 2000);
+    let known = |dir: &ObjectPath| rig.worker.known_list(rig.mount, dir, Freshness::Immutable);
+    for dir in &dirs[..100] {
+        list(&rig, dir, Freshness::Immutable).await;
+    }
+    until("the rest is listed", || {
+        dirs.iter().all(|dir| known(dir).is_some())
+    })
+    .await;
+    let (lists, _) = rig.storage.asked();
+    assert!(lists <= 100, "{lists} listings");
+    let pages = rig.storage.tree_pages.load(Ordering::SeqCst);
+    assert!(
+        (5..=6).contains(&pages),
+        "{pages} pages of a thousand names"
+    );
+    let alone = Rig::over(
+        Arc::clone(&rig.storage),
+        tempfile::tempdir().unwrap(),
+        false,
+    );
+    for dir in dirs.iter().step_by(7) {
+        let listing = alone
+            .worker
+            .list(rig.mount, dir.clone(), Freshness::Immutable, soon());
+        assert_eq!(
+            listing.await.unwrap().value,
+            known(dir).unwrap().value,
+            "{dir}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_with_a_large_directory_is_listed_one_by_one() {
+    let rig = Rig::new();
+    let dirs = many_directories(&rig, 200);
+    for index in 0..6000 {
+        rig.storage.put(&format!("all/0001/{index}"), "bytes");
+    }
+    let known = |dir: &ObjectPath| rig.worker.known_list(rig.mount, dir, Freshness::Immutable);
+    for dir in &dirs[5..100] {
+        list(&rig, dir, Freshness::Immutable).await;
+    }
+    until("the rest is listed", || {
+        dirs[5..].iter().all(|dir| known(dir).is_some())
+    })
+    .await;
+    let pages = rig.storage.tree_pages.load(Ordering::SeqCst);
+    assert!(pages <= 7, "{pages}");
 }

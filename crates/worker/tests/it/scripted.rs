@@ -14,7 +14,9 @@ use types::{
     ByteRange, Deadline, Error, ErrorKind, Extras, MountId, Name, NodeKind, ObjectMeta, ObjectPath,
     ObjectRef, Result, VersionTag,
 };
-use ufs::{ByteStream, Counters, ListEntry, ListPage, ListStream, UnderStorage};
+use ufs::{
+    ByteStream, Counters, ListEntry, ListPage, ListStream, TreePage, TreeStream, UnderStorage,
+};
 
 /// An object that begins so is a symbolic link to the rest.
 pub(crate) const LINK: &[u8] = b"link to ";
@@ -34,6 +36,10 @@ pub(crate) struct ScriptedStorage {
     pub(crate) stat_gate: Arc<Semaphore>,
     /// And listings.
     pub(crate) list_gate: Arc<Semaphore>,
+    /// Keys of a page of a listing of a tree.
+    pub(crate) tree_page: AtomicUsize,
+    /// Such listings that were asked for, in pages.
+    pub(crate) tree_pages: AtomicUsize,
     /// How long the answer to a read takes to begin, by how many came before it.
     pub(crate) latency: Mutex<fn(usize) -> Duration>,
     /// The one line that all bytes come over.
@@ -72,6 +78,109 @@ impl Line {
     }
 }
 
+/// A listing of a tree: the storage at each page is what it is then.
+struct Tree {
+    storage: Arc<ScriptedStorage>,
+    prefix: Vec<u8>,
+    /// The last key of the page before.
+    after: Vec<u8>,
+}
+
+impl Tree {
+    async fn page(mut self) -> Option<(Result<TreePage>, Option<Self>)> {
+        let count = self.storage.tree_page.load(Ordering::SeqCst);
+        self.storage.tree_pages.fetch_add(1, Ordering::SeqCst);
+        if let Err(error) = self.storage.check() {
+            return Some((Err(error), None));
+        }
+        let keys: Vec<_> = {
+            let objects = self.storage.objects.lock().unwrap();
+            let below = objects.keys().filter(|key| key.starts_with(&self.prefix));
+            below
+                .filter(|key| **key > self.after)
+                .take(count)
+                .cloned()
+                .collect()
+        };
+        let entries: Vec<_> = keys
+            .iter()
+            .map(|key| {
+                let meta = self.storage.meta(key).unwrap();
+                (
+                    ObjectPath::parse(key).unwrap(),
+                    ObjectMeta {
+                        extras: None,
+                        ..meta
+                    },
+                )
+            })
+            .collect();
+        self.storage.list_gate.acquire().await.unwrap().forget();
+        let is_last = keys.len() < count;
+        self.after = keys.last().cloned().unwrap_or_default();
+        let page = TreePage {
+            entries,
+            unshowable: 0,
+        };
+        Some((Ok(page), (!is_last).then_some(self)))
+    }
+}
+
+/// The storage with listings of trees.
+#[derive(Debug)]
+pub(crate) struct WithTrees(pub(crate) Arc<ScriptedStorage>);
+
+#[async_trait]
+impl UnderStorage for WithTrees {
+    fn uri(&self) -> &str {
+        self.0.uri()
+    }
+
+    fn identity(&self) -> &str {
+        self.0.identity()
+    }
+
+    async fn stat(&self, path: &ObjectPath, deadline: Deadline) -> Result<ObjectMeta> {
+        self.0.stat(path, deadline).await
+    }
+
+    fn list(&self, dir: &ObjectPath) -> ListStream {
+        self.0.list(dir)
+    }
+
+    fn list_tree(&self, dir: &ObjectPath) -> Option<TreeStream> {
+        let prefix = match dir.is_root() {
+            true => Vec::new(),
+            false => [dir.as_bytes(), b"/"].concat(),
+        };
+        let tree = Tree {
+            storage: Arc::clone(&self.0),
+            prefix,
+            after: Vec::new(),
+        };
+        let pages = stream::unfold(Some(tree), |tree| async { tree?.page().await });
+        Some(pages.boxed())
+    }
+
+    async fn read(
+        &self,
+        path: &ObjectPath,
+        tag: &VersionTag,
+        range: ByteRange,
+        deadline: Deadline,
+    ) -> Result<ByteStream> {
+        self.0.read(path, tag, range, deadline).await
+    }
+
+    fn lists_all(&self) -> bool {
+        false
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+}
+
 /// Takes all permits of a gate: what comes is counted and then waits.
 pub(crate) async fn close(gate: &Semaphore) {
     let permits = gate.available_permits() as u32;
@@ -90,6 +199,8 @@ impl Default for ScriptedStorage {
             gate: Arc::new(Semaphore::new(1_000_000)),
             stat_gate: Arc::new(Semaphore::new(1_000_000)),
             list_gate: Arc::new(Semaphore::new(1_000_000)),
+            tree_page: AtomicUsize::new(1000),
+            tree_pages: AtomicUsize::new(0),
             latency: Mutex::new(|_| Duration::ZERO),
             line: Arc::default(),
         }
