@@ -59,6 +59,7 @@ fn table() -> Vec<Route> {
     let mut table = seeing();
     table.extend(of_the_tree());
     table.extend(of_paths());
+    table.extend(of_rules());
     table
 }
 
@@ -93,6 +94,11 @@ fn seeing() -> Vec<Route> {
             "/v1/jobs",
             "The loads that run, and the latest that ended.",
             of::<wire::JobList>,
+        ),
+        get(
+            "/v1/traffic",
+            "Who opens, reads and writes what; counted for five seconds more.",
+            of::<wire::Traffic>,
         ),
         Route {
             takes: Some(fields::<wire::Measure>),
@@ -204,6 +210,28 @@ fn of_paths() -> Vec<Route> {
             "Compares all that is cached with its checksums.",
             of::<wire::Scrub>,
             of::<wire::Scrubbed>,
+        ),
+    ]
+}
+
+fn of_rules() -> Vec<Route> {
+    vec![
+        get(
+            "/v1/rules",
+            "Which paths have rules for what is cached of them.",
+            of::<wire::RuleList>,
+        ),
+        post(
+            "/v1/rules/set",
+            "Says something of the cached bytes of a path.",
+            of::<wire::SetRule>,
+            of::<wire::Rule>,
+        ),
+        post(
+            "/v1/rules/remove",
+            "Takes that back.",
+            of::<wire::RemoveRule>,
+            of::<wire::Rule>,
         ),
     ]
 }

@@ -565,7 +565,7 @@ pub struct TreeAhead {
 }
 
 /// Requests for data of a mount: how many may be under way, how many are, and who waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Flow {
     /// How many may be under way now.

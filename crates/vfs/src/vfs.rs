@@ -134,12 +134,6 @@ impl Vfs {
         }
     }
 
-    /// Returns the path in the tree of an inode that the kernel knows, as it is now.
-    pub fn path_of(&self, ino: Ino) -> Option<String> {
-        let node = self.node(ino).ok()?;
-        Some(self.tree_path(&node.place))
-    }
-
     /// Returns how long the attributes of an inode stay true. A file's never change: when its
     /// object does, its name leads to another inode.
     pub fn attributes_ttl(&self, ino: Ino) -> Duration {

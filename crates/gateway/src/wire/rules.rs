@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is said of the cached bytes of a path: TTL, quota, priority.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The body of `POST /v1/rules/set`. What is not given stays as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetRule {
     /// Path in the tree of a file or a directory; `/` is everything.
@@ -21,7 +22,7 @@ pub struct SetRule {
 }
 
 /// The body of `POST /v1/rules/remove`: takes back what is named; all, when nothing is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveRule {
     /// Path in the tree.
@@ -38,7 +39,7 @@ pub struct RemoveRule {
 }
 
 /// What is said of a path.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Rule {
     /// Path in the tree.
@@ -54,7 +55,7 @@ pub struct Rule {
 }
 
 /// The answer to `GET /v1/rules`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RuleList {
     /// Where the tree hangs.
@@ -64,7 +65,7 @@ pub struct RuleList {
 }
 
 /// What holds at a path, by rules of its own or of paths around it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RuleInForce {
     /// How long after it was cached a file is dropped from the cache.

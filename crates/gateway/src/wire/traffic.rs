@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Who opens, reads and writes what, for whoever watches.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What somebody did, or what was done to a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Counts {
     /// Opens.
@@ -22,7 +23,7 @@ pub struct Counts {
 }
 
 /// What a file was used for.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct FileTraffic {
     /// Path in the tree.
@@ -33,7 +34,7 @@ pub struct FileTraffic {
 }
 
 /// What a process did.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ProcessTraffic {
     /// Its number; 0 is the kernel.
@@ -48,7 +49,7 @@ pub struct ProcessTraffic {
 /// The answer to `GET /v1/traffic`: what happened since somebody began to watch. Nothing is counted
 /// while nobody asks; whoever asks again within five seconds goes on watching. Of many files and
 /// processes the latest are told.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Traffic {
     /// For how long somebody has watched.
