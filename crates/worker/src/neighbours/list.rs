@@ -21,6 +21,10 @@ const LISTINGS: usize = 8;
 /// Names of a directory that make it a small one.
 pub(super) const SMALL: usize = 5000;
 
+/// Names of a directory that make it a tiny one. A tree of such is listed at once: pages come one after
+/// the other, so where directories are larger several listings at a time are faster.
+const TINY: usize = 64;
+
 impl Worker {
     /// Takes note of a listing that somebody asked for, of `names` where the storage had to be asked,
     /// and of what it says about the rest of the tree.
@@ -42,15 +46,15 @@ impl Worker {
         let worker = Arc::clone(self);
         self.runtime.spawn(async move {
             tracing::debug!(dir = %tree.1, "listing a tree ahead of who walks it");
-            worker.list_tree(&tree, freshness).await;
+            let is_tiny = names.is_some_and(|names| names <= TINY);
+            if !is_tiny || !worker.list_flat(&tree).await {
+                worker.list_tree(&tree, freshness).await;
+            }
             worker.walks.lock().end(worker.clock.now(), &tree);
         });
     }
 
     async fn list_tree(self: &Arc<Self>, tree: &Tree, freshness: Freshness) {
-        if self.list_flat(tree).await {
-            return;
-        }
         let subtree = Subtree::all_below(tree, freshness);
         // Nothing is found far ahead of what may be listed.
         let (sender, mut receiver) = mpsc::channel(LISTINGS);
