@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whole directory trees as values, to compare what a mount shows with what should be there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -38,6 +38,21 @@ pub fn read(root: &Path) -> io::Result<Tree> {
         }
     }
     Ok(tree)
+}
+
+/// Returns the names in a directory, without what the servers of the tests keep there.
+///
+/// # Panics
+/// When it cannot be listed.
+#[track_caller]
+pub fn names(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let name = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry.unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        entry.file_name().to_string_lossy().into_owned()
+    };
+    let names = entries.map(name);
+    names.filter(|name| !name.starts_with(".sgwtmp")).collect()
 }
 
 /// Says how one tree differs from another, in a line each: bytes are too many to print.

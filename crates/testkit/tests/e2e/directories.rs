@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use testkit::data;
 use testkit::sandbox::{Mount, Mounting, Sandbox};
 use testkit::storage::Storage;
-use testkit::trees;
+use testkit::trees::{self, names};
 use testkit::wait;
 use types::{Clock, SystemClock};
 
@@ -22,14 +22,6 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 
 fn back<'a>(sandbox: &'a Sandbox, storage: &Storage) -> Mounting<'a> {
     sandbox.mount(storage).flag("--write-mode", "back")
-}
-
-fn names(dir: &Path) -> BTreeSet<String> {
-    let name = |entry: std::io::Result<fs::DirEntry>| {
-        entry.unwrap().file_name().to_string_lossy().into_owned()
-    };
-    let names = fs::read_dir(dir).unwrap().map(name);
-    names.filter(|name| !name.starts_with(".sgwtmp")).collect()
 }
 
 fn sync_wait(sandbox: &Sandbox, mount: &Mount<'_>) {

@@ -7,7 +7,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -15,19 +14,12 @@ use rustix::io::Errno;
 use testkit::data;
 use testkit::sandbox::{Mount, Sandbox};
 use testkit::storage::Storage;
+use testkit::trees::names;
 use testkit::wait;
 use types::{Clock, SystemClock};
 
 /// Long for a local disk on a busy machine, short beside the deadline of a request.
 const AT_ONCE: Duration = Duration::from_secs(10);
-
-fn names(dir: &Path) -> BTreeSet<String> {
-    let name = |entry: std::io::Result<fs::DirEntry>| {
-        entry.unwrap().file_name().to_string_lossy().into_owned()
-    };
-    let names = fs::read_dir(dir).unwrap().map(name);
-    names.filter(|name| !name.starts_with(".sgwtmp")).collect()
-}
 
 fn sync_wait(sandbox: &Sandbox, mount: &Mount<'_>) {
     let point = mount.point().to_str().unwrap();
