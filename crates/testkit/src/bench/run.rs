@@ -179,10 +179,7 @@ impl Bench<'_> {
         workload::walk(&self.mount.path("images"), small.len())?;
         let mut warm = |plan: Plan, drop: bool, work: &dyn Fn(&Path, u64) -> Result<Work>| {
             say(plan.work);
-            let base = self.median(self.local, drop, work)?;
-            let asked = self.storage.requests();
-            let done = self.median(self.mount.point(), drop, work)?;
-            rows.push(plan.row(done, "local disk", base, self.storage.requests() - asked));
+            rows.push(self.beside_the_disk(plan, drop, work)?);
             anyhow::Ok(())
         };
         let plan = |work, unit, goal| Plan { work, unit, goal };
@@ -225,40 +222,66 @@ impl Bench<'_> {
             ("warm epoch, opens spared, kernel caches kept", false, 0.75),
         ] {
             say(work);
-            let epoch = |root: &Path, seed: u64| workload::epoch(root, small, READERS, seed);
-            let base = self.median(self.local, drop, &epoch)?;
-            let asked = self.storage.requests();
-            let done = self.median(self.mount.point(), drop, &epoch)?;
             let plan = Plan {
                 work,
                 unit: Unit::Files,
                 goal,
             };
-            rows.push(plan.row(done, "local disk", base, self.storage.requests() - asked));
+            rows.push(self.beside_the_disk(plan, drop, &|root, seed| {
+                workload::epoch(root, small, READERS, seed)
+            })?);
         }
         Ok(())
     }
 
-    /// Repeats some work and returns the run of median time.
-    fn median(
+    /// Does some work on the local disk and on the mount, by turns.
+    fn beside_the_disk(
         self,
-        root: &Path,
+        plan: Plan,
         drop: bool,
         work: &dyn Fn(&Path, u64) -> Result<Work>,
-    ) -> Result<Work> {
-        if !drop {
-            work(root, 0)?;
-        }
-        let mut runs = Vec::new();
-        for repeat in 1..=self.setting.repeats {
+    ) -> Result<Row> {
+        let at = |root: &Path, turn: usize| {
             if drop {
                 drop_kernel_caches();
             }
-            runs.push(work(root, repeat as u64)?);
+            work(root, turn as u64 + 1)
+        };
+        let (local, point) = (self.local, self.mount.point());
+        if !drop {
+            work(local, 0)?;
+            work(point, 0)?;
         }
-        runs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
-        Ok(runs[runs.len() / 2])
+        let (base, done, requests) = by_turns(
+            self.setting.repeats,
+            self.storage,
+            |turn| at(local, turn),
+            |turn| at(point, turn),
+        )?;
+        Ok(plan.row(done, "local disk", base, requests))
     }
+}
+
+/// Does two things a few times, by turns, so that both meet the machine as it is in the same minutes;
+/// returns the runs of median time, and how many requests to the storage the second made in all.
+pub(super) fn by_turns(
+    repeats: usize,
+    storage: &Storage,
+    mut base: impl FnMut(usize) -> Result<Work>,
+    mut work: impl FnMut(usize) -> Result<Work>,
+) -> Result<(Work, Work, u64)> {
+    let (mut bases, mut runs, mut requests) = (Vec::new(), Vec::new(), 0);
+    for turn in 0..repeats {
+        bases.push(base(turn)?);
+        let asked = storage.requests();
+        runs.push(work(turn)?);
+        requests += storage.requests() - asked;
+    }
+    let middle = |runs: &mut Vec<Work>| {
+        runs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        runs[runs.len() / 2]
+    };
+    Ok((middle(&mut bases), middle(&mut runs), requests))
 }
 
 /// The bare client.

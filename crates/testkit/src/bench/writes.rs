@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::http::Connection;
 use super::report::{Machine, Report, Row, Setting, Unit};
-use super::run::Plan;
+use super::run::{Plan, by_turns};
 use super::workload::{self, Work};
 use crate::data;
 use crate::sandbox::{Mount, Sandbox, drop_kernel_caches};
@@ -250,25 +250,12 @@ impl Bench<'_> {
         Ok(most)
     }
 
-    /// Does two things a few times, by turns; returns the runs of median time, and how many requests
-    /// the second made in all.
     fn medians(
         &self,
-        base: impl Fn(usize) -> Result<Work>,
-        work: impl Fn(usize) -> Result<Work>,
+        base: impl FnMut(usize) -> Result<Work>,
+        work: impl FnMut(usize) -> Result<Work>,
     ) -> Result<(Work, Work, u64)> {
-        let (mut bases, mut runs, mut requests) = (Vec::new(), Vec::new(), 0);
-        for turn in 0..self.setting.repeats {
-            bases.push(base(turn)?);
-            let asked = self.storage.requests();
-            runs.push(work(turn)?);
-            requests += self.storage.requests() - asked;
-        }
-        let middle = |runs: &mut Vec<Work>| {
-            runs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
-            runs[runs.len() / 2]
-        };
-        Ok((middle(&mut bases), middle(&mut runs), requests))
+        by_turns(self.setting.repeats, self.storage, base, work)
     }
 
     /// Makes small files, each synced, by several writers.
