@@ -116,6 +116,9 @@ class Run:
         def read(name, root, *more):
             readings[name].append(self.reading(work, name, root, *more))
 
+        if self.plan.bandwidth_share:
+            read(LOCAL, self.local)
+            self.scale(work, readings[LOCAL][0])
         with forebay.mounted(*work.flags, *self.room(size), *self.given.flag) as point:
             read(COLD, point, forebay.fetched)
             compare(names, self.local, point)
@@ -132,6 +135,13 @@ class Run:
         shutil.rmtree(self.folder / "mounts")
         (self.folder / "mounts").mkdir()
         self.rows += rows_of(work, readings)
+
+    def scale(self, work, local):
+        """Makes the storage as slow as the plan says beside what the job ate from the local disk."""
+        image = self.size / self.plan.prepare["images"]
+        eaten = local[work.headline] * image
+        self.plan.bandwidth = self.plan.bandwidth_share * eaten
+        self.rig.set_speed(self.plan.latency_ms, self.plan.bandwidth)
 
     def room(self, size):
         """Returns the flags that size the cache: for all that there is, or for a share of it."""
@@ -208,7 +218,10 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: ended by a signal"))
     plan = PLANS[given.job](given.quick, given.model)
     plan.latency_ms = plan.latency_ms if given.latency is None else given.latency
-    plan.bandwidth = plan.bandwidth if given.bandwidth is None else given.bandwidth * 1e6
+    if given.bandwidth is not None:
+        plan.bandwidth, plan.bandwidth_share = given.bandwidth * 1e6, None
+    if given.data and plan.bandwidth_share:
+        sys.exit(f"error: say with --bandwidth how fast the storage of {given.data} is")
     plan.works = [work for work in plan.works if not given.work or given.work in work.name]
     if not plan.works:
         sys.exit(f"error: {given.job} has no work with '{given.work}' in its name")
