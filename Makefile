@@ -1,6 +1,6 @@
 # Every command of the project. `make help` lists them; what is longer than three lines is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-storages test-model test-fsx test-training bench bench-writes bench-training bench-eviction package bench-peers lint fmt
+.PHONY: help build demo test test-storages test-model test-fsx test-training bench bench-writes bench-operate bench-training bench-eviction package bench-peers lint fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ bench: ## Measure against the local disk and a bare client; table, and JSON in b
 
 bench-writes: ## The same of files that are written; JSON in bench/results/writes.json
 	@scripts/bench --writes
+
+bench-operate: ## Measure loads, and what it costs to look; JSON in bench/results/operate.json
+	@scripts/bench --operate
 
 bench-training: ## A training job, local, remote and cached: JOB=tensorflow|pytorch|lmdb|checkpoints
 	@bench/training/run $(JOB) $(OPTIONS)

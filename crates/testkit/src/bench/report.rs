@@ -78,6 +78,9 @@ pub enum Unit {
     /// Reads a second.
     #[serde(rename = "reads/s")]
     Reads,
+    /// Milliseconds, of which less is better.
+    #[serde(rename = "ms")]
+    Milliseconds,
 }
 
 /// One piece of work, by the product and by its baseline.
@@ -107,6 +110,7 @@ impl Unit {
         match self {
             Unit::Megabytes => work.bytes as f64 / 1e6 / work.seconds,
             Unit::Files | Unit::Reads => work.count as f64 / work.seconds,
+            Unit::Milliseconds => work.seconds * 1e3 / work.count as f64,
         }
     }
 
@@ -116,6 +120,7 @@ impl Unit {
             Unit::Megabytes => "MB/s",
             Unit::Files => "files/s",
             Unit::Reads => "reads/s",
+            Unit::Milliseconds => "ms",
         }
     }
 }

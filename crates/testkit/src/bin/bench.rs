@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `make bench`: measures the release build and prints a table; `--json FILE` keeps the figures.
-//! `--writes`, as `make bench-writes` says, measures writing in place of reading. `--peers`, as
+//! `--writes`, as `make bench-writes` says, measures writing in place of reading; `--operate`, as
+//! `make bench-operate` says, loading and looking. `--peers`, as
 //! `make bench-peers` says, has other file systems do the reads. `--eviction`, as
 //! `make bench-eviction` says, replays traces against eviction policies, or with `--trace` a file of
 //! one `path size` a line; `--capacity` says how much of it is cached, half when it is not given.
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use testkit::bench::eviction::traces::Trace;
 use testkit::bench::report::Setting;
-use testkit::bench::{eviction, peers, run, writes};
+use testkit::bench::{eviction, operate, peers, run, writes};
 use types::ByteSize;
 
 /// Objects of a trace; more change nothing but the time it takes.
@@ -29,6 +30,7 @@ const OBJECTS: usize = 20_000;
 enum Subject {
     Reads,
     Writes,
+    Operate,
     Eviction,
     Peers,
 }
@@ -50,6 +52,7 @@ fn main() -> Result<()> {
     let (table, json) = match arguments.subject {
         Subject::Reads => rendered(&run::run(&setting, say)?)?,
         Subject::Writes => rendered(&writes::run(&setting, say)?)?,
+        Subject::Operate => rendered(&operate::run(&setting, say)?)?,
         Subject::Eviction => {
             let report = evictions(&arguments)?;
             (report.table(), serde_json::to_string_pretty(&report)?)
@@ -94,12 +97,13 @@ fn arguments() -> Result<Arguments> {
             "--trace" => found.trace = Some(value()?.into()),
             "--capacity" => found.capacity = Some(value()?.parse()?),
             "--writes" => found.subject = Subject::Writes,
+            "--operate" => found.subject = Subject::Operate,
             "--eviction" => found.subject = Subject::Eviction,
             "--peers" => found.subject = Subject::Peers,
             "--quick" => found.is_quick = true,
             other => bail!(
-                "'{other}' is not known: bench [--writes | --peers | --eviction [--trace FILE] \
-                 [--capacity SIZE]] [--quick] [--json FILE]"
+                "'{other}' is not known: bench [--writes | --operate | --peers | --eviction [--trace \
+                 FILE] [--capacity SIZE]] [--quick] [--json FILE]"
             ),
         }
     }
@@ -117,6 +121,9 @@ fn setting(arguments: &Arguments) -> Setting {
     };
     if arguments.subject == Subject::Writes {
         (setting.small_count, setting.small_bytes) = (1_000, 100 << 10);
+    }
+    if arguments.subject == Subject::Operate {
+        setting.small_count = 10_000;
     }
     if arguments.subject == Subject::Peers {
         (setting.large_bytes, setting.small_count) = (512 << 20, 2_000);
