@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the cache promises: a hit costs no request, its capacity holds, and it cannot hurt.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use testkit::data;
+use testkit::rigs::SmallDisk;
 use testkit::sandbox::{Mount, Sandbox, drop_kernel_caches};
 use testkit::storage::Storage;
 use testkit::wait;
@@ -372,4 +374,33 @@ fn a_mount_of_one_bucket_is_not_warm_with_the_bytes_of_another() {
         assert_eq!(data::check(seed, 0, &mount.read("same/name")), Ok(()));
         mount.unmount();
     }
+}
+
+#[test]
+fn cache_files_lie_apart_on_a_disk_of_many_groups() {
+    let storage = Storage::local();
+    for index in 0..60 {
+        storage.put(format!("file-{index}"), index, 1000);
+    }
+    let sandbox = Sandbox::new(&storage);
+    // So small a disk has blocks of 1 KiB, and 8 MiB in each of its groups.
+    let disk = SmallDisk::mount(sandbox.dir(), 96 << 20).unwrap();
+    let cache = disk.mounted_at.join("c");
+    let mount = sandbox
+        .mount(&storage)
+        .cache_dir(&cache)
+        .cache_size("64MiB");
+    let mount = mount.start();
+    for index in 0..60 {
+        mount.read(format!("file-{index}"));
+    }
+    wait::until("all is in the cache", || {
+        mount.status().number("/cache/objects") == 60
+    });
+    mount.unmount();
+    let inodes = fs::read_dir(cache.join("data")).unwrap();
+    let inodes = inodes.map(|entry| entry.unwrap().metadata().unwrap().ino());
+    let group = rustix::fs::statvfs(&disk.mounted_at).unwrap().f_files / 12;
+    let groups: HashSet<u64> = inodes.map(|ino| ino / group).collect();
+    assert!(groups.len() >= 6, "{groups:?} of groups of {group}");
 }
