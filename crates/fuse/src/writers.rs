@@ -45,6 +45,10 @@ impl Writers {
 
     /// Returns whether a FLUSH by this thread is the close of a writer.
     pub(crate) fn is_close(&self, handle: u64, thread: u32) -> bool {
+        let is_known = |users: &Vec<User>| users.iter().any(|user| user.thread == thread);
+        if self.0.lock().get(&handle).is_some_and(is_known) {
+            return true;
+        }
         let Some(process) = process_of(thread) else {
             return true;
         };

@@ -12,6 +12,7 @@
 
 pub mod eviction;
 pub mod http;
+mod multipart;
 pub mod operate;
 pub mod peers;
 pub mod report;

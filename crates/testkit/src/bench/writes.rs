@@ -16,6 +16,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use super::http::Connection;
+use super::multipart::Uploader;
 use super::report::{Machine, Report, Row, Setting, Unit};
 use super::run::{Plan, by_turns};
 use super::workload::{self, Work};
@@ -97,8 +98,9 @@ impl Bench<'_> {
     fn through(&self, mount: &Mount<'_>, rows: &mut Vec<Row>) -> Result<()> {
         let (large, small) = (&self.large, &self.small);
         let point = mount.point();
+        let uploader = Uploader::new(self.storage)?;
         let (base, done, requests) = self.medians(
-            |turn| self.bare_large(&format!("bare-{turn}")),
+            |turn| self.bare_large(&uploader, &format!("bare-{turn}")),
             |turn| write_large(point, &format!("large-{turn}"), large),
         )?;
         let plan = Plan {
@@ -106,7 +108,7 @@ impl Bench<'_> {
             unit: Unit::Megabytes,
             goal: 0.95,
         };
-        rows.push(plan.row(done, "bare PUTs of 8 MiB, 8 at once", base, requests));
+        rows.push(plan.row(done, "bare multipart upload, 8 parts at once", base, requests));
         let stored = fs::read(self.storage.root().join("large-0")).context("the object")?;
         ensure!(stored == *large, "the storage has other bytes");
         for (writers, work, baseline) in [
@@ -292,25 +294,11 @@ impl Bench<'_> {
         })
     }
 
-    /// Sends as many bytes in as large pieces; the server begins no uploads for strangers.
-    fn bare_large(&self, name: &str) -> Result<Work> {
-        let endpoint = self.storage.relay().endpoint();
-        let (path, large) = (format!("/{BUCKET}/{name}"), &self.large);
-        let parts: Vec<usize> = (0..large.len().div_ceil(PART)).collect();
+    fn bare_large(&self, uploader: &Uploader, name: &str) -> Result<Work> {
+        let path = format!("/{BUCKET}/{name}");
         workload::timed(|| {
-            let client = || (Connection::new(endpoint), Vec::new());
-            workload::in_parallel(
-                &parts,
-                PARTS_AT_ONCE,
-                client,
-                |(connection, body), index| {
-                    let start = index * PART;
-                    let bytes = &large[start..(start + PART).min(large.len())];
-                    connection.send("PUT", &format!("{path}/{index}"), bytes, body)?;
-                    Ok(())
-                },
-            )?;
-            Ok((1, large.len() as u64))
+            uploader.upload(&path, &self.large, PART, PARTS_AT_ONCE)?;
+            Ok((1, self.large.len() as u64))
         })
     }
 }
