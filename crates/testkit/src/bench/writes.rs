@@ -108,7 +108,12 @@ impl Bench<'_> {
             unit: Unit::Megabytes,
             goal: 0.95,
         };
-        rows.push(plan.row(done, "bare multipart upload, 8 parts at once", base, requests));
+        rows.push(plan.row(
+            done,
+            "bare multipart upload, 8 parts at once",
+            base,
+            requests,
+        ));
         let stored = fs::read(self.storage.root().join("large-0")).context("the object")?;
         ensure!(stored == *large, "the storage has other bytes");
         for (writers, work, baseline) in [

@@ -404,3 +404,40 @@ fn cache_files_lie_apart_on_a_disk_of_many_groups() {
     let groups: HashSet<u64> = inodes.map(|ino| ino / group).collect();
     assert!(groups.len() >= 6, "{groups:?} of groups of {group}");
 }
+
+/// Returns the inode numbers of the files in the directories below one.
+fn inodes_below(dir: &Path) -> HashSet<u64> {
+    let folders = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    let files = folders.flat_map(|folder| fs::read_dir(folder.path()).unwrap());
+    files
+        .map(|entry| entry.unwrap().metadata().unwrap().ino())
+        .collect()
+}
+
+#[test]
+fn a_file_that_was_written_becomes_the_cached_one_and_is_not_copied() {
+    let storage = Storage::s3();
+    let sandbox = Sandbox::new(&storage);
+    let mount = sandbox.mount(&storage).start();
+    for is_synced in [false, true] {
+        let name = format!("synced-{is_synced}");
+        let before = inodes_below(&sandbox.cache_dir().join("data"));
+        let mut file = fs::File::create(mount.path(&name)).unwrap();
+        file.write_all(&data::bytes(1, 100_000)).unwrap();
+        if is_synced {
+            file.sync_all().unwrap();
+        }
+        let staged = fs::read_dir(sandbox.cache_dir().join("staged")).unwrap();
+        let staged = staged.map(|entry| entry.unwrap().metadata().unwrap());
+        let staged: Vec<_> = staged.filter(|meta| meta.len() == 100_000).collect();
+        assert_eq!(staged.len(), 1, "{name}");
+        drop(file);
+        let mut cached = HashSet::new();
+        wait::until("it is in the cache", || {
+            cached = inodes_below(&sandbox.cache_dir().join("data"));
+            cached.len() > before.len()
+        });
+        assert!(cached.contains(&staged[0].ino()), "{name} was copied");
+    }
+    mount.unmount();
+}

@@ -355,15 +355,19 @@ impl Vfs {
         let Some(file) = self.files.remove(handle) else {
             return;
         };
-        match file.cell.written() {
-            Some(written) => {
-                if file.is_writer {
-                    written.writer_released();
-                }
-                self.let_go(file.ino);
+        let ino = file.ino;
+        let is_staged = file.cell.written().is_some_and(|written| {
+            if file.is_writer {
+                written.writer_released();
             }
+            true
+        });
+        // Whoever holds the staged file last can give it to the cache without a copy.
+        drop(file);
+        match is_staged {
+            true => self.let_go(ino),
             // Nothing is staged that could end with it.
-            None => self.let_go_unstaged(file.ino),
+            false => self.let_go_unstaged(ino),
         }
     }
 
