@@ -28,8 +28,8 @@ test-model: ## Random steps on a mount beside a model of a file system, for abou
 test-fsx: ## Ten million random operations on files, beside what they must have become, for hours
 	@scripts/test-fsx
 
-test-training: ## Training jobs (PyTorch, TensorFlow and LMDB) from a mount, small benchmarks, the guides
-	@scripts/test-training pytorch tensorflow lmdb checkpoints
+test-training: ## Training jobs (PyTorch, TensorFlow, LMDB, DLIO) from a mount, small benchmarks, the guides
+	@scripts/test-training pytorch tensorflow lmdb checkpoints dlio
 
 bench: ## Measure against the local disk and a bare client; table, and JSON in bench/results/
 	@scripts/bench
@@ -40,7 +40,7 @@ bench-writes: ## The same of files that are written; JSON in bench/results/write
 bench-operate: ## Measure loads, and what it costs to look; JSON in bench/results/operate.json
 	@scripts/bench --operate
 
-bench-training: ## A training job, local, remote and cached: JOB=tensorflow|pytorch|lmdb|checkpoints
+bench-training: ## A training job, local, remote and cached: JOB=tensorflow|pytorch|lmdb|checkpoints|dlio
 	@bench/training/run $(JOB) $(OPTIONS)
 
 bench-eviction: ## Eviction beside other policies and the optimum; JSON in bench/results/eviction.json

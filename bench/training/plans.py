@@ -147,9 +147,39 @@ def checkpoints(quick, _model):
     )
 
 
+def dlio(quick, _model):
+    # What the workload says of an H100 and its files.
+    workload = {"workload": "resnet50_h100", "samples": 1_251}
+    files, read = 12, workload | {"batch": 400, "batch_s": 0.224, "epochs": 3}
+    if quick:
+        workload |= {"samples": 100}
+        files, read = 4, read | workload | {"batch": 50, "batch_s": 0.028}
+    # The images that it generates are square, of 114,660 bytes at most.
+    wanted = read["batch"] * 338 * 338 / read["batch_s"]
+    return Plan(
+        job="dlio",
+        program="dlio",
+        environment="training-dlio",
+        prepare=workload | {"files": files},
+        works=[Work("DLIO, resnet50 on an H100", "", read, "AU 1 %")],
+        latency_ms=15,
+        bandwidth=100.0 * MB,
+        notes=[
+            f"emulated: a batch of {read['batch']} images keeps the accelerator busy for "
+            f"{1000 * read['batch_s']:g} ms, which eats {wanted / MB:.0f} MB/s; nothing is decoded",
+            f"scaled: {files} files of the 1,024 that this workload has, and a storage that gives "
+            "half of what the accelerator eats",
+            "AU 1 %: DLIO's accelerator utilization in epoch 1, of which 90 are to be reached",
+            "images/s: in epoch 1; later epochs find in memory what the kernel kept of it",
+        ],
+        ceiling=read["batch"] / read["batch_s"],
+    )
+
+
 PLANS = {
     "tensorflow": tensorflow,
     "pytorch": pytorch,
     "lmdb": lmdb,
     "checkpoints": checkpoints,
+    "dlio": dlio,
 }

@@ -278,6 +278,12 @@ fn checkpoints_benchmark_reports_every_row() {
 }
 
 #[test]
+fn dlio_benchmark_reports_every_row() {
+    let figures = ["AU 1 %", "AU 2 %", "AU 3 %", "images/s"];
+    reports_every_row("dlio", &environment("training-dlio"), 1, &figures);
+}
+
+#[test]
 fn tensorflow_guide_does_what_it_says() {
     let python = environment("tensorflow");
     let storage = prepared("records", &python, &["images=64", "shards=4"], "imagenet");
