@@ -18,7 +18,7 @@ use crate::keepsakes::Kept;
 use crate::pages::PageSet;
 use crate::record::page_len;
 use crate::rules::{NO_RULE, Slot};
-use crate::space::{Lease, OBJECT_OVERHEAD, page_charge};
+use crate::space::{Lease, overhead, page_charge};
 
 /// One cached object. Bytes are good if their pages are in `present` and not in `unchecked`, and the
 /// file still has the stamp.
@@ -98,7 +98,7 @@ impl Entry {
         } else {
             0
         };
-        OBJECT_OVERHEAD + full * types::PAGE_SIZE + tail
+        overhead(self.size) + full * types::PAGE_SIZE + tail
     }
 
     pub(crate) fn all_pages(&self) -> PageRange {
@@ -226,11 +226,11 @@ mod tests {
     #[test]
     fn an_object_is_charged_for_the_pages_it_has() {
         let mut entry = Entry::new(2 * PAGE_SIZE + 5000, 1, Stamp(0));
-        assert_eq!(entry.charge(), OBJECT_OVERHEAD);
+        assert_eq!(entry.charge(), overhead(entry.size));
         entry.present.insert(2);
-        assert_eq!(entry.charge(), OBJECT_OVERHEAD + 8192);
+        assert_eq!(entry.charge(), overhead(entry.size) + 8192);
         entry.present.insert(0);
-        assert_eq!(entry.charge(), OBJECT_OVERHEAD + 8192 + PAGE_SIZE);
+        assert_eq!(entry.charge(), overhead(entry.size) + 8192 + PAGE_SIZE);
         assert!(!entry.is_whole());
         entry.present.insert(1);
         assert!(entry.is_whole());

@@ -39,6 +39,9 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 const ROTATE_BYTES: u64 = 8 << 20;
 /// Writers wait when this many times the rotation size is pending: the disk is slower than they are.
 const PENDING_ROTATIONS_MAX: u64 = 4;
+/// A commit writes anew what it changes before it gives up the old: as much as there is at most, and so
+/// much is set aside for it.
+const COMMIT_MAX: u64 = 32 << 20;
 /// Bytes that a byte of a change may take until it has settled.
 const REDB_GROWTH: u64 = 4;
 /// How long a writer waits for the disk before it is refused.
@@ -252,7 +255,16 @@ impl Kv {
         self.shared.is_behind()
     }
 
-    /// Returns the size of the files, as far as known without asking the disk.
+    /// Returns what the files may take before anybody looks again: journals up to where writers wait,
+    /// and one commit.
+    pub(crate) fn claimed_bytes(&self) -> u64 {
+        let shared = &self.shared;
+        let base = shared.base_bytes.load(Ordering::Relaxed);
+        let journals = shared.journal_bytes.load(Ordering::Relaxed);
+        base + base.min(COMMIT_MAX) + journals.max(shared.pending_max())
+    }
+
+    /// Returns what the files take, as far as known without asking the disk.
     pub fn disk_bytes(&self) -> u64 {
         let shared = &self.shared;
         shared.base_bytes.load(Ordering::Relaxed) + shared.journal_bytes.load(Ordering::Relaxed)
@@ -307,9 +319,12 @@ impl Shared {
         }
     }
 
+    fn pending_max(&self) -> u64 {
+        self.limits.rotate_bytes * PENDING_ROTATIONS_MAX
+    }
+
     fn is_behind(&self) -> bool {
-        let max = self.limits.rotate_bytes * PENDING_ROTATIONS_MAX;
-        self.journal_bytes.load(Ordering::Relaxed) > max
+        self.journal_bytes.load(Ordering::Relaxed) > self.pending_max()
     }
 
     /// Has the room granted that a batch may take.

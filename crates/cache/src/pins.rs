@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use types::VersionId;
 
-use crate::space::{OBJECT_OVERHEAD, blocks};
+use crate::space::{blocks, overhead};
 
 /// Why an object stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,7 +75,7 @@ impl Pins {
 
 /// Returns what a whole object takes.
 pub(crate) fn weight(size: u64) -> u64 {
-    OBJECT_OVERHEAD.saturating_add(blocks(size))
+    overhead(size).saturating_add(blocks(size))
 }
 
 #[cfg(test)]

@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How much of the capacity is used: room is taken before anything is written.
 //!
-//! An object is charged what its pages allocate, in blocks, and one block more for what the file
-//! system keeps of it. The index is charged its files as they are, and room for them to grow.
+//! An object is charged what its pages allocate, in blocks, and what the file system keeps of it
+//! besides. The index is charged its files as they are, and room for them to grow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use types::PAGE_SIZE;
 
 use crate::record::page_len;
 
 /// The usual allocation unit of file systems.
 const BLOCK: u64 = 4096;
-/// What an object costs besides its pages: inode, directory entry, extents.
-pub(crate) const OBJECT_OVERHEAD: u64 = BLOCK;
+/// What an inode and its directory entry take of the room for files, where they take any: those of
+/// XFS have so much, ext4 has its inodes set aside.
+const INODE: u64 = 512;
+/// Pages up to which an inode knows by itself where they lie, however they came.
+const INLINE_PAGES: u64 = 4;
 
 /// The room for objects.
 #[derive(Debug)]
@@ -38,6 +43,15 @@ pub(crate) struct Lease {
 /// Returns what a page costs.
 pub(crate) fn page_charge(size: u64, page: u64) -> u64 {
     blocks(page_len(size, page))
+}
+
+/// Returns what an object costs besides its pages: one whose pages may lie in many places has a block
+/// that says where.
+pub(crate) fn overhead(size: u64) -> u64 {
+    match size <= INLINE_PAGES * PAGE_SIZE {
+        true => INODE,
+        false => INODE + BLOCK,
+    }
 }
 
 /// Returns what so many bytes cost.
@@ -113,7 +127,6 @@ impl Drop for Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use types::PAGE_SIZE;
 
     #[test]
     fn room_comes_back_unless_kept() {

@@ -8,7 +8,7 @@
 //! counts as damage.
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -77,8 +77,9 @@ impl Base {
         self.damaged.load(Ordering::Relaxed)
     }
 
+    /// Returns what the file takes: it is longer than that while it is young.
     pub(super) fn file_bytes(&self) -> u64 {
-        std::fs::metadata(&self.path).map_or(0, |meta| meta.len())
+        std::fs::metadata(&self.path).map_or(0, |meta| meta.blocks() * 512)
     }
 
     /// Returns the number of the newest journal that the file holds; zero when none.

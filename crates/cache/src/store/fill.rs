@@ -23,7 +23,7 @@ use crate::index::Entry;
 use crate::kv::Change;
 use crate::record::{self, CHUNK_PAGES, Chunk, Head, page_len};
 use crate::rules::{NO_RULE, Priority, Slot};
-use crate::space::{OBJECT_OVERHEAD, Taken, page_charge};
+use crate::space::{Taken, overhead, page_charge};
 
 /// Pages written under one hold of the lock: short enough for readers of the same object to wait.
 const UNIT_PAGES: u64 = 8;
@@ -31,8 +31,6 @@ const UNIT_PAGES: u64 = 8;
 const FREE_MIN: u64 = 64 << 20;
 const FREE_PART: u64 = 100;
 const FREE_MAX: u64 = 1 << 30;
-/// Room kept for the index to grow between two looks at its size, in journals.
-const INDEX_GROWTH_JOURNALS: u64 = 4;
 /// Objects evicted for one unit, at most: more do not help when the file system lags behind.
 const EVICTIONS_MAX: usize = 1024;
 
@@ -133,9 +131,10 @@ impl Inner {
             .into_iter()
             .map(|page| page_charge(unit.size, page))
             .sum();
+        let charge = charge + overhead(unit.size);
         let mut room = Room {
-            way: self.make_way(slot, charge + OBJECT_OVERHEAD, unit.id)?,
-            taken: self.make_room(charge + OBJECT_OVERHEAD, unit.id)?,
+            way: self.make_way(slot, charge, unit.id)?,
+            taken: self.make_room(charge, unit.id)?,
         };
         let _files = self.index.lock_files(unit.id);
         self.check_in_service()?;
@@ -426,10 +425,8 @@ impl Inner {
 
     /// Returns what the index and the map leave of the capacity.
     pub(super) fn room_for_objects(&self) -> u64 {
-        let growth = INDEX_GROWTH_JOURNALS * super::recover::rotate_bytes(self.capacity);
         let map = self.granted.load(Ordering::Relaxed);
-        self.capacity
-            .saturating_sub(self.kv.disk_bytes() + growth + map)
+        self.capacity.saturating_sub(self.kv.claimed_bytes() + map)
     }
 
     pub(super) fn disk_has_room(&self, bytes: u64) -> Result<bool> {

@@ -25,8 +25,10 @@ use crate::record::{self, CHUNK_PAGES, CHUNKS, Chunk, HEADS, Head, PINS, RULES, 
 use crate::rules::{NO_RULE, Priority, Ranks, Rules};
 use crate::space::Space;
 
-/// A journal of the index is at most this part of the capacity, and 8 MiB.
-const JOURNAL_PART: u64 = 64;
+/// A journal of the index is at most this part of the capacity, and 8 MiB: a few of them are set aside.
+/// In as little as the smallest has go more than a thousand records.
+const JOURNAL_PART: u64 = 1024;
+const JOURNAL_MIN: u64 = 256 << 10;
 const JOURNAL_MAX: u64 = 8 << 20;
 /// With less than this free nothing could be written at all.
 const FREE_TO_OPEN_MIN: u64 = 1 << 20;
@@ -35,7 +37,7 @@ pub(super) const NOBODY: VersionId = VersionId(0);
 
 /// Returns the size at which the journal of the index is moved into redb.
 pub(super) fn rotate_bytes(capacity: u64) -> u64 {
-    (capacity / JOURNAL_PART).min(JOURNAL_MAX)
+    (capacity / JOURNAL_PART).clamp(JOURNAL_MIN, JOURNAL_MAX)
 }
 
 impl Inner {

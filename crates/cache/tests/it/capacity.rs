@@ -39,7 +39,7 @@ fn the_capacity_is_never_exceeded() {
 fn many_tiny_objects_stay_within_the_capacity() {
     let dir = temp();
     let store = open(dir.path());
-    for n in 0..12_000 {
+    for n in 0..16_000 {
         store.fill(id(n), 10, 0, &content(n, whole(10))).unwrap();
     }
     assert!(
@@ -49,6 +49,30 @@ fn many_tiny_objects_stay_within_the_capacity() {
     );
     assert!(store.stats().evictions > 0);
     assert!(store.stats().objects > 4000);
+}
+
+#[test]
+fn nearly_all_of_a_small_capacity_is_for_objects() {
+    let dir = temp();
+    let store = open(dir.path());
+    let map = store.open_map("map", 1 << 20).unwrap();
+    for n in 0..40_u64 {
+        let names = (n * 16..(n + 1) * 16).map(|name| {
+            let key = mix(name).to_be_bytes().to_vec();
+            (key.clone(), Some([&key[..]; 12].concat()))
+        });
+        map.write(names.collect()).unwrap();
+    }
+    // Photographs, of which the last block of the disk is nearly full.
+    let size = 26 * 4096 - 100;
+    for n in 0..900 {
+        fill(&store, n, size);
+    }
+    let stats = store.stats();
+    assert!(stats.evictions > 200, "{stats:?}");
+    assert!(disk_usage(dir.path()) <= 64 * MIB);
+    let held = stats.objects * size * 100 / (64 * MIB);
+    assert!(held >= 95, "{held} in a hundred are held: {stats:?}");
 }
 
 #[test]
