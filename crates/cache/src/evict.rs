@@ -162,7 +162,12 @@ impl Policy {
     /// Picks an object and forgets it; none when all are held.
     pub(crate) fn victim(&mut self, now: Tick, look: LookAt<'_>) -> Option<Item> {
         let held = self.small.weight + self.main.weight;
-        self.room = held.max(self.room - self.room / ROOM_PART);
+        // Before the first eviction nothing is known of it.
+        let less = match self.room == self.capacity {
+            true => 0,
+            false => self.room - self.room / ROOM_PART,
+        };
+        self.room = held.max(less);
         // Held ones go to the back, so that one round over each queue finds whoever can go.
         for _ in 0..self.small.items.len() {
             if self.small_is_little() {

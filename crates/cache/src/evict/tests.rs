@@ -102,6 +102,17 @@ fn what_fits_is_less_than_the_capacity() {
 }
 
 #[test]
+fn what_a_first_pass_has_no_room_for_sends_nothing_away() {
+    let mut toy = Toy::new(1000);
+    toy.model.policy = Policy::new(1300 * WEIGHT);
+    for id in 0..1300 {
+        toy.read(id);
+    }
+    let kept = (0..1000).filter(|id| toy.has(*id)).count();
+    assert!(kept >= 985, "{kept} of the first thousand are kept");
+}
+
+#[test]
 fn a_scan_does_not_wash_out_what_is_used() {
     let mut toy = Toy::new(100);
     toy.epochs(0..50, 3);
