@@ -6,6 +6,7 @@
 
 mod azurite;
 mod ceph;
+mod collector;
 mod disk;
 mod faults;
 mod gcs;
@@ -25,6 +26,7 @@ mod web;
 
 pub use azurite::Azurite;
 pub use ceph::{Ceph, CephFs};
+pub use collector::{Collector, Span};
 pub use disk::FailingDisk;
 pub use faults::Fault;
 pub use gcs::FakeGcs;

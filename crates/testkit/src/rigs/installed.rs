@@ -67,6 +67,20 @@ pub(super) fn go_program(module: &str) -> Result<PathBuf> {
     })
 }
 
+/// Returns a Go program whose module lies at `source`, which is built when it is missing.
+pub(super) fn go_program_of(source: &Path, file: &str) -> Result<PathBuf> {
+    program(file, "go", |unfinished| {
+        let mut command = Command::new("go");
+        let (name, _) = file.split_once('@').unwrap_or((file, ""));
+        command
+            .current_dir(source)
+            .args(["build", "-trimpath", "-ldflags=-s -w", "-o"])
+            .arg(unfinished.join("bin").join(name))
+            .env("GOFLAGS", "-buildvcs=false");
+        command
+    })
+}
+
 /// Returns a program of crates.io, `NAME@VERSION`, which is built when it is missing.
 pub(super) fn cargo_program(krate: &str) -> Result<PathBuf> {
     program(krate, "cargo", |unfinished| {
