@@ -24,7 +24,7 @@ use crate::values;
 pub(crate) use operate::{
     AdminArgs, BundleArgs, CheckPathArgs, CostsArgs, DashboardArgs, DebugCommand, DuArgs, FreeArgs,
     JobsArgs, LoadArgs, PinArgs, RemoteArgs, RulesCommand, RulesListArgs, RulesRemoveArgs,
-    RulesSetArgs, ScrubArgs, StatsArgs, TopArgs,
+    RulesSetArgs, ScrubArgs, StatsArgs, TopArgs, TraceArgs,
 };
 
 /// Training data from object storage as local files, cached on the local disk.
@@ -235,6 +235,8 @@ pub(crate) struct NodeArgs {
     pub(crate) metrics_listen: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
+    #[command(flatten)]
+    pub(crate) traces: TraceArgs,
     /// Never fetch the rest of a tree when its small files are read one after the other
     #[arg(long, env = "FOREBAY_NO_NEIGHBOURS", help_heading = "Cache")]
     pub(crate) no_neighbours: bool,

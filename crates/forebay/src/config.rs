@@ -18,7 +18,7 @@ use types::{ByteSize, ObjectPath};
 use vfs::WriteMode;
 
 use self::reader::{Reader, Section};
-use crate::cli::AdminArgs;
+use crate::cli::{AdminArgs, TraceArgs};
 use crate::credentials::{Credentials, Environment, Resolve, SECRET_OPTIONS};
 use crate::owners;
 use crate::plan::{self, MEMORY_MIN_BYTES, MountPlan, NodeDefaults};
@@ -152,6 +152,8 @@ const ROOT_KEYS: &[&str] = &[
     "admin_token_file",
     "admin_certificate",
     "admin_key",
+    "traces",
+    "traces_ratio",
     "cache",
     "mount",
 ];
@@ -180,6 +182,10 @@ fn read_node(reader: &mut Reader, root: &Section<'_>) -> NodeDefaults {
             admin_token_file: reader.parsed(root, "admin_token_file", absolute_path),
             admin_certificate: reader.parsed(root, "admin_certificate", absolute_path),
             admin_key: reader.parsed(root, "admin_key", absolute_path),
+        },
+        traces: TraceArgs {
+            traces: reader.parsed(root, "traces", values::collector),
+            traces_ratio: reader.parsed(root, "traces_ratio", values::part),
         },
         ..NodeDefaults::default()
     }

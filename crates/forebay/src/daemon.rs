@@ -32,7 +32,7 @@ use crate::first_look::first_look;
 use crate::history;
 use crate::jobs::{self, Jobs};
 use crate::layout::Layout;
-use crate::logging::Faults;
+use crate::logging::Log;
 use crate::mounts::{self, Beginning, Doors, Live, Mounts};
 use crate::node::{DaemonNode, Rooms, STORE_MAX};
 use crate::pins::Pins;
@@ -43,6 +43,7 @@ use crate::room::Room;
 use crate::rules::{self, Rules};
 use crate::service;
 use crate::storage;
+use crate::traces::Traces;
 use crate::usage;
 
 /// Longest wait for the first answer of a storage: a user sits before it.
@@ -99,12 +100,13 @@ pub(crate) struct Ready {
 /// fails, nobody waits for this daemon any more and it ends.
 pub(crate) fn run(
     plan: &Plan,
-    faults: Arc<Faults>,
+    log: Log,
     on_ready: impl FnOnce(&Ready) -> Result<()>,
 ) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     raise_open_files();
-    let runtime = runtime()?;
+    let traces = log.traces.clone();
+    let runtime = runtime(traces.as_ref())?;
     let mut signals = runtime.block_on(async { Signals::watch() })?;
     let run_dir = records::prepare(&plan.run_dir)?;
     let (claim, mut notices) = claim_mount_point(&plan.mount_point)?;
@@ -124,7 +126,7 @@ pub(crate) fn run(
         runtime: &runtime,
         settings,
         clock,
-        faults,
+        log,
     };
     let cache = start.open_cache(&cache_dir).inspect_err(|error| {
         // While another daemon holds the directory it is not ours, whoever made it.
@@ -170,9 +172,17 @@ pub(crate) fn run(
         Err(error) => Err(error.context("tell that the mount is ready")),
     };
     daemon.end(&runtime);
+    shut_down(runtime, traces.as_deref());
+    outcome
+}
+
+/// Ends what still runs, and the last traces on their way.
+fn shut_down(runtime: Runtime, traces: Option<&Traces>) {
+    if let Some(traces) = traces {
+        runtime.block_on(traces.end());
+    }
     runtime.shutdown_timeout(END_MAX);
     tracing::info!("ended");
-    outcome
 }
 
 /// Takes all open files that this process may have: the usual soft limit of 1,024 is for programs
@@ -188,15 +198,20 @@ fn raise_open_files() {
     }
 }
 
-fn runtime() -> Result<Runtime> {
+/// Starts the threads of what waits, and with them the sending of traces.
+fn runtime(traces: Option<&Arc<Traces>>) -> Result<Runtime> {
     let threads = std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 4));
-    Builder::new_multi_thread()
+    let runtime = Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("forebay-io")
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()
-        .context("start the runtime")
+        .context("start the runtime")?;
+    if let Some(traces) = traces {
+        traces.start(runtime.handle());
+    }
+    Ok(runtime)
 }
 
 /// Checks that something can be mounted there and keeps others from it. Also returns what to tell
@@ -263,7 +278,7 @@ struct Start<'a> {
     runtime: &'a Runtime,
     settings: mounts::Settings,
     clock: Arc<dyn Clock>,
-    faults: Arc<Faults>,
+    log: Log,
 }
 
 impl Start<'_> {
@@ -332,7 +347,7 @@ impl Start<'_> {
             pins,
             rules,
         };
-        let node = DaemonNode::new(self.plan.clone(), rooms, self.faults, self.clock)?;
+        let node = DaemonNode::new(self.plan.clone(), rooms, self.log, self.clock)?;
         let daemon = Daemon::new(self.plan, node, listener, self.runtime);
         let metrics = metrics.map(|(listener, _)| listener);
         open_doors((self.plan, self.runtime), &daemon.node, metrics, admin);

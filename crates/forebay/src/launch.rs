@@ -41,8 +41,8 @@ enum Answer {
 
 /// Runs a daemon in this process until it is unmounted.
 pub(crate) fn in_foreground(plan: &Plan, on_ready: impl FnOnce(&Ready)) -> Result<()> {
-    let faults = logging::start(&plan.log, Arc::new(SystemClock))?;
-    daemon::run(plan, faults, |ready| {
+    let log = logging::start(plan, Arc::new(SystemClock))?;
+    daemon::run(plan, log, |ready| {
         on_ready(ready);
         Ok(())
     })
@@ -190,10 +190,10 @@ pub(crate) fn as_daemon() -> Result<()> {
     // Away from the terminal's signals, and from a working directory that somebody may unmount.
     rustix::process::setsid().context("leave the terminal")?;
     std::env::set_current_dir("/").context("leave the working directory")?;
-    let started = logging::start(&plan.log, Arc::new(SystemClock));
+    let started = logging::start(&plan, Arc::new(SystemClock));
     let mut told = false;
-    let outcome = started.and_then(|faults| {
-        daemon::run(&plan, faults, |ready| {
+    let outcome = started.and_then(|log| {
+        daemon::run(&plan, log, |ready| {
             told = true;
             tell(&socket, &Answer::Ready(ready.clone()))
         })

@@ -22,10 +22,11 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context as LayerContext, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, fmt as text};
+use tracing_subscriber::{EnvFilter, Registry, fmt as text};
 use types::Clock;
 
-use crate::plan::LogPlan;
+use crate::plan::Plan;
+use crate::traces::Traces;
 use crate::usage;
 
 /// A week of a busy daemon at level info is a few megabytes.
@@ -50,31 +51,43 @@ fn filter(level: &str) -> Result<EnvFilter> {
         .map_err(|error| usage::wrong(format!("log level '{level}': {error}; {advice}")))
 }
 
-/// Starts logging for the rest of the process. Returns the ring of the latest faults.
-pub(crate) fn start(plan: &LogPlan, clock: Arc<dyn Clock>) -> Result<Arc<Faults>> {
+/// What a daemon tells of what it does, besides its answers.
+#[derive(Debug)]
+pub(crate) struct Log {
+    /// The ring of the latest faults.
+    pub(crate) faults: Arc<Faults>,
+    /// What sends traces, where that is wanted.
+    pub(crate) traces: Option<Arc<Traces>>,
+}
+
+/// Starts logging for the rest of the process, and listens to spans where traces are wanted.
+pub(crate) fn start(plan: &Plan, clock: Arc<dyn Clock>) -> Result<Log> {
+    let mount_point = plan.mount_point.display().to_string();
+    let traces = plan.traces.as_ref();
+    let traces = traces.map(|plan| Traces::new(plan, mount_point, Arc::clone(&clock)));
+    let traces = traces.transpose()?;
+    let plan = &plan.log;
     let faults = Arc::new(Faults {
         clock,
         events: Mutex::default(),
     });
     let ring = Ring(Arc::clone(&faults));
-    let registry = tracing_subscriber::registry()
-        .with(filter(&plan.level)?)
-        .with(ring);
-    let started = match &plan.file {
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match &plan.file {
         Some(path) => {
             let file = Mutex::new(LogFile::open(path)?);
-            registry
-                .with(text::layer().with_ansi(false).with_writer(file))
-                .try_init()
+            text::layer().with_ansi(false).with_writer(file).boxed()
         }
-        None => registry
-            .with(
-                text::layer()
-                    .with_ansi(io::stderr().is_terminal())
-                    .with_writer(io::stderr),
-            )
-            .try_init(),
+        None => text::layer()
+            .with_ansi(io::stderr().is_terminal())
+            .with_writer(io::stderr)
+            .boxed(),
     };
+    // Of the log alone: traces have spans that no level of it asks for.
+    let log = lines.and_then(ring).with_filter(filter(&plan.level)?);
+    let started = tracing_subscriber::registry()
+        .with(log)
+        .with(traces.as_ref().map(|traces| traces.layer()))
+        .try_init();
     started.context("start the log")?;
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current()
@@ -89,7 +102,7 @@ pub(crate) fn start(plan: &LogPlan, clock: Arc<dyn Clock>) -> Result<Arc<Faults>
         tracing::error!("thread {thread} panicked, the daemon ends: {panic}\n{trace}");
         std::process::abort();
     }));
-    Ok(faults)
+    Ok(Log { faults, traces })
 }
 
 /// A log file with a bound.

@@ -44,6 +44,7 @@ mod service;
 mod state;
 mod storage;
 mod sync;
+mod traces;
 mod usage;
 mod values;
 

@@ -19,7 +19,7 @@ use vfs::Vfs;
 use worker::Worker;
 
 use crate::jobs::Jobs;
-use crate::logging::Faults;
+use crate::logging::Log;
 use crate::mounts::Mounts;
 use crate::pins::Pins;
 use crate::plan::Plan;
@@ -55,7 +55,7 @@ pub(crate) struct DaemonNode {
     rooms: Rooms,
     syncs: Arc<Syncs>,
     scrubs: Arc<Scrubs>,
-    faults: Arc<Faults>,
+    log: Log,
     history: History,
     clock: Arc<dyn Clock>,
     started: Instant,
@@ -70,7 +70,7 @@ impl DaemonNode {
     pub(crate) fn new(
         plan: Plan,
         rooms: Rooms,
-        faults: Arc<Faults>,
+        log: Log,
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<DaemonNode> {
         let (end, ended) = watch::channel(false);
@@ -93,7 +93,7 @@ impl DaemonNode {
             syncs,
             scrubs,
             rooms,
-            faults,
+            log,
             history: History::default(),
             clock,
             started,
@@ -348,7 +348,8 @@ impl Node for DaemonNode {
             cache: self.cache(),
             memory: self.memory(),
             kernel: self.kernel(),
-            last_errors: self.faults.latest(),
+            traces: self.log.traces.as_ref().map(|traces| traces.status()),
+            last_errors: self.log.faults.latest(),
         }
     }
 

@@ -20,11 +20,12 @@ use vfs::{WriteMode, WriteModes};
 use worker::settings::{Bounds, WIDTH};
 
 use crate::admin_door::AdminPlan;
-use crate::cli::{AdminArgs, MountArgs, NodeArgs, StorageArgs};
+use crate::cli::{AdminArgs, MountArgs, NodeArgs, StorageArgs, TraceArgs};
 use crate::credentials::{Credentials, SECRET_OPTIONS};
 use crate::layout::Layout;
 use crate::owners;
 use crate::places;
+use crate::traces::TracePlan;
 use crate::usage::wrong;
 use crate::values;
 
@@ -72,6 +73,9 @@ pub(crate) struct Plan {
     /// Where the admin API is served over TCP; none for nowhere.
     #[serde(default)]
     pub(crate) admin: Option<AdminPlan>,
+    /// Where traces are sent; none for nowhere.
+    #[serde(default)]
+    pub(crate) traces: Option<TracePlan>,
     /// Whether `.forebay` is in the root of the tree.
     #[serde(default)]
     pub(crate) virtual_files: bool,
@@ -147,6 +151,7 @@ pub(crate) struct NodeDefaults {
     pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) virtual_files: Option<bool>,
     pub(crate) admin: AdminArgs,
+    pub(crate) traces: TraceArgs,
 }
 
 impl Plan {
@@ -224,6 +229,7 @@ impl Plan {
         let state_dir = state_dir.map(|dir| absolute(&dir)).transpose()?;
         let state_file = places::state_file(state_dir.as_deref(), &mount_point);
         Ok(Plan {
+            traces: TracePlan::of(&flags.traces, &file.traces),
             admin: AdminPlan::of(&flags.admin, &file.admin, state_file.as_deref())?,
             state_file,
             neighbours: !flags.no_neighbours && file.neighbours.unwrap_or(true),

@@ -125,6 +125,49 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     text.trim().parse().map_err(fault)
 }
 
+/// Reads the address of an OpenTelemetry collector; comes back with the path that takes traces.
+pub(crate) fn collector(text: &str) -> Result<String, String> {
+    let fault = |why: &str| {
+        format!(
+            "'{text}' {why}: give the address where a collector takes OTLP over HTTP, as in http://localhost:4318"
+        )
+    };
+    let mut url =
+        reqwest::Url::parse(text.trim()).map_err(|error| fault(&format!("is no URL ({error})")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(fault("is not of http or https"));
+    }
+    if !url.has_host() {
+        return Err(fault("has no host"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(fault(
+            "holds credentials, which others could read (OTEL_EXPORTER_OTLP_HEADERS is for them)",
+        ));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(fault("has a query"));
+    }
+    if url.path() == "/" {
+        url.set_path("/v1/traces");
+    }
+    Ok(url.into())
+}
+
+/// Reads a part of a whole: `1%`, or `0.01`.
+pub(crate) fn part(text: &str) -> Result<f64, String> {
+    let (number, whole) = match text.trim().strip_suffix('%') {
+        Some(percent) => (percent, 100.0),
+        None => (text, 1.0),
+    };
+    match number.trim().parse::<f64>() {
+        Ok(part) if (0.0..=whole).contains(&part) => Ok(part / whole),
+        _ => Err(format!(
+            "'{text}' is no part of a whole: write 1% or 0.01, up to 100% or 1"
+        )),
+    }
+}
+
 /// Reads a number of requests at a time, or the least and the most of it.
 pub(crate) fn at_a_time(text: &str) -> Result<Bounds, String> {
     let number = |text: &str| match text.trim().parse() {

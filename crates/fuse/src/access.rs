@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
+use tracing::Span;
+use tracing::field::Empty;
+use types::trace::SPANS;
 use types::{ByteRange, Clock, Error, ErrorKind};
 use vfs::{Accessed, Ino, Vfs};
 
@@ -51,6 +54,7 @@ pub(crate) struct Begun {
     operation: Operation,
     ino: u64,
     asker: u32,
+    uid: u32,
     /// The name in the directory `ino` that it is about.
     name: Option<Box<[u8]>>,
     range: Option<ByteRange>,
@@ -86,11 +90,17 @@ impl Accesses {
     }
 
     /// Says what the request is about that this thread answers now.
-    pub(crate) fn begin(&self, operation: Operation, ino: u64, asker: u32) -> Told<'_> {
+    pub(crate) fn begin(
+        &self,
+        operation: Operation,
+        ino: u64,
+        (asker, uid): (u32, u32),
+    ) -> Told<'_> {
         let begun = Begun {
             operation,
             ino,
             asker,
+            uid,
             name: None,
             range: None,
             began: self.is_watched().then(|| self.clock.now()),
@@ -98,6 +108,36 @@ impl Accesses {
         };
         NOW.set(Some(begun));
         Told(self)
+    }
+
+    /// Returns the span of a request that has to wait; nobody listens to it unless traces are sent.
+    pub(crate) fn span(&self, begun: Option<&Begun>) -> Span {
+        let Some(begun) = begun else {
+            return Span::none();
+        };
+        let span = tracing::trace_span!(
+            target: SPANS,
+            "request",
+            otel.name = begun.operation.name(),
+            otel.kind = "server",
+            path = Empty,
+            offset = Empty,
+            length = Empty,
+            user.id = i64::from(begun.uid),
+            thread.id = i64::from(begun.asker),
+            "error.type" = Empty,
+            otel.status_code = Empty,
+            otel.status_description = Empty,
+        );
+        // What follows takes locks and makes texts.
+        if !span.is_disabled() {
+            span.record("path", self.path_of(begun));
+            if let Some(range) = begun.range {
+                span.record("offset", range.offset.cast_signed());
+                span.record("length", range.len.cast_signed());
+            }
+        }
+        span
     }
 
     /// Tells of a request that was answered after a wait.

@@ -16,10 +16,12 @@ use fuser::{BackingId, Errno, FileHandle, FopenFlags, ReplyCreate, ReplyOpen};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
+use types::trace;
 use types::{Clock, Error, ErrorKind, Result};
 use vfs::{Entry, Ino, LocalFile, Opened, Reply, Vfs};
 
-use crate::access::{self, Accesses};
+use crate::access::{self, Accesses, Begun};
 use crate::convert;
 use crate::errno;
 use crate::errors::Errors;
@@ -117,9 +119,23 @@ impl Door {
         future: impl Future<Output = Result<T>> + Send + 'static,
         answer: impl FnOnce(Result<T>) + Send + 'static,
     ) {
+        let begun = access::take();
+        let span = self.accesses.span(begun.as_ref());
+        self.later_in(span, begun, asker, future, answer);
+    }
+
+    /// The same of a request that was taken over before, in its span.
+    fn later_in<T: Send + 'static>(
+        &self,
+        span: Span,
+        begun: Option<Begun>,
+        asker: u32,
+        future: impl Future<Output = Result<T>> + Send + 'static,
+        answer: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
         let ended = self.ended.clone();
         let (clock, waits) = (Arc::clone(&self.clock), Arc::clone(&self.waits));
-        let (begun, accesses) = (access::take(), Arc::clone(&self.accesses));
+        let accesses = Arc::clone(&self.accesses);
         let began = clock.now();
         let task = async move {
             let result = ended
@@ -129,12 +145,13 @@ impl Door {
             let waited = clock.now().saturating_duration_since(began);
             waits.add(waited);
             let result = result.unwrap_or_else(gone);
+            trace::ended(&Span::current(), &result);
             if let Some(begun) = begun {
                 accesses.answered_late(begun, waited, result.as_ref().err());
             }
             answer(result);
         };
-        self.tasks.spawn_on(task, &self.runtime);
+        self.tasks.spawn_on(task.instrument(span), &self.runtime);
     }
 
     /// Runs something whose time says nothing of a storage.
@@ -159,12 +176,15 @@ impl Door {
             Reply::Ready(result) => return answer(noted(result)),
             Reply::Pending(future) => future,
         };
+        let begun = access::take();
+        let span = self.accesses.span(begun.as_ref());
+        let future = future.instrument(span.clone());
         let running = self.tasks.spawn_on(future, &self.runtime);
         let done = async {
             let aborted = |e| Error::internal("a change was aborted").with_source(e);
             running.await.map_err(aborted)?
         };
-        self.later(asker, done, answer);
+        self.later_in(span, begun, asker, done, answer);
     }
 
     /// Answers an open for writing.

@@ -60,7 +60,8 @@ impl Ops {
 
     /// Says what a request is about, for who watches.
     pub(crate) fn tell(&self, operation: Operation, request: &Request, ino: INodeNo) -> Told<'_> {
-        self.door.accesses.begin(operation, ino.0, request.pid())
+        let who = (request.pid(), request.uid());
+        self.door.accesses.begin(operation, ino.0, who)
     }
 
     /// Refuses what no storage can keep: with EROFS where nothing is written, else with `errno`.

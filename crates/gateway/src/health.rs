@@ -191,6 +191,15 @@ fn machine(status: &Status, findings: &mut Vec<Finding>) {
             format!("forebay doctor {}", status.mount_point),
         ));
     }
+    let traces = status.traces.as_ref();
+    if let Some((traces, fault)) = traces.and_then(|one| Some((one, one.fault.as_ref()?))) {
+        findings.push(finding(
+            WARN,
+            format!("{} takes no traces: {fault}", traces.collector),
+            "they are dropped until it does; nothing else suffers",
+            "start the collector, or mount with another --traces".to_owned(),
+        ));
+    }
 }
 
 #[cfg(test)]
@@ -218,7 +227,7 @@ mod tests {
     #[test]
     fn each_trouble_is_told_with_what_mends_it() {
         type Trouble = fn(&mut Status);
-        let troubles: [(&str, &str, Trouble); 10] = [
+        let troubles: [(&str, &str, Trouble); 11] = [
             ("fail", "doctor", |status| {
                 status.mounts[0].fault = Some("gone".into());
             }),
@@ -238,6 +247,12 @@ mod tests {
             }),
             ("warn", "names", |status| status.names.left_out = 1),
             ("warn", "sync", |status| status.names.served_old = 1),
+            ("warn", "--traces", |status| {
+                status.traces = Some(wire::Traces {
+                    fault: Some("no connection".into()),
+                    ..wire::Traces::default()
+                });
+            }),
             ("warn", "--memory", |status| {
                 status.memory = wire::Memory {
                     used_bytes: 2,

@@ -10,7 +10,7 @@
 
 use std::fmt::Write as _;
 
-use crate::wire::{Mount, Status};
+use crate::wire::{Mount, Status, Traces};
 
 /// What a value does over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +81,9 @@ fn table() -> Vec<Metric> {
         cache(),
         reading(),
         kernel(),
+        names(),
         work(),
+        traces(),
     ]
     .into_iter()
     .flatten()
@@ -438,6 +440,11 @@ fn kernel() -> Vec<Metric> {
             &[],
             |status| one(status.kernel.waited_micros),
         ),
+    ]
+}
+
+fn names() -> Vec<Metric> {
+    vec![
         counter(
             "forebay_names_left_out_total",
             "Names in listings that no file system can show; again at each listing.",
@@ -474,6 +481,27 @@ fn work() -> Vec<Metric> {
             one(status.loads.len() as u64)
         }),
     ]
+}
+
+fn traces() -> Vec<Metric> {
+    vec![
+        counter(
+            "forebay_traces_exported_spans_total",
+            "Spans of traces that the collector took.",
+            &[],
+            |status| of_traces(status, |traces| traces.exported_spans),
+        ),
+        counter(
+            "forebay_traces_dropped_spans_total",
+            "Spans that the collector did not take, or that found no place to wait for it.",
+            &[],
+            |status| of_traces(status, |traces| traces.dropped_spans),
+        ),
+    ]
+}
+
+fn of_traces(status: &Status, value: fn(&Traces) -> u64) -> Vec<Sample> {
+    one(status.traces.as_ref().map_or(0, value))
 }
 
 /// Writes what a daemon tells of itself.

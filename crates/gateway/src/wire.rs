@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use rules::{RemoveRule, Rule, RuleInForce, RuleList, SetRule};
-pub use seeing::{Finding, Health, History, Sample, SlowRequest, UsageOfName};
+pub use seeing::{Finding, Health, History, Sample, SlowRequest, Traces, UsageOfName};
 pub use traffic::{Counts, FileTraffic, ProcessTraffic, Traffic};
 
 /// What a daemon tells of itself: the answer to `GET /v1/status`.
@@ -54,6 +54,8 @@ pub struct Status {
     pub scrub: Option<Scrubbed>,
     /// Loads that run.
     pub loads: Vec<Job>,
+    /// What became of traces, where they are sent.
+    pub traces: Option<Traces>,
     /// Latest warnings and errors, oldest first.
     pub last_errors: Vec<Event>,
 }
@@ -727,7 +729,7 @@ pub struct Kernel {
     pub waits: u64,
     /// Microseconds that those waited together.
     pub waited_micros: u64,
-    /// The latest of them that took half a second or longer, oldest first.
+    /// The latest requests that waited for half a second or longer, oldest first.
     pub slow: Vec<SlowRequest>,
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The dictionary: the words that every room of Forebay shares.
 //!
-//! Ids, paths, byte ranges, sizes, the one [`Error`], the clock and deadlines, fault points.
+//! Ids, paths, byte ranges, sizes, the one [`Error`], the clock and deadlines, fault points,
+//! what spans have in common.
 //! Plain data and pure functions: nothing here does I/O, spawns, or knows an async runtime.
 
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod meta;
 pub mod name;
 pub mod range;
 pub mod size;
+pub mod trace;
 
 pub use clock::{Clock, Deadline, MOVED_MIN, ManualClock, SystemClock};
 pub use error::{Error, ErrorKind, Result};

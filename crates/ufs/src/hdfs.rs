@@ -19,6 +19,7 @@ mod place;
 mod read;
 mod rpc;
 mod site;
+mod spans;
 mod steps;
 mod upload;
 mod version;
@@ -34,6 +35,7 @@ use async_trait::async_trait;
 use hdfs_native::client::FileStatus;
 use hdfs_native::{Client, HdfsError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument;
 use types::{
     ByteRange, Clock, Deadline, Error, ErrorKind, ObjectMeta, ObjectPath, Result, VersionTag,
 };
@@ -157,8 +159,10 @@ impl Inner {
     {
         let end = limit.map(|limit| self.clock.deadline(limit).min(deadline));
         let end = end.unwrap_or(deadline).instant().into();
-        let done = self.wire.call(end, call).await;
+        let span = spans::call();
+        let done = self.wire.call(end, call).instrument(span.clone()).await;
         if let Err(fault) = &done {
+            spans::failed(&span, fault);
             if fault.throttled {
                 count(&self.counters.throttled);
             }

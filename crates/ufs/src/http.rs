@@ -3,7 +3,8 @@
 //!
 //! From the wire upwards: connections and whom they trust (`tls`), who asks (`credentials`,
 //! `references`),
-//! requests with their counts and a first look at each answer (`transport`, `range`), at whose time (`skew`), what goes
+//! requests with their counts and a first look at each answer (`transport`, `range`), at whose time (`skew`), what
+//! traces tell of them (`spans`), what goes
 //! wrong and what to do about it (`fault`), limits, deadlines and retries (`session`), bodies that
 //! are checked and resumed (`body`), and object stores with keys and pages (`objects`, `listing`),
 //! which are written through `keys`, `kept`, `links`, `change`, `writing` and `upload`.
@@ -27,6 +28,7 @@ mod references;
 pub(crate) mod services;
 mod session;
 mod skew;
+mod spans;
 mod text;
 mod tls;
 mod transport;

@@ -16,6 +16,16 @@ use crate::counters::count;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+tokio::task_local! {
+    /// How often the operation failed before, whose request is under way.
+    static FAILURES: u32;
+}
+
+/// Returns how often the operation failed before, for which the current task asks now.
+pub(crate) fn failures_before() -> u32 {
+    FAILURES.try_with(|failures| *failures).unwrap_or(0)
+}
+
 /// The tries of one operation.
 #[derive(Debug)]
 pub(crate) struct Retry {
@@ -42,6 +52,14 @@ impl Retry {
             wait: Duration::ZERO,
             noise: RandomState::new().build_hasher().finish(),
         }
+    }
+
+    /// Makes a request the next try, so that its span tells which one it is.
+    pub(crate) fn attempt<F: Future>(
+        &self,
+        request: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
+        FAILURES.scope(self.failures, request)
     }
 
     /// Returns when the operation must end, unless more comes.

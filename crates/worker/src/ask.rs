@@ -16,6 +16,7 @@ use ufs::ListEntry;
 use crate::knowledge::{Place, UnderWay};
 use crate::meta::{Learnt, Listing, absent, is_outage};
 use crate::records::Moment;
+use crate::spans;
 use crate::worker::{Mount, Worker};
 use crate::write::writer;
 
@@ -100,7 +101,8 @@ impl Worker {
     ) -> Result<Learnt<ObjectMeta>> {
         let mount = self.mount(place.0)?;
         let learnt = self.moment();
-        let answer = mount.storage.stat(&place.1, deadline).await;
+        let asked = mount.storage.stat(&place.1, deadline);
+        let answer = spans::within(spans::at("look", &place.1), asked).await;
         self.awake(&mount, answer.as_ref().err());
         match &answer {
             Ok(meta) => self.knowledge.learn_entry(place, learnt, Some(meta)),
@@ -123,7 +125,8 @@ impl Worker {
         deadline: Deadline,
     ) -> Result<Learnt<ObjectMeta>> {
         let mount = self.mount(mount)?;
-        let value = mount.storage.stat(path, deadline).await?;
+        let asked = mount.storage.stat(path, deadline);
+        let value = spans::within(spans::at("look", path), asked).await?;
         let age = Duration::ZERO;
         Ok(Learnt { value, age })
     }
@@ -214,6 +217,13 @@ impl Worker {
     /// Takes in all pages of a listing, sorted. Of an object and a directory of one name the
     /// directory is shown, since only so can what lies below be reached.
     async fn collect_pages(&self, mount: &Mount, dir: &ObjectPath) -> Result<Listing> {
+        let span = spans::at("list", dir);
+        let listing = spans::within(span.clone(), self.take_in_pages(mount, dir)).await?;
+        span.record("names", (listing.len() as u64).cast_signed());
+        Ok(listing)
+    }
+
+    async fn take_in_pages(&self, mount: &Mount, dir: &ObjectPath) -> Result<Listing> {
         let mut pages = mount.storage.list(dir);
         let mut entries: Vec<ListEntry> = Vec::new();
         let mut unshowable = 0;

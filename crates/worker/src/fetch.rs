@@ -11,6 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::{Either, select, select_all};
 use futures::{FutureExt, StreamExt};
+use tracing::{Instrument, Span};
+use types::trace;
 use types::{
     ByteRange, Deadline, Error, ErrorKind, ObjectRef, PAGE_SIZE, PageRange, Result, in_memory,
 };
@@ -21,6 +23,7 @@ use crate::memory::{Budget, Share};
 use crate::progress::{Progress, renewed};
 use crate::schedule::{Class, Schedule, Turn};
 use crate::settings::REQUEST_MAX;
+use crate::spans;
 use crate::worker::{Mount, Worker};
 
 /// Pieces with the memory that they will need, in order of their pages.
@@ -71,11 +74,15 @@ impl Worker {
         class: Class,
         deadline: Deadline,
     ) {
-        if pieces.is_empty() {
+        let (Some((first, _)), Some((last, _))) = (pieces.front(), pieces.back()) else {
             return;
-        }
+        };
+        let (first, end) = (first.pages.first, last.pages.end);
+        let range = PageRange { first, end }.bytes(object.size());
+        let span = spans::fetch(object, range, class);
         let queue = self.mount(object.mount).map(|mount| mount.schedule.pulse());
         let progress = Progress::new(&queue.unwrap_or_default());
+        progress.is_told_by(&span);
         for (piece, _) in &pieces {
             piece.flies(&progress);
         }
@@ -85,15 +92,17 @@ impl Worker {
             pieces,
             progress,
         };
-        self.runtime.spawn(async move {
-            if let Err(error) = flight.fly(class, deadline).await {
+        let flown = async move {
+            if let Err(error) = flight.fly(range, class, deadline).await {
                 let error = error.context(format!("read '{}'", flight.object.path));
+                trace::failed(&Span::current(), &error);
                 if class != Class::Demand {
                     tracing::debug!(%error, "a guess failed");
                 }
                 flight.fail(&error);
             }
-        });
+        };
+        self.runtime.spawn(flown.instrument(span));
     }
 }
 
@@ -103,7 +112,8 @@ async fn wanted(pieces: &VecDeque<(Arc<Piece>, Share)>) {
 }
 
 impl Flight {
-    async fn fly(&mut self, class: Class, deadline: Deadline) -> Result<()> {
+    async fn fly(&mut self, range: ByteRange, class: Class, deadline: Deadline) -> Result<()> {
+        let queued = tokio::time::Instant::now();
         let mount = self.worker.mount(self.object.mount)?;
         let turn = match class {
             Class::Demand => mount.schedule.turn(class, deadline).await?,
@@ -112,14 +122,13 @@ impl Flight {
             }
         };
         self.progress.has_turn();
+        let span = Span::current();
+        let queued_us = i64::try_from(queued.elapsed().as_micros()).unwrap_or(i64::MAX);
+        span.record("queued_us", queued_us);
         let deadline = renewed(deadline, self.progress.last());
-        let (first, last) = match (self.pieces.front(), self.pieces.back()) {
-            (Some((first, _)), Some((last, _))) => (first.pages.first, last.pages.end),
-            _ => return Ok(()),
-        };
-        let range = PageRange { first, end: last }.bytes(self.object.size());
         let (mut body, _turn) = self.first_answer(&mount, turn, range, deadline).await?;
         let mut buffer = Vec::new();
+        let mut bytes = 0;
         while let Some(chunk) = body.next().await {
             let chunk = chunk?;
             let len = chunk.len() as u64;
@@ -128,7 +137,9 @@ impl Flight {
             self.worker.budget.pulse.moved(len);
             self.take_in(&mut buffer, chunk)?;
             mount.schedule.hold_back(len).await;
+            bytes += len;
         }
+        span.record("bytes", bytes.cast_signed());
         match self.pieces.is_empty() {
             true => Ok(()),
             false => Err(Error::new(
@@ -177,7 +188,7 @@ impl Flight {
         };
         // That the second one fails is no answer: the first may still come.
         let second = async {
-            match ask().await {
+            match spans::within(spans::hedge(), ask()).await {
                 Ok(body) => body,
                 Err(_) => std::future::pending().await,
             }

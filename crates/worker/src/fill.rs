@@ -14,10 +14,13 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use cache::Pin;
 use parking_lot::Mutex;
+use tracing::Span;
+use types::trace;
 use types::{Error, PAGE_SIZE, Result, VersionId};
 
 use crate::flights::{Flights, Loose, Piece};
 use crate::memory::Budget;
+use crate::spans;
 use crate::stats::Counters;
 
 /// Two are enough to keep a fast disk busy while one of them computes checksums.
@@ -30,6 +33,7 @@ struct Job {
     bytes: Bytes,
     pin: Option<Pin>,
     rule: Option<u64>,
+    span: Span,
 }
 
 /// What the filling threads share with the fetching tasks.
@@ -102,6 +106,7 @@ impl Fill {
             rule,
             ..
         } = loose;
+        let span = spans::fill(piece.range(size));
         let job = Job {
             id,
             size,
@@ -109,6 +114,7 @@ impl Fill {
             bytes,
             pin,
             rule,
+            span,
         };
         let refused = match &*self.sender.lock() {
             Some(sender) if queued <= self.queue_max.max(len) => {
@@ -156,9 +162,11 @@ impl Shared {
 
     fn carry_out(&self, job: Job) {
         let len = job.bytes.len() as u64;
+        let span = job.span.clone().entered();
         let (object, first) = ((job.id, job.size), job.piece.pages.first);
         match self.cache.fill_under(job.rule, object, first, &job.bytes) {
             Ok(()) => {
+                span.record("is_cached", true);
                 self.budget.pulse.moved(len);
                 self.pin(job.id, job.pin);
                 self.flights.remove(job.id, &job.piece);
@@ -166,6 +174,7 @@ impl Shared {
             }
             Err(error) => {
                 tracing::debug!(%error, "a piece was not cached");
+                trace::failed(&span, &error);
                 self.not_cached(job, false);
             }
         }
@@ -198,6 +207,7 @@ impl Shared {
 
     fn not_cached(&self, job: Job, for_cache: bool) {
         self.counters.fills_dropped.add(1);
+        job.span.record("is_cached", false);
         job.piece.settle();
         if self.budget.is_wanted() {
             self.flights.remove(job.id, &job.piece);

@@ -81,6 +81,9 @@ impl Piece {
         if self.wanted.set(()).is_ok() {
             self.changed.notify_waiters();
         }
+        if let Some(progress) = self.progress.get() {
+            progress.link();
+        }
         self.wait_for(&self.landed, deadline).await?.clone()
     }
 

@@ -23,6 +23,8 @@
 //!   (`attempts`); `moves`: renames, and what shows meanwhile
 //!   (`veils`); `makes`: directories that are here before the storage has them; `staging`: what waits on the local disk, with its `notes`.
 //!
+//! - `spans`: what traces tell of all this.
+//!
 //! A worker knows object paths below a mount, never the paths a user types, and knows no kernel.
 
 mod ask;
@@ -51,6 +53,7 @@ mod rules;
 mod schedule;
 pub mod settings;
 mod single_flight;
+mod spans;
 mod staging;
 mod stats;
 mod sync;

@@ -25,6 +25,7 @@ use ufs::{Abilities, FileAttributes, Upload};
 use crate::attempts::Sum;
 use crate::memory::Share;
 use crate::notes::{self, UploadNote};
+use crate::spans;
 use crate::worker::Worker;
 use crate::write::{staged_bytes, writer};
 
@@ -225,7 +226,9 @@ impl Parts {
                 false => Err(Error::new(ErrorKind::Busy, "the part changed")),
             }
         };
-        match sent.await {
+        let span = spans::at("store part", &self.path);
+        span.record("bytes", range.len.cast_signed());
+        match spans::within(span, sent).await {
             Ok(sum) => Some(sum),
             Err(error) => {
                 tracing::debug!("send part {number} of '{}': {error}", self.path);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use tracing::{Id, Span};
 use types::{Deadline, MOVED_MIN};
 
 /// How much later than the storage's own time a reader gives up who waits for a flight, so that what
@@ -77,6 +78,8 @@ pub(crate) struct Progress {
     queue: Arc<Pulse>,
     /// The last beat of the queue when it had its turn.
     turn: OnceLock<Option<Instant>>,
+    /// The spans of the flight and of whoever began it, while traces are sent.
+    spans: OnceLock<(Id, Option<Id>)>,
 }
 
 impl Progress {
@@ -85,7 +88,25 @@ impl Progress {
             own: Pulse::default(),
             queue: Arc::clone(queue),
             turn: OnceLock::new(),
+            spans: OnceLock::new(),
         })
+    }
+
+    /// Tells in which span it flies, which is made by who begins it.
+    pub(crate) fn is_told_by(&self, span: &Span) {
+        if let Some(id) = span.id() {
+            self.spans.get_or_init(|| (id, Span::current().id()));
+        }
+    }
+
+    /// Links whoever waits for it now to it, unless it was begun for them.
+    pub(crate) fn link(&self) {
+        if let Some((flight, beginner)) = self.spans.get() {
+            let waiting = Span::current();
+            if waiting.id() != *beginner {
+                waiting.follows_from(flight.clone());
+            }
+        }
     }
 
     /// From now on only its own bytes count. The turn itself is no progress: those before it may have

@@ -40,6 +40,18 @@ pub(crate) enum Class {
     Load,
 }
 
+impl Class {
+    /// Returns the name in traces.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Class::Demand => "demand",
+            Class::Ahead => "ahead",
+            Class::Neighbour => "neighbour",
+            Class::Load => "load",
+        }
+    }
+}
+
 /// The requests for data of one mount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Requests {

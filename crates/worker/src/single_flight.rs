@@ -15,6 +15,7 @@ use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tracing::Instrument;
 use types::{Error, Result};
 
 type Answer<V> = Shared<BoxFuture<'static, Result<V>>>;
@@ -81,13 +82,15 @@ where
         // A runtime that has ended drops the task right here, which takes the lock.
         drop(flights);
         let work = work();
-        runtime.spawn(async move {
+        let flown = async move {
             let landed = landed;
             let done = work.await;
             // Before the answer is seen.
             drop(landed);
             give.send(done).ok();
-        });
+        };
+        // In the trace of who asked first.
+        runtime.spawn(flown.in_current_span());
         answer.boxed()
     }
 }

@@ -23,6 +23,7 @@ use ufs::{Abilities, Expect, FileAttributes, UnderWriter};
 use crate::attempts::{Attempt, Attempts, Sum};
 use crate::parts::{self, PART, Parts};
 use crate::settings::WHOLE_MAX;
+use crate::spans;
 use crate::worker::{Mount, Worker};
 
 /// Objects up to this size are sent with one request.
@@ -82,6 +83,12 @@ impl Worker {
     /// `Stale` or `AlreadyExists` when the path is not as expected; else what the storage said.
     /// Nothing is lost: the file is as it was.
     pub async fn persist(self: &Arc<Self>, work: &mut Persist) -> Result<ObjectMeta> {
+        let span = spans::at("store", &work.path);
+        span.record("bytes", work.file.len().cast_signed());
+        spans::within(span, self.persist_now(work)).await
+    }
+
+    async fn persist_now(self: &Arc<Self>, work: &mut Persist) -> Result<ObjectMeta> {
         let mount = self.mount(work.mount)?;
         let writer = writer(&mount)?;
         let len = work.file.len();

@@ -11,6 +11,20 @@ use types::ByteSize;
 use super::DaemonChoice;
 use crate::values;
 
+/// Flags of traces.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+pub(crate) struct TraceArgs {
+    /// Send traces of what had to wait to an OpenTelemetry collector, as OTLP over HTTP:
+    /// http://HOST:4318 [default: nowhere]
+    #[arg(long, env = "FOREBAY_TRACES", value_name = "URL", value_parser = values::collector)]
+    #[arg(help_heading = "Daemon")]
+    pub(crate) traces: Option<String>,
+    /// Which part of the traces is sent, besides the requests that are slow or fail [default: 1%]
+    #[arg(long, env = "FOREBAY_TRACES_RATIO", value_name = "PART", value_parser = values::part)]
+    #[arg(help_heading = "Daemon")]
+    pub(crate) traces_ratio: Option<f64>,
+}
+
 /// Flags of the admin API over TCP.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 pub(crate) struct AdminArgs {

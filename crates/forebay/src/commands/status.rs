@@ -191,6 +191,9 @@ fn table(status: &wire::Status) -> Table {
     );
     row("passthrough", passthrough(&status.kernel));
     row("transport", transport(&status.kernel));
+    if let Some(traces) = &status.traces {
+        row("traces", traced(traces));
+    }
     if let Some(log) = &status.log {
         row("log", log.clone());
     }
@@ -250,6 +253,18 @@ fn headline(status: &wire::Status) -> String {
         "forebay {}, pid {}, up {uptime}",
         status.version, status.pid
     )
+}
+
+fn traced(traces: &wire::Traces) -> String {
+    let (collector, taken) = (&traces.collector, traces.exported_spans);
+    let mut text = format!("{taken} spans sent to {collector}");
+    if traces.dropped_spans > 0 {
+        text.push_str(&format!("; {} dropped", traces.dropped_spans));
+    }
+    if let Some(fault) = &traces.fault {
+        text.push_str(&format!("; now: {fault}"));
+    }
+    text
 }
 
 fn requests(count: &wire::Requests) -> String {

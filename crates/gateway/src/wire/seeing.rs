@@ -97,3 +97,19 @@ pub struct SlowRequest {
     /// Why it failed, if it did.
     pub error: Option<String>,
 }
+
+/// What became of the traces of a daemon that sends them.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Traces {
+    /// Where they are sent.
+    pub collector: String,
+    /// Which part of them is sent, from 0 to 1, besides the requests that are slow or fail.
+    pub ratio: f64,
+    /// Spans that the collector took.
+    pub exported_spans: u64,
+    /// Spans that it did not take, or that found no place to wait.
+    pub dropped_spans: u64,
+    /// Why the latest were not taken; none when they were.
+    pub fault: Option<String>,
+}

@@ -47,6 +47,7 @@ mod streaming;
 mod sync;
 mod tools;
 mod top;
+mod traces;
 mod two_nodes;
 mod upload_faults;
 mod virtual_files;

@@ -133,7 +133,8 @@ impl Body {
 
     async fn ensure_open(&mut self) -> Result<()> {
         while self.open.is_none() {
-            match before(self.retry.deadline(), self.request()).await {
+            let request = self.retry.attempt(self.request());
+            match before(self.retry.deadline(), request).await {
                 Ok(open) => self.open = Some(open),
                 Err(fault) => self.failed(fault).await?,
             }

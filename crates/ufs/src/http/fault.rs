@@ -113,6 +113,22 @@ impl std::fmt::Display for Refusal {
 }
 
 impl Fault {
+    /// Returns the name in traces.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Fault::Refused(_) => "refused",
+            Fault::Unreachable(_) => "unreachable",
+            Fault::Untrusted(_) => "untrusted",
+            Fault::Broken(_) => "broken",
+            Fault::Slow(_) => "slow",
+            Fault::WrongAnswer(_) => "wrong answer",
+            Fault::Unfit(_) => "unfit",
+            Fault::Stale(_) => "stale",
+            Fault::Taken => "taken",
+            Fault::Credentials(_) => "credentials",
+        }
+    }
+
     /// Returns whether the storage said that the name does not exist.
     pub(crate) fn absent(&self) -> bool {
         matches!(self, Fault::Refused(refusal) if refusal.absent)

@@ -145,7 +145,7 @@ impl<S: ObjectStore> Listing<S> {
                     false => self.store.page(&self.prefix, token, None).await,
                 }
             };
-            match before(retry.deadline(), asked).await {
+            match before(retry.deadline(), retry.attempt(asked)).await {
                 Ok(page) => break page,
                 Err(fault) => session.pause(&self.what, &mut retry, fault).await?,
             }

@@ -75,7 +75,7 @@ impl Session {
                 let _connection = self.connection().await;
                 request().await
             };
-            match before(retry.deadline(), limited).await {
+            match before(retry.deadline(), retry.attempt(limited)).await {
                 Ok(done) => return Ok(done),
                 Err(fault) => self.pause(what, retry, fault).await?,
             }
@@ -98,7 +98,7 @@ impl Session {
                 let _connection = self.connection().await;
                 request().await
             };
-            match sent.await {
+            match retry.attempt(sent).await {
                 Ok(done) => return Ok(done),
                 Err(fault) => self.pause(what, retry, fault).await?,
             }

@@ -19,6 +19,7 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::Outcome;
 use super::credentials::Authorize;
@@ -26,6 +27,7 @@ use super::fault::{Fault, Refusal};
 use super::range::{check_range, range_asked};
 use super::references::Hidden;
 use super::skew::Skew;
+use super::spans;
 use super::text::retry_after;
 use crate::Counters;
 use crate::counters::count;
@@ -184,7 +186,13 @@ impl Transport {
         let (parts, payload) = request.into_parts();
         let Payload(bytes) = payload.into();
         let len = bytes.as_ref().map_or(0, Bytes::len) as u64;
-        let sent = self.exchange(parts, bytes, leeway).await;
+        let span = spans::request(&parts, len);
+        let exchanged = self.exchange(parts, bytes, leeway).instrument(span.clone());
+        let mut sent = exchanged.await;
+        match &mut sent {
+            Ok(answer) => spans::answered(span, answer),
+            Err(fault) => spans::failed(&span, fault),
+        }
         match &sent {
             Ok(_) if ask == Ask::Put => {
                 let written = &self.counters.bytes_written;
@@ -220,6 +228,10 @@ impl Transport {
                 self.patience
             ))),
         };
+        match &piece {
+            Ok(bytes) => spans::came(answer, bytes.as_ref().map_or(0, Bytes::len)),
+            Err(fault) => spans::broke(answer, fault),
+        }
         piece.inspect_err(|fault| self.count_failure(fault))
     }
 

@@ -16,6 +16,7 @@ use crate::flights::Piece;
 use crate::neighbours::load::LOOK_AGAIN;
 use crate::schedule::Class;
 use crate::settings::REQUEST_MAX;
+use crate::spans;
 use crate::worker::Worker;
 
 /// A request that waited for its turn until the deadline, while readers wanted all of them, queues
@@ -159,8 +160,9 @@ impl Worker {
         }
         let (mut fetched, mut tries) = (0, 1);
         let outcome = loop {
+            let span = spans::at("load", &part.file.object.path);
             let loaded = self.load_pages(&part.file.object, part.pages, &mut fetched);
-            match loaded.await {
+            match spans::within(span, loaded).await {
                 Err(error) if error.kind() == ErrorKind::Timeout && tries < TRIES => tries += 1,
                 outcome => break outcome,
             }
