@@ -318,6 +318,7 @@ impl DaemonNode {
             requests: requests.collect(),
             waits: fuse.waits,
             waited_micros: u64::try_from(fuse.waited.as_micros()).unwrap_or(u64::MAX),
+            denied: fuse.denied,
             slow: fuse.slow.into_iter().map(slow).collect(),
         }
     }

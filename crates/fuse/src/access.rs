@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What each request is about, from its start to its answer: for who watches, and for what took long.
+//! What each request is about, from its start to its answer: for who watches, for what took long, and
+//! for what was denied.
 //!
 //! A request says what it is about in a place of its thread ([`Accesses::begin`]). When it is answered
 //! on that thread, the guard tells of it; when it has to wait, the task that answers it takes that
@@ -20,6 +21,7 @@ use types::trace::SPANS;
 use types::{ByteRange, Clock, Error, ErrorKind};
 use vfs::{Accessed, Ino, Vfs};
 
+use crate::denials::{self, Denial, Denials, Denied};
 use crate::stats::Operation;
 
 /// From here on a request is a slow one: people notice.
@@ -61,6 +63,8 @@ pub(crate) struct Begun {
     /// Only while somebody watches.
     began: Option<Instant>,
     fault: Option<ErrorKind>,
+    /// Only if it was not allowed.
+    denial: Option<Box<Denial>>,
 }
 
 /// Tells of requests.
@@ -68,6 +72,7 @@ pub(crate) struct Begun {
 pub(crate) struct Accesses {
     vfs: Arc<Vfs>,
     clock: Arc<dyn Clock>,
+    pub(crate) denials: Denials,
     /// Held for one push or one copy.
     slow: Mutex<VecDeque<SlowRecord>>,
 }
@@ -79,6 +84,7 @@ impl Accesses {
     pub(crate) fn new(vfs: Arc<Vfs>, clock: Arc<dyn Clock>) -> Self {
         Accesses {
             vfs,
+            denials: Denials::new(Arc::clone(&clock)),
             clock,
             slow: Mutex::default(),
         }
@@ -105,6 +111,7 @@ impl Accesses {
             range: None,
             began: self.is_watched().then(|| self.clock.now()),
             fault: None,
+            denial: None,
         };
         NOW.set(Some(begun));
         Told(self)
@@ -155,8 +162,10 @@ impl Accesses {
                 error: error.map(ToString::to_string),
             });
         }
+        let denial = error.and_then(|error| denial(begun.operation, error));
         self.tell(Begun {
             fault: error.map(Error::kind),
+            denial,
             ..begun
         });
     }
@@ -167,6 +176,15 @@ impl Accesses {
     }
 
     fn tell(&self, begun: Begun) {
+        if let Some(denial) = &begun.denial {
+            let denied = Denied {
+                uid: begun.uid,
+                thread: begun.asker,
+                operation: denial.operation.unwrap_or(begun.operation.name()),
+                path: self.path_of(&begun),
+            };
+            self.denials.note(denied, denial);
+        }
         let Some(began) = begun.began.filter(|_| !vfs::is_virtual(Ino(begun.ino))) else {
             return;
         };
@@ -223,8 +241,30 @@ pub(crate) fn take() -> Option<Begun> {
 }
 
 /// Says that the request fails that this thread answers.
-pub(crate) fn failed(kind: ErrorKind) {
-    add(|begun| begun.fault = Some(kind));
+pub(crate) fn failed(error: &Error) {
+    add(|begun| {
+        begun.fault = Some(error.kind());
+        begun.denial = denial(begun.operation, error);
+    });
+}
+
+/// Says that the request is refused that this thread answers: with EPERM, as what cannot be.
+pub(crate) fn refused(operation: &'static str, reason: &str) {
+    let denial = Denial {
+        errno: "EPERM",
+        operation: Some(operation),
+        reason: reason.to_owned(),
+    };
+    add(|begun| begun.denial = Some(Box::new(denial)));
+}
+
+fn denial(operation: Operation, error: &Error) -> Option<Box<Denial>> {
+    let errno = denials::errno_of(operation, error.kind())?;
+    Some(Box::new(Denial {
+        errno,
+        operation: None,
+        reason: error.to_string(),
+    }))
 }
 
 fn add(change: impl FnOnce(&mut Begun)) {

@@ -23,6 +23,7 @@ use vfs::{Entry, Ino, LocalFile, Opened, Reply, Vfs};
 
 use crate::access::{self, Accesses, Begun};
 use crate::convert;
+use crate::denials;
 use crate::errno;
 use crate::errors::Errors;
 use crate::killed::unless_killed;
@@ -159,6 +160,18 @@ impl Door {
         self.tasks.spawn_on(task, &self.runtime);
     }
 
+    /// Writes for as long as the mount is there what was denied again and again.
+    pub(crate) fn tell_denials(self: &Arc<Self>) {
+        let door = Arc::clone(self);
+        self.unmeasured(async move {
+            let window = || tokio::time::sleep(denials::WINDOW);
+            while door.until_end(window()).await.is_some() {
+                door.accesses.denials.flush();
+            }
+            door.accesses.denials.close();
+        });
+    }
+
     /// Waits no longer than the mount is there.
     pub(crate) async fn until_end<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         self.ended.run_until_cancelled(future).await
@@ -244,7 +257,7 @@ impl Door {
 
     /// Takes note of an error and returns its number.
     pub(crate) fn fault(&self, operation: Operation, inode: u64, error: &Error) -> Errno {
-        access::failed(error.kind());
+        access::failed(error);
         if !self.ended.is_cancelled() {
             self.errors.record(operation, inode, error);
         }
@@ -313,7 +326,7 @@ impl Door {
 
 /// Takes note of a failure that is answered at once.
 fn noted<T>(result: Result<T>) -> Result<T> {
-    result.inspect_err(|error| access::failed(error.kind()))
+    result.inspect_err(access::failed)
 }
 
 /// Tells what the kernel's refusal of a cache file means for the opens to come.

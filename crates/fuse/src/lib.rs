@@ -13,6 +13,7 @@
 
 mod access;
 mod convert;
+mod denials;
 mod door;
 mod errno;
 mod errors;

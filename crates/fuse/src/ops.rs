@@ -21,7 +21,7 @@ use fuser::{
 use types::{ByteRange, ErrorKind, Result};
 use vfs::{Change, Creator, Entry, HandleId, Ino, ReadReply, Reply, XattrChange};
 
-use crate::access::Told;
+use crate::access::{self, Told};
 use crate::convert;
 use crate::door::{Door, NO_PRIVILEGE};
 use crate::errno;
@@ -64,12 +64,24 @@ impl Ops {
         self.door.accesses.begin(operation, ino.0, who)
     }
 
-    /// Refuses what no storage can keep: with EROFS where nothing is written, else with `errno`.
-    fn refuse_kind(&self, ino: INodeNo, errno: Errno) -> Errno {
+    /// Refuses what no storage can keep: with EROFS where nothing is written, else with EPERM.
+    fn refuse_kind(
+        &self,
+        request: &Request,
+        (parent, name): (INodeNo, &OsStr),
+        (what, why): (&'static str, &str),
+    ) -> Errno {
+        let _told = self.tell(Operation::Other, request, parent).name(name);
         let door = self.count(Operation::Other);
-        match door.vfs.check_writable(Ino(ino.0)) {
-            Err(error) => Errno::from_i32(errno::of(error.kind())),
-            Ok(()) => errno,
+        match door.vfs.check_writable(Ino(parent.0)) {
+            Err(error) => {
+                access::failed(&error);
+                Errno::from_i32(errno::of(error.kind()))
+            }
+            Ok(()) => {
+                access::refused(what, why);
+                Errno::EPERM
+            }
         }
     }
 
@@ -239,6 +251,7 @@ impl Filesystem for Ops {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if vfs::is_virtual(Ino(ino.0)) {
+            let _told = self.tell(Operation::Open, request, ino);
             return self.door.open_virtual(ino.0, flags.0, reply);
         }
         // Above all, a writable open must never reach a cache file.
@@ -630,7 +643,11 @@ impl Filesystem for Ops {
         reply: ReplyEntry,
     ) {
         if mode & libc::S_IFMT != libc::S_IFREG {
-            return reply.error(self.refuse_kind(parent, Errno::EPERM));
+            let why = (
+                "mknod",
+                "a storage keeps files, directories and symbolic links only",
+            );
+            return reply.error(self.refuse_kind(request, (parent, name), why));
         }
         let _told = self.tell(Operation::Create, request, parent).name(name);
         let door = Arc::clone(self.count(Operation::Create));
@@ -739,8 +756,16 @@ impl Filesystem for Ops {
         );
     }
 
-    fn link(&self, _: &Request, _: INodeNo, parent: INodeNo, _: &OsStr, reply: ReplyEntry) {
-        reply.error(self.refuse_kind(parent, Errno::EPERM));
+    fn link(
+        &self,
+        request: &Request,
+        _: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let why = ("link", "no storage keeps hard links");
+        reply.error(self.refuse_kind(request, (parent, name), why));
     }
 
     fn write(

@@ -135,6 +135,7 @@ pub fn mount(settings: Settings, vfs: Arc<Vfs>, runtime: Handle) -> Result<Sessi
         without_rings,
     } = served?;
     let read_ahead = set_read_ahead(&mounted, settings.read_ahead);
+    door.tell_denials();
     Ok(Session {
         door,
         mount_point,
@@ -336,6 +337,7 @@ impl Session {
             waits,
             waited,
             slow: self.door.accesses.slow(),
+            denied: self.door.accesses.denials.count(),
             open_passthrough,
             open_cached,
             handed: self.door.handed.load(Relaxed),

@@ -34,6 +34,8 @@ pub struct Stats {
     pub waits: u64,
     /// How long those waited together.
     pub waited: Duration,
+    /// Requests that were denied: EACCES, EPERM, EROFS.
+    pub denied: u64,
     /// The latest requests that took half a second or longer, oldest first.
     pub slow: Vec<SlowRecord>,
     /// Files open now that the kernel reads itself.

@@ -7,6 +7,7 @@ use fuser::{Errno, FileHandle, FopenFlags, ReplyData, ReplyOpen};
 use types::{ByteRange, Error, ErrorKind};
 use vfs::{HandleId, Ino, ReadReply};
 
+use crate::access;
 use crate::door::Door;
 use crate::errno;
 use crate::killed::unless_killed;
@@ -23,7 +24,10 @@ impl Door {
                 reply.opened(FileHandle(handle.0), live | FopenFlags::FOPEN_STREAM);
             }
             Ok((handle, false)) => reply.opened(FileHandle(handle.0), live),
-            Err(e) => reply.error(Errno::from_i32(errno::of(e.kind()))),
+            Err(e) => {
+                access::failed(&e);
+                reply.error(Errno::from_i32(errno::of(e.kind())));
+            }
         }
     }
 

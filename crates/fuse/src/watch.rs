@@ -196,14 +196,14 @@ impl Watch {
 }
 
 /// Returns the process that a thread is of; the kernel's own reads have none.
-fn process(thread: u32) -> u32 {
+pub(crate) fn process(thread: u32) -> u32 {
     let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     line.and_then(|pid| pid.trim().parse().ok())
         .unwrap_or(thread)
 }
 
-fn command(process: u32) -> String {
+pub(crate) fn command(process: u32) -> String {
     if process == 0 {
         return "(kernel)".to_owned();
     }

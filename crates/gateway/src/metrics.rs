@@ -440,6 +440,13 @@ fn kernel() -> Vec<Metric> {
             &[],
             |status| one(status.kernel.waited_micros),
         ),
+        counter(
+            "forebay_kernel_denied_total",
+            "Requests of the kernel that were denied (EACCES, EPERM, EROFS); the log tells who was \
+             denied what.",
+            &[],
+            |status| one(status.kernel.denied),
+        ),
     ]
 }
 

@@ -729,6 +729,8 @@ pub struct Kernel {
     pub waits: u64,
     /// Microseconds that those waited together.
     pub waited_micros: u64,
+    /// Requests that were denied: EACCES, EPERM, EROFS. The log tells who was denied what.
+    pub denied: u64,
     /// The latest requests that waited for half a second or longer, oldest first.
     pub slow: Vec<SlowRequest>,
 }

@@ -191,6 +191,12 @@ fn table(status: &wire::Status) -> Table {
     );
     row("passthrough", passthrough(&status.kernel));
     row("transport", transport(&status.kernel));
+    if status.kernel.denied > 0 {
+        row(
+            "denied",
+            format!("{} requests; the log tells whose", status.kernel.denied),
+        );
+    }
     if let Some(traces) = &status.traces {
         row("traces", traced(traces));
     }

@@ -8,6 +8,7 @@
 
 mod admin;
 mod attributes;
+mod audit;
 mod cache;
 mod changes;
 mod checks;
