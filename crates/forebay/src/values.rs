@@ -58,6 +58,17 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     format!("{ms}ms")
 }
 
+/// Shows how long something took, for people.
+pub(crate) fn show_elapsed(seconds: u64) -> String {
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    match seconds {
+        0 => "less than a second".to_owned(),
+        1..120 => format!("{seconds}s"),
+        120..7200 => format!("{minutes}m {}s", seconds % 60),
+        _ => format!("{hours}h {}m", minutes % 60),
+    }
+}
+
 /// Reads a freshness: `immutable`, `always`, or a maximum age.
 pub(crate) fn freshness(text: &str) -> Result<Freshness, String> {
     match text.trim() {
@@ -255,6 +266,48 @@ mod tests {
             "400d",
         ] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_took_long_is_shown_in_two_units() {
+        for (seconds, text) in [
+            (0, "less than a second"),
+            (119, "119s"),
+            (125, "2m 5s"),
+            (7199, "119m 59s"),
+            (7260, "2h 1m"),
+        ] {
+            assert_eq!(show_elapsed(seconds), text);
+        }
+    }
+
+    #[test]
+    fn a_collector_is_an_address_and_gets_the_path_that_takes_traces() {
+        let read = |text: &str| collector(text).unwrap();
+        assert_eq!(read("http://h:4318"), "http://h:4318/v1/traces");
+        assert_eq!(read("https://h/"), "https://h/v1/traces");
+        assert_eq!(read("http://[::1]:4318/otlp/x"), "http://[::1]:4318/otlp/x");
+        for bad in [
+            "h:4318",
+            "http://",
+            "ftp://h",
+            "http://u:p@h",
+            "http://h/?a",
+            "",
+        ] {
+            let why = collector(bad).unwrap_err();
+            assert!(why.contains("OTLP over HTTP"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_a_number_or_a_percentage() {
+        for (text, value) in [("1%", 0.01), ("0.25", 0.25), ("100 %", 1.0), ("0", 0.0)] {
+            assert_eq!(part(text), Ok(value), "{text}");
+        }
+        for bad in ["", "%", "2", "101%", "-1%", "NaN", "one"] {
+            assert!(part(bad).is_err(), "{bad}");
         }
     }
 

@@ -21,7 +21,7 @@ use crate::cli::LoadArgs;
 use crate::places;
 use crate::records::{self, Record};
 use crate::usage;
-use crate::values::show_duration;
+use crate::values::show_elapsed;
 
 /// To begin, the daemon looks at the path in the storage.
 const BEGIN_MAX: Duration = Duration::from_secs(120);
@@ -233,7 +233,7 @@ fn progress(job: &wire::Job, rate: u64) -> String {
     write!(text, ", {}/s", ByteSize(rate)).ok();
     let left = job.found_bytes.saturating_sub(job.cached_bytes);
     if let Some(seconds) = left.checked_div(rate).filter(|_| job.is_listed && left > 0) {
-        let left = show_duration(Duration::from_secs(seconds.max(1)));
+        let left = show_elapsed(seconds.max(1));
         write!(text, ", {left} left").ok();
     }
     if job.failed_files > 0 {
@@ -279,12 +279,17 @@ fn complete(path: &str, job: &wire::Job) -> String {
         let directories = count(job.directories, "directory", "directories");
         return format!("{path}: the names of {files} in {directories} are known");
     }
+    let fetched = match job.fetched_bytes {
+        0 => "nothing had to be fetched".to_owned(),
+        bytes => {
+            let took = show_elapsed(job.elapsed_seconds);
+            format!("{} of it fetched in {took}", ByteSize(bytes))
+        }
+    };
     format!(
-        "{path}: {files}, {}, are cached whole{}; {} of it fetched in {}",
+        "{path}: {files}, {}, are cached whole{}; {fetched}",
         ByteSize(job.found_bytes),
         if job.verify { " and verified" } else { "" },
-        ByteSize(job.fetched_bytes),
-        show_duration(Duration::from_secs(job.elapsed_seconds))
     )
 }
 

@@ -12,7 +12,7 @@ use super::mounts::block_on;
 use super::waiting::{one_daemon, while_waiting};
 use crate::cli::ScrubArgs;
 use crate::usage;
-use crate::values::show_duration;
+use crate::values::show_elapsed;
 
 /// A cache of terabytes at 100 MB/s takes hours.
 const SCRUB_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &ScrubArgs, run_dir: Option<&Path>) -> Result<()> {
             daemon.mount_point.display(),
             ByteSize(scrubbed.bytes),
             scrubbed.objects,
-            show_duration(Duration::from_secs(scrubbed.elapsed_seconds)),
+            show_elapsed(scrubbed.elapsed_seconds),
         ));
     }
     match scrubbed.bad_objects + scrubbed.lost_objects {
