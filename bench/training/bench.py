@@ -137,7 +137,7 @@ class Run:
         self.rows += rows_of(work, readings)
 
     def scale(self, work, local):
-        """Makes the storage as slow as the plan says beside what the job ate from the local disk."""
+        """Makes the storage as slow as the plan says beside what the job ate from the disk."""
         image = self.size / self.plan.prepare["images"]
         eaten = local[work.headline] * image
         self.plan.bandwidth = self.plan.bandwidth_share * eaten

@@ -44,7 +44,7 @@ class Plan:
     bandwidth: float
     # What a reader of the table must know.
     notes: list
-    # The bandwidth in place of that: a share of what the job eats from the local disk, measured first.
+    # In place of that bandwidth: a share of what the job eats from the local disk, measured first.
     bandwidth_share: float | None = None
     # What the job can compute at most, in the unit of its headline; none where it computes nothing.
     ceiling: float | None = None
@@ -68,8 +68,8 @@ def tensorflow(quick, model):
     prepare = {"images": 10_240, "shards": 64}
     latency_ms, bandwidth, share = 10, 40.0 * MB, None
     if model == "alexnet":
-        # More than the shuffle buffer and all batches hold, so that nothing is read for a second time,
-        # and no batches more than take some minutes from so slow a storage.
+        # More than the shuffle buffer and all batches hold, so that nothing is read for a second
+        # time, and no batches more than take some minutes from so slow a storage.
         prepare, read = prepare | {"images": 12_800}, read | {"batches": 20}
         share = 0.5
         notes.append(

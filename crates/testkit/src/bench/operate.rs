@@ -12,6 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -23,7 +24,6 @@ use super::run::{Bare, CONNECTIONS, Plan, READERS, by_turns, prepare};
 use super::workload::{self, DataSet, Work};
 use crate::sandbox::{Mount, Mounting, Sandbox};
 use crate::storage::Storage;
-use crate::wait;
 
 /// For how long it is measured at least what looking costs, so that some looks fall into it.
 const SECONDS: f64 = 4.0;
@@ -222,21 +222,21 @@ fn looked_at(
 ) -> Result<Work> {
     let shown = sandbox.dir().join("stats");
     let mut stats = Stats::start(sandbox, mount, &shown)?;
-    let done = AtomicBool::new(false);
+    let (done, ended) = mpsc::channel::<()>();
     let result = std::thread::scope(|scope| {
-        let scraper = scope.spawn(|| {
+        let scraper = scope.spawn(move || {
             let (mut connection, mut body) = (Connection::new(address), Vec::new());
             let mut scrapes = 0;
             loop {
                 connection.get("/metrics", None, &mut body)?;
                 scrapes += 1;
-                if wait::holds_within(SCRAPE_EVERY, || done.load(Ordering::Relaxed)) {
+                if ended.recv_timeout(SCRAPE_EVERY) == Err(RecvTimeoutError::Disconnected) {
                     return anyhow::Ok(scrapes);
                 }
             }
         });
         let result = work();
-        done.store(true, Ordering::Relaxed);
+        drop(done);
         let scrapes: usize = scraper.join().expect("the scraper does not panic")?;
         ensure!(scrapes > 0, "nothing was scraped");
         result
