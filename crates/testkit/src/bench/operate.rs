@@ -2,21 +2,20 @@
 //! The plan of `make bench-operate`: what it costs to look, how fast the answer comes, and how fast
 //! a load is.
 //!
-//! A load is compared with the bare client that gets the same objects over the same wire. Then the
-//! small files are read over and over from the cache, with the kernel's caches kept, which gives the
-//! daemon the most to count: once while nobody looks, once while `forebay stats` and a scraper of
-//! metrics do. At last `forebay status` is run while readers keep the wire and both doors busy; its
-//! time is that of the whole command.
+//! A load is compared with the bare client that gets the same objects over the same wire. What it
+//! costs that `forebay stats` and a scraper of metrics look each second is told as processor time: it
+//! is far below what a throughput differs by from one reading to the next. At last `forebay status`
+//! is run while readers keep the wire and both doors busy; its time is that of the whole command.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
+use types::{Clock, SystemClock};
 
 use super::http::Connection;
 use super::report::{Machine, Report, Row, Setting, Unit};
@@ -24,11 +23,14 @@ use super::run::{Bare, CONNECTIONS, Plan, READERS, by_turns, prepare};
 use super::workload::{self, DataSet, Work};
 use crate::sandbox::{Mount, Mounting, Sandbox};
 use crate::storage::Storage;
+use crate::wait;
 
-/// For how long it is measured at least what looking costs, so that some looks fall into it.
-const SECONDS: f64 = 4.0;
+/// For how long it is measured what looking costs.
+const LOOKED: Duration = Duration::from_secs(10);
 /// How often a scraper asks. Prometheus does every 15 s or more.
-const SCRAPE_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What looking may take of each second, in milliseconds.
+const LOOK_MAX: f64 = 10.0;
 /// How often `forebay status` is run under load.
 const ASKED: usize = 50;
 /// What `forebay status` may take, in milliseconds.
@@ -125,42 +127,36 @@ impl Bench<'_> {
         Ok(plan.row(done, "bare GETs, 32 connections", base, requests))
     }
 
-    /// Epochs from the cache, looked at and not.
+    /// Seconds of the processors that a second of looking takes: of the daemon, beyond what it takes
+    /// while nobody looks, and of `forebay stats`.
     fn looking(&self, sandbox: &Sandbox, mount: &Mount<'_>, address: &str) -> Result<Row> {
-        let epochs = |point: &Path| {
-            let mut all = Work {
-                seconds: 0.0,
-                bytes: 0,
-                count: 0,
-            };
-            for seed in 0.. {
-                if all.seconds >= SECONDS {
-                    break;
-                }
-                let one = workload::epoch(point, &self.data.small, READERS, seed)?;
-                all.seconds += one.seconds;
-                all.bytes += one.bytes;
-                all.count += one.count;
-            }
-            Ok(all)
-        };
-        let point = mount.point();
+        let images = mount.path("images");
         sandbox
-            .run(&["load".as_ref(), mount.path("images").as_os_str()])
+            .run(&["load".as_ref(), images.as_os_str()])
             .success();
-        epochs(point)?;
-        let (base, done, requests) = by_turns(
-            3 * self.setting.repeats,
-            self.storage,
-            |_| epochs(point),
-            |_| looked_at(sandbox, mount, address, || epochs(point)),
-        )?;
-        let plan = Plan {
-            work: "warm epochs, stats and metrics each second",
-            unit: Unit::Files,
-            goal: 0.99,
-        };
-        Ok(plan.row(done, "the same, nobody looks", base, requests))
+        // The daemon knows all of them.
+        workload::epoch(mount.point(), &self.data.small, READERS, 1)?;
+        let idle = of_the_daemon(mount, || {
+            wait::holds_within(LOOKED, || false);
+            Ok(())
+        })?;
+        let mut stats = 0.0;
+        let looked = of_the_daemon(mount, || {
+            stats = looked_at(sandbox, mount, address)?;
+            Ok(())
+        })?;
+        let taken = (looked - idle).max(0.0) + stats;
+        let each = 1e3 * taken / LOOKED.as_secs_f64();
+        Ok(Row {
+            work: "processor time of stats and metrics, each second",
+            unit: Unit::Milliseconds,
+            forebay: each,
+            baseline: "1 % of a core",
+            baseline_value: LOOK_MAX,
+            ratio: LOOK_MAX / each,
+            goal: 1.0,
+            requests: 0,
+        })
     }
 
     /// `forebay status` while everything is busy.
@@ -213,38 +209,42 @@ impl Bench<'_> {
     }
 }
 
-/// Does some work while `forebay stats` runs and metrics are scraped.
-fn looked_at(
-    sandbox: &Sandbox,
-    mount: &Mount<'_>,
-    address: &str,
-    work: impl FnOnce() -> Result<Work>,
-) -> Result<Work> {
+/// Returns the processor time that the daemon takes meanwhile.
+fn of_the_daemon(mount: &Mount<'_>, meanwhile: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let before = processor_seconds(mount.pid())?;
+    meanwhile()?;
+    Ok(processor_seconds(mount.pid())? - before)
+}
+
+/// Returns the processor time that a process has taken, of all its threads: in nanoseconds, where the
+/// usual counters have ticks of ten milliseconds.
+fn processor_seconds(pid: i32) -> Result<f64> {
+    let mut nanoseconds = 0.0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        let first = text.split_ascii_whitespace().next();
+        let taken: f64 = first.context("an empty schedstat")?.parse()?;
+        nanoseconds += taken;
+    }
+    Ok(nanoseconds / 1e9)
+}
+
+/// Has `forebay stats` run for a while, and metrics scraped; returns the processor time of the first.
+fn looked_at(sandbox: &Sandbox, mount: &Mount<'_>, address: &str) -> Result<f64> {
     let shown = sandbox.dir().join("stats");
     let mut stats = Stats::start(sandbox, mount, &shown)?;
-    let (done, ended) = mpsc::channel::<()>();
-    let result = std::thread::scope(|scope| {
-        let scraper = scope.spawn(move || {
-            let (mut connection, mut body) = (Connection::new(address), Vec::new());
-            let mut scrapes = 0;
-            loop {
-                connection.get("/metrics", None, &mut body)?;
-                scrapes += 1;
-                if ended.recv_timeout(SCRAPE_EVERY) == Err(RecvTimeoutError::Disconnected) {
-                    return anyhow::Ok(scrapes);
-                }
-            }
-        });
-        let result = work();
-        drop(done);
-        let scrapes: usize = scraper.join().expect("the scraper does not panic")?;
-        ensure!(scrapes > 0, "nothing was scraped");
-        result
-    });
+    let (mut connection, mut body) = (Connection::new(address), Vec::new());
+    let begun = SystemClock.now();
+    while SystemClock.now() - begun < LOOKED {
+        connection.get("/metrics", None, &mut body)?;
+        wait::holds_within(LOOK_EVERY, || false);
+    }
+    let pid = i32::try_from(stats.0.id()).context("process ids are small")?;
+    let taken = processor_seconds(pid)?;
     stats.end()?;
     let lines = fs::read_to_string(&shown)?.lines().count();
     ensure!(lines > 2, "stats showed nothing");
-    result
+    Ok(taken)
 }
 
 /// `forebay stats` in the background; ended when it is dropped.
