@@ -19,6 +19,7 @@ use types::{ByteSize, Freshness};
 use vfs::WriteMode;
 use worker::settings::Bounds;
 
+use crate::plan::LogFormat;
 use crate::presets::Preset;
 use crate::values;
 pub(crate) use operate::{
@@ -215,6 +216,10 @@ pub(crate) struct NodeArgs {
         help_heading = "Daemon"
     )]
     pub(crate) log_level: Option<String>,
+    /// How lines of the log are written [default: text]
+    #[arg(long, env = "FOREBAY_LOG_FORMAT", value_name = "FORMAT")]
+    #[arg(value_parser = values::log_format, help_heading = "Daemon")]
+    pub(crate) log_format: Option<LogFormat>,
     /// Where mounts that are added to the running daemon are remembered
     /// [default: below ~/.local/state/forebay, for root /var/lib/forebay]
     #[arg(

@@ -20,12 +20,13 @@ use gateway::wire;
 use rustix::fs::{FlockOperation, flock};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::{self as text, MakeWriter};
 use tracing_subscriber::layer::{Context as LayerContext, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, fmt as text};
+use tracing_subscriber::{EnvFilter, Registry};
 use types::Clock;
 
-use crate::plan::Plan;
+use crate::plan::{LogFormat, Plan};
 use crate::traces::Traces;
 use crate::usage;
 
@@ -51,6 +52,8 @@ fn filter(level: &str) -> Result<EnvFilter> {
         .map_err(|error| usage::wrong(format!("log level '{level}': {error}; {advice}")))
 }
 
+type Lines = Box<dyn Layer<Registry> + Send + Sync>;
+
 /// What a daemon tells of what it does, besides its answers.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -72,15 +75,9 @@ pub(crate) fn start(plan: &Plan, clock: Arc<dyn Clock>) -> Result<Log> {
         events: Mutex::default(),
     });
     let ring = Ring(Arc::clone(&faults));
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = match &plan.file {
-        Some(path) => {
-            let file = Mutex::new(LogFile::open(path)?);
-            text::layer().with_ansi(false).with_writer(file).boxed()
-        }
-        None => text::layer()
-            .with_ansi(io::stderr().is_terminal())
-            .with_writer(io::stderr)
-            .boxed(),
+    let lines = match &plan.file {
+        Some(path) => lines(plan.format, false, Mutex::new(LogFile::open(path)?)),
+        None => lines(plan.format, io::stderr().is_terminal(), io::stderr),
     };
     // Of the log alone: traces have spans that no level of it asks for.
     let log = lines.and_then(ring).with_filter(filter(&plan.level)?);
@@ -103,6 +100,22 @@ pub(crate) fn start(plan: &Plan, clock: Arc<dyn Clock>) -> Result<Log> {
         std::process::abort();
     }));
     Ok(Log { faults, traces })
+}
+
+/// Returns what writes a line for each event.
+fn lines<W>(format: LogFormat, is_colourful: bool, writer: W) -> Lines
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = text::layer().with_ansi(is_colourful).with_writer(writer);
+    match format {
+        LogFormat::Text => lines.boxed(),
+        // Without the spans, which are for traces.
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true);
+            lines.with_current_span(false).with_span_list(false).boxed()
+        }
+    }
 }
 
 /// A log file with a bound.

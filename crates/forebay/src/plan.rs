@@ -128,6 +128,17 @@ pub(crate) struct LogPlan {
     /// None: to the terminal.
     pub(crate) file: Option<PathBuf>,
     pub(crate) level: String,
+    pub(crate) format: LogFormat,
+}
+
+/// How lines of the log are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// An object in each line, for programs.
+    Json,
 }
 
 /// What a file says of the daemon itself; the flags of the same names win over it.
@@ -140,6 +151,7 @@ pub(crate) struct NodeDefaults {
     pub(crate) threads: Option<u16>,
     pub(crate) log: Option<PathBuf>,
     pub(crate) log_level: Option<String>,
+    pub(crate) log_format: Option<LogFormat>,
     pub(crate) allow_other: Option<bool>,
     pub(crate) passthrough: Option<bool>,
     pub(crate) spare_opens: Option<bool>,
@@ -256,7 +268,11 @@ impl Plan {
             passthrough: !flags.no_passthrough && file.passthrough.unwrap_or(true),
             spare_opens,
             transport: flags.transport.or(file.transport).unwrap_or_default(),
-            log: LogPlan { file: log, level },
+            log: LogPlan {
+                file: log,
+                level,
+                format: flags.log_format.or(file.log_format).unwrap_or_default(),
+            },
             run_dir: places::run_dir(run_dir),
         })
     }

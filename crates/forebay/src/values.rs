@@ -12,6 +12,8 @@ use types::{Freshness, ObjectPath};
 use vfs::WriteMode;
 use worker::settings::{Bounds, WIDTH};
 
+use crate::plan::LogFormat;
+
 /// The storages' clients have so many connections, and some more for what is not data.
 const REQUESTS_MAX: usize = WIDTH.most;
 
@@ -163,6 +165,15 @@ pub(crate) fn collector(text: &str) -> Result<String, String> {
         url.set_path("/v1/traces");
     }
     Ok(url.into())
+}
+
+/// Reads how the log is written.
+pub(crate) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text.trim() {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        other => Err(format!("'{other}' is not known: give text or json")),
+    }
 }
 
 /// Reads a part of a whole: `1%`, or `0.01`.

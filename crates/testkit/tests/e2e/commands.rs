@@ -386,3 +386,33 @@ fn names_that_cannot_be_shown_are_counted() {
     assert_eq!(fs::read_dir(mount.point()).unwrap().count(), 1);
     assert!(mount.status().number("/names/left_out") > 0);
 }
+
+#[test]
+fn a_log_in_json_has_an_object_in_each_line() {
+    let storage = Storage::local();
+    storage.put("file", 1, 1000);
+    let sandbox = Sandbox::new(&storage);
+    let mounting = sandbox.mount(&storage).flag("--log-format", "json");
+    let mount = mounting.start();
+    mount.read("file");
+    let path = mount.path("file");
+    sandbox.run(&["free".as_ref(), path.as_os_str()]).success();
+    mount.unmount();
+    let log = fs::read_to_string(sandbox.log()).unwrap();
+    let lines = log.lines().map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+        for field in ["timestamp", "level", "target", "message"] {
+            assert!(line[field].is_string(), "{field} in {line}");
+        }
+        line["message"].as_str().unwrap().to_owned()
+    });
+    let told: Vec<String> = lines.collect();
+    for word in ["mounted at", "free", "ended"] {
+        assert!(
+            told.iter().any(|line| line.contains(word)),
+            "{word}: {told:#?}"
+        );
+    }
+    let said = mounting.flag("--log-format", "xml").run().refusal();
+    assert!(said.contains("xml") && said.contains("json"), "{said}");
+}
