@@ -131,6 +131,20 @@ pub(crate) struct LogPlan {
     pub(crate) format: LogFormat,
 }
 
+impl LogPlan {
+    fn of(flags: &NodeArgs, file: &NodeDefaults) -> Result<LogPlan> {
+        let path = flags.log.as_ref().or(file.log.as_ref());
+        let level = flags.log_level.as_ref().or(file.log_level.as_ref());
+        let level = level.map_or("info", String::as_str);
+        crate::logging::check_level(level)?;
+        Ok(LogPlan {
+            file: path.map(|path| absolute(path)).transpose()?,
+            level: level.to_owned(),
+            format: flags.log_format.or(file.log_format).unwrap_or_default(),
+        })
+    }
+}
+
 /// How lines of the log are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum LogFormat {
@@ -201,6 +215,7 @@ impl Plan {
         file: NodeDefaults,
         run_dir: Option<&Path>,
     ) -> Result<Plan> {
+        let log = LogPlan::of(flags, &file)?;
         let memory_bytes = memory_of(flags, &file)?;
         let deadline = flags.deadline.or(file.deadline).unwrap_or(DEADLINE_DEFAULT);
         if deadline.is_zero() {
@@ -220,18 +235,6 @@ impl Plan {
         if let Some(size) = size_bytes {
             check_cache_size(size).map_err(wrong)?;
         }
-        let log = flags
-            .log
-            .clone()
-            .or(file.log)
-            .map(|log| absolute(&log))
-            .transpose()?;
-        let level = flags
-            .log_level
-            .clone()
-            .or(file.log_level)
-            .unwrap_or_else(|| "info".into());
-        crate::logging::check_level(&level)?;
         let spare_opens = flags.spare_opens || file.spare_opens.unwrap_or(false);
         if spare_opens && mounts.iter().any(|mount| !mount.read_only) {
             let why = "opens can be spared on read-only mounts only: add --read-only";
@@ -268,11 +271,7 @@ impl Plan {
             passthrough: !flags.no_passthrough && file.passthrough.unwrap_or(true),
             spare_opens,
             transport: flags.transport.or(file.transport).unwrap_or_default(),
-            log: LogPlan {
-                file: log,
-                level,
-                format: flags.log_format.or(file.log_format).unwrap_or_default(),
-            },
+            log,
             run_dir: places::run_dir(run_dir),
         })
     }

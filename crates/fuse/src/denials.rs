@@ -103,8 +103,8 @@ impl Denials {
                 path,
             } = denied;
             let process = process(thread);
-            let command = command(process);
-            let (path, reason) = (shown(&path), shown(&denial.reason));
+            let [command, path, reason] =
+                [&command(process), &path, &denial.reason].map(|text| shown(text));
             let errno = denial.errno;
             tracing::info!(
                 "denied: uid {uid}, pid {process} ({command}): {operation} of '{path}': {errno}: {reason}"

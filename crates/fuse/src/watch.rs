@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use types::Clock;
 use vfs::{Ino, Vfs};
 
+use crate::writers::process_of;
+
 /// Files and processes that are told apart; twice as many are kept in all.
 const KEPT_MAX: usize = 1000;
 
@@ -197,10 +199,7 @@ impl Watch {
 
 /// Returns the process that a thread is of; the kernel's own reads have none.
 pub(crate) fn process(thread: u32) -> u32 {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    line.and_then(|pid| pid.trim().parse().ok())
-        .unwrap_or(thread)
+    process_of(thread).unwrap_or(thread)
 }
 
 pub(crate) fn command(process: u32) -> String {
