@@ -208,6 +208,7 @@ impl Worker {
         dir: &ObjectPath,
         freshness: Freshness,
     ) -> Option<Learnt<Listing>> {
+        let turn = self.turn();
         if self.veils.hides(mount, dir) {
             return None;
         }
@@ -220,7 +221,8 @@ impl Worker {
         let (learnt, value) = self.knowledge.small_listing(mount, dir)?;
         let age = self.usable(mount, freshness, learnt)?;
         let value = self.shown(mount, dir, value);
-        Some(Learnt { value, age })
+        // What the storage got between the two steps would be in neither.
+        (self.turn() == turn).then_some(Learnt { value, age })
     }
 
     /// Returns a directory's names, from knowledge or from the storage. One flight for all who
@@ -272,17 +274,19 @@ impl Worker {
                     Freshness::Always => worker.list_now(mount, &dir).await,
                     _ => worker.list_about(mount, &dir, freshness, deadline).await,
                 };
-                // As for a name.
-                if worker.turn() != turn {
-                    continue;
-                }
-                if worker.veils.hides(mount, &dir) {
-                    return Err(absent(&dir));
-                }
-                return listed.map(|learnt| Learnt {
+                let is_hidden = worker.veils.hides(mount, &dir);
+                let shown = listed.map(|learnt| Learnt {
                     value: worker.shown(mount, &dir, learnt.value),
                     age: learnt.age,
                 });
+                // As for a name; and what the storage got before it was added here would be missing.
+                if worker.turn() != turn {
+                    continue;
+                }
+                return match is_hidden {
+                    true => Err(absent(&dir)),
+                    false => shown,
+                };
             }
         }
         .boxed()
