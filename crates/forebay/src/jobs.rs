@@ -473,6 +473,12 @@ fn checked(request: wire::Load) -> Result<wire::Load> {
     if request.bandwidth_bytes == Some(0) {
         return Err(invalid("a bandwidth of 0 loads nothing".to_owned()));
     }
+    if let Some(replicas @ (0 | 2..)) = request.replicas {
+        return Err(invalid(format!(
+            "{replicas} replicas are not to be had: more than one needs a cluster, which this version \
+             does not have"
+        )));
+    }
     if request.verify && request.metadata_only {
         return Err(invalid("names have no bytes to verify".to_owned()));
     }
@@ -492,6 +498,7 @@ fn checked(request: wire::Load) -> Result<wire::Load> {
     Ok(wire::Load {
         only: only.transpose()?,
         path,
+        replicas: None,
         ..request
     })
 }
@@ -577,5 +584,12 @@ mod tests {
             ..request("/", &[])
         };
         assert!(checked(none).is_err());
+        for (replicas, is_good) in [(0, false), (1, true), (2, false)] {
+            let request = wire::Load {
+                replicas: Some(replicas),
+                ..request("/", &[])
+            };
+            assert_eq!(checked(request).is_ok(), is_good, "{replicas}");
+        }
     }
 }

@@ -317,6 +317,8 @@ pub struct Load {
     pub include: Vec<String>,
     /// Patterns of which a file must match none.
     pub exclude: Vec<String>,
+    /// On how many nodes each file is to be cached. Reserved: a node by itself has one copy.
+    pub replicas: Option<u16>,
 }
 
 /// The body of `POST /v1/jobs/stop`.

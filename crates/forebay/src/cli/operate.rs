@@ -99,7 +99,7 @@ pub(crate) struct LoadArgs {
     pub(crate) detach: bool,
     /// Stop the load of PATH; what it fetched stays cached
     #[arg(long, env = "FOREBAY_STOP")]
-    #[arg(conflicts_with_all = ["detach", "metadata_only", "verify", "bandwidth", "include", "exclude", "from_file"])]
+    #[arg(conflicts_with_all = ["detach", "metadata_only", "verify", "bandwidth", "include", "exclude", "from_file", "replicas"])]
     pub(crate) stop: bool,
     /// Learn the names below PATH, and fetch no bytes
     #[arg(long, env = "FOREBAY_METADATA_ONLY")]
@@ -117,6 +117,9 @@ pub(crate) struct LoadArgs {
     /// No files that match; may be given several times
     #[arg(long, env = "FOREBAY_EXCLUDE", value_name = "GLOB")]
     pub(crate) exclude: Vec<String>,
+    /// Reserved for clusters: on how many nodes each file is to be cached
+    #[arg(long, env = "FOREBAY_REPLICAS", value_name = "COUNT", hide = true)]
+    pub(crate) replicas: Option<u16>,
     /// Only the paths that this file lists, one a line, relative to PATH or absolute; '-' is
     /// standard input
     #[arg(long, env = "FOREBAY_FROM_FILE", value_name = "FILE")]

@@ -60,6 +60,7 @@ pub(crate) fn run(args: &LoadArgs, run_dir: Option<&Path>) -> Result<()> {
         bandwidth_bytes: args.bandwidth.map(|size| size.0),
         include: args.include.clone(),
         exclude: args.exclude.clone(),
+        replicas: args.replicas,
     };
     let begun = block_on(client.load(&request, BEGIN_MAX))?;
     let job = begun.map_err(usage::if_invalid)?;
