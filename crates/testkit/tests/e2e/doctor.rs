@@ -132,6 +132,15 @@ fn no_fuse_is_found() {
 }
 
 #[test]
+fn a_read_ahead_that_cannot_be_raised_is_found() {
+    let sandbox = Sandbox::new(&Storage::local());
+    let read_only = "mount --bind /sys /sys && mount -o remount,bind,ro /sys && exec \"$@\"";
+    let before = ["unshare", "--mount", "sh", "-c", read_only, "sh"];
+    let (_, report) = doctor(&sandbox, &before, &[]);
+    is_told(&report, "read-ahead of the kernel", "warn", "root");
+}
+
+#[test]
 fn no_capability_is_found() {
     let sandbox = Sandbox::new(&Storage::local());
     let before = [

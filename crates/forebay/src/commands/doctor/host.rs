@@ -34,6 +34,7 @@ pub(super) fn findings() -> Vec<Finding> {
         passthrough(release, is_privileged),
         uring(release),
         request_size(),
+        read_ahead(),
         other_users(),
         open_files(getrlimit(Resource::Nofile).maximum),
         memory(memory_limit()),
@@ -158,6 +159,30 @@ fn request_size() -> Finding {
             "small requests make large reads slow",
             format!("sysctl fs.fuse.max_pages_limit={PAGES}"),
         ),
+    }
+}
+
+/// Looks whether a mount can have the kernel read further ahead than it begins with.
+fn read_ahead() -> Finding {
+    const NAME: &str = "read-ahead of the kernel";
+    const WHY: &str =
+        "with the 128 KiB that the kernel begins with, large files are read more slowly";
+    const FIX: &str = "mount as root, where /sys can be written (a container: --privileged)";
+    let mut devices = fs::read_dir("/sys/class/bdi")
+        .into_iter()
+        .flatten()
+        .flatten();
+    // To open it changes nothing.
+    let opened = devices.next().map(|device| {
+        let file = device.path().join("read_ahead_kb");
+        fs::File::options().write(true).open(file)
+    });
+    match opened {
+        Some(Ok(_)) => Finding::pass(NAME, "a mount raises it"),
+        Some(Err(error)) => {
+            Finding::warn(NAME, format!("cannot be raised: {error}")).because(WHY, FIX)
+        }
+        None => Finding::warn(NAME, "/sys/class/bdi does not show it").because(WHY, FIX),
     }
 }
 
