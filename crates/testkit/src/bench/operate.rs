@@ -66,14 +66,11 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
     rows.push(bench.looking(&sandbox, &mount, address)?);
     say("status under load");
     rows.push(bench.status(&sandbox, &mount)?);
-    let status = mount.status().0;
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or("unknown").to_owned();
-    let transport = text(&status["kernel"]["transport"]);
-    let version = format!("{} over {transport}", text(&status["version"]));
+    let machine = Machine::of(&mount);
     let daemon_memory_bytes = mount.memory("VmHWM");
     mount.unmount();
     Ok(Report {
-        machine: Machine::here(version),
+        machine,
         setting: setting.clone(),
         rows,
         daemon_memory_bytes,

@@ -7,6 +7,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
 use super::workload::Work;
+use crate::sandbox::Mount;
 
 /// Everything that a run found out, with what somebody needs to compare it with another run.
 #[derive(Debug, Serialize)]
@@ -140,6 +141,16 @@ impl Machine {
             memory_bytes: total.unwrap_or(0) * 1024,
             version,
         }
+    }
+}
+
+impl Machine {
+    /// Looks at this machine, and at what the daemon of a mount says of itself.
+    pub(super) fn of(mount: &Mount<'_>) -> Self {
+        let status = mount.status().0;
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or("unknown").to_owned();
+        let transport = text(&status["kernel"]["transport"]);
+        Machine::here(format!("{} over {transport}", text(&status["version"])))
     }
 }
 

@@ -55,10 +55,7 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
     let mut rows = Vec::new();
     bench.cold(&mut rows, &mut say)?;
     bench.warm(&mut rows, &mut say)?;
-    let status = mount.status().0;
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or("unknown").to_owned();
-    let transport = text(&status["kernel"]["transport"]);
-    let version = format!("{} over {transport}", text(&status["version"]));
+    let machine = Machine::of(&mount);
     let daemon_memory_bytes = mount.memory("VmHWM");
     mount.unmount();
     let spared = sandbox.mount(&storage).cache_size(&cache_size);
@@ -73,7 +70,6 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
     };
     bench.spared(&mut rows, &mut say)?;
     mount.unmount();
-    let machine = Machine::here(version);
     Ok(Report {
         machine,
         setting: setting.clone(),

@@ -63,13 +63,7 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
     say("through");
     let mounted = mount(&through, "through");
     bench.through(&mounted, &mut rows)?;
-    let status = mounted.status().0;
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or("unknown").to_owned();
-    let version = format!(
-        "{} over {}",
-        text(&status["version"]),
-        text(&status["kernel"]["transport"])
-    );
+    let machine = Machine::of(&mounted);
     mounted.unmount();
     say("back");
     let mounted = mount(&back, "back");
@@ -79,7 +73,7 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
     say("many writers");
     let daemon_memory_bytes = bench.crowd(&mut rows)?;
     Ok(Report {
-        machine: Machine::here(version),
+        machine,
         setting: setting.clone(),
         rows,
         daemon_memory_bytes,
