@@ -10,7 +10,7 @@
 //!
 //! - **In passes** an object enters the main queue while that has room, or in place of one that had
 //!   no part in the last pass. All others pass through the small queue, first in first out, a
-//!   hundredth of the capacity. So what this pass has not read yet does not make way for what it has.
+//!   four-hundredth of the capacity. So what this pass has not read yet does not make way for what it has.
 //! - **Otherwise** as in S3-FIFO: all new ones enter the small queue, a tenth of the capacity. Those
 //!   that were used twice in it, or come back soon, go on into the main one, which is a clock.
 //!
@@ -33,7 +33,7 @@ pub use model::EvictionModel;
 use passes::{Due, Passes};
 
 /// In passes the small queue has one part in so many of what fits, ...
-const SMALL_PART_IN_PASSES: u64 = 100;
+const SMALL_PART_IN_PASSES: u64 = 400;
 /// ... otherwise one in so many.
 const SMALL_PART: u64 = 10;
 /// One object weighs at most one part in so many of the capacity, however much it could hold.
