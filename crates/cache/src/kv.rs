@@ -10,8 +10,9 @@
 //! committed). redb records, in the same transaction, up to which journal it holds, so that a crash
 //! between commit and unlink replays nothing twice and never goes back in time.
 //!
-//! Lock order: `checkpointing`, then `journal`, then `maps`. Damage on disk is cut off, counted and
-//! logged; the map then has fewer keys, and that is all that its users must cope with.
+//! Lock order: `checkpointing`, then `journal`, then `maps`, or what [`Room`] locks. Damage on disk
+//! is cut off, counted and logged; the map then has fewer keys, and that is all that its users must
+//! cope with.
 
 mod base;
 mod guard;
@@ -59,15 +60,25 @@ type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 pub(crate) struct Limits {
     /// Journal size that starts a checkpoint.
     pub(crate) rotate_bytes: u64,
-    /// Asked before a write whether the files may take so many bytes.
-    pub(crate) grant: Option<Box<dyn Fn(u64) -> bool + Send + Sync>>,
+    /// Asked for room; none where nobody counts it.
+    pub(crate) room: Option<Box<dyn Room>>,
+}
+
+/// Who gives a map its room on the disk.
+pub(crate) trait Room: Send + Sync {
+    /// Returns whether the files may take so many bytes; asked before a write.
+    fn grant(&self, bytes: u64) -> bool;
+
+    /// Tells that the files take so many bytes after a checkpoint: all of what was granted besides is
+    /// not needed now.
+    fn settle(&self, bytes: u64);
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Limits {
             rotate_bytes: ROTATE_BYTES,
-            grant: None,
+            room: None,
         }
     }
 }
@@ -94,7 +105,8 @@ struct Shared {
     base: Base,
     /// One checkpoint at a time.
     checkpointing: Mutex<()>,
-    /// Where writes go. Held while one is written, so that journal and map have the same order.
+    /// Where writes go. Held while one is granted room and written, so that journal and map have the
+    /// same order.
     journal: Mutex<Journal>,
     maps: RwLock<Maps>,
     /// Bytes of all journals on disk.
@@ -204,8 +216,8 @@ impl Kv {
             return Ok(());
         }
         self.shared.wait_for_room()?;
-        self.shared.ask_for_room(&batch)?;
         let mut journal = self.shared.journal.lock();
+        self.shared.ask_for_room(&batch)?;
         let written = journal.append(&batch)?;
         self.shared
             .journal_bytes
@@ -329,21 +341,25 @@ impl Shared {
 
     /// Has the room granted that a batch may take.
     fn ask_for_room(&self, batch: &[Change]) -> Result<()> {
-        let Some(grant) = &self.limits.grant else {
+        let Some(room) = &self.limits.room else {
             return Ok(());
         };
         let bytes = |(key, value): &Change| 16 + key.len() + value.as_ref().map_or(0, Vec::len);
         let batch: usize = batch.iter().map(bytes).sum();
-        // For some time a change is in the journal, and in old and new pages of redb's.
-        let pending = self.journal_bytes.load(Ordering::Relaxed) + batch as u64;
-        let wanted = self.base_bytes.load(Ordering::Relaxed) + REDB_GROWTH * pending;
-        match grant(wanted) {
+        match room.grant(self.wanted(batch as u64)) {
             true => Ok(()),
             false => Err(Error::new(
                 ErrorKind::OutOfSpace,
                 format!("{}: has all the room it may have", self.path.display()),
             )),
         }
+    }
+
+    /// Returns what the files may come to take with `more` written: for some time a change is in the
+    /// journal, and in old and new pages of redb's.
+    fn wanted(&self, more: u64) -> u64 {
+        let pending = self.journal_bytes.load(Ordering::Relaxed) + more;
+        self.base_bytes.load(Ordering::Relaxed) + REDB_GROWTH * pending
     }
 
     /// Bounds what is pending in memory and on disk.
@@ -384,6 +400,11 @@ impl Shared {
         });
         self.base_bytes
             .store(self.base.file_bytes(), Ordering::Relaxed);
+        if let Some(room) = &self.limits.room {
+            // No write is between its grant and its count.
+            let _journal = self.journal.lock();
+            room.settle(self.wanted(0));
+        }
         // Under the lock, so that a writer about to wait does not miss it.
         let _signal = self.signal.lock();
         self.done.notify_all();

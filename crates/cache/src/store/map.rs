@@ -2,18 +2,19 @@
 //! A map of small records beside the objects, within the same capacity.
 //!
 //! Room is granted to it in steps, before it writes: objects give way, up to a quarter of the
-//! capacity, and then its writes are refused. A map that is nearly as large at the open starts
-//! empty, for its file never shrinks: what it holds can be asked again.
+//! capacity, and then its writes are refused. What a checkpoint shows not to be needed goes back. A
+//! map that is nearly as large at the open starts empty, for its file never shrinks: what it holds
+//! can be asked again.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use types::{Error, Result};
 
 use super::recover::{NOBODY, rotate_bytes};
 use super::{Inner, Store};
-use crate::kv::{Kv, Limits};
+use crate::kv::{Kv, Limits, Room};
 
 /// The part of the capacity that a map may take.
 const MAP_PART: u64 = 4;
@@ -26,12 +27,9 @@ impl Store {
         let path = inner.directory.path().join(name);
         let limit = inner.capacity / MAP_PART;
         forget_large(&path.with_extension("redb"), limit - limit / 4)?;
-        let owner = Arc::downgrade(inner);
         let limits = Limits {
             rotate_bytes: rotate_bytes(inner.capacity),
-            grant: Some(Box::new(move |bytes| {
-                owner.upgrade().is_some_and(|inner| inner.grant(bytes))
-            })),
+            room: Some(Box::new(MapRoom(Arc::downgrade(inner)))),
         };
         let map = Kv::open_with(&path, cache_bytes, limits)?;
         inner.grant(map.disk_bytes());
@@ -39,7 +37,29 @@ impl Store {
     }
 }
 
+/// The room of a map in the capacity of a store.
+struct MapRoom(Weak<Inner>);
+
+impl Room for MapRoom {
+    fn grant(&self, bytes: u64) -> bool {
+        self.0.upgrade().is_some_and(|inner| inner.grant(bytes))
+    }
+
+    fn settle(&self, bytes: u64) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.take_back(bytes);
+        }
+    }
+}
+
 impl Inner {
+    /// Takes back what was granted to the map beyond `bytes`.
+    fn take_back(&self, bytes: u64) {
+        let _one_at_a_time = self.granting.lock();
+        let needed = bytes.next_multiple_of(rotate_bytes(self.capacity));
+        self.granted.fetch_min(needed, Ordering::Relaxed);
+    }
+
     /// Sees to it that the map may take `bytes`; false when it may not.
     fn grant(&self, bytes: u64) -> bool {
         let _one_at_a_time = self.granting.lock();

@@ -27,8 +27,8 @@ use crate::space::Space;
 
 /// A journal of the index is at most this part of the capacity, and 8 MiB: a few of them are set aside.
 /// In as little as the smallest has go more than a thousand records.
-const JOURNAL_PART: u64 = 1024;
-const JOURNAL_MIN: u64 = 256 << 10;
+const JOURNAL_PART: u64 = 4096;
+const JOURNAL_MIN: u64 = 64 << 10;
 const JOURNAL_MAX: u64 = 8 << 20;
 /// With less than this free nothing could be written at all.
 const FREE_TO_OPEN_MIN: u64 = 1 << 20;
@@ -56,7 +56,7 @@ impl Inner {
         }
         let limits = Limits {
             rotate_bytes: rotate_bytes(settings.capacity.0),
-            grant: None,
+            room: None,
         };
         let kv = Kv::open_with(&settings.dir.join("index"), KV_CACHE_BYTES, limits)?;
         let records = Records::load(&kv)?;

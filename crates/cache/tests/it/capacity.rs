@@ -241,6 +241,27 @@ fn a_disk_that_is_full_from_the_start_is_refused() {
 }
 
 #[test]
+fn room_that_the_map_needed_for_a_checkpoint_goes_back() {
+    let dir = temp();
+    let store = open(dir.path());
+    let map = store.open_map("map", 1 << 20).unwrap();
+    let row = |n: u64| {
+        let key = mix(n).to_be_bytes().to_vec();
+        (key.clone(), Some([&key[..]; 20].concat()))
+    };
+    map.write((0..8000).map(row).collect()).unwrap();
+    let granted = store.stats().used;
+    map.checkpoint().unwrap();
+    let left = store.stats().used;
+    assert!(left < granted, "{left} of {granted}");
+    assert!(
+        left < map.disk_bytes() + MIB / 2,
+        "{left} for {}",
+        map.disk_bytes()
+    );
+}
+
+#[test]
 fn the_map_beside_the_objects_is_within_the_capacity() {
     let dir = temp();
     let store = open(dir.path());

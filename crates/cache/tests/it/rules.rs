@@ -165,7 +165,7 @@ fn low_priority_gives_way_first_and_high_last() {
         fill(&store, 20 + n, MIB);
     }
     // As much as needs the room of those of low priority and of some without a rule.
-    for n in 100..142 {
+    for n in 100..143 {
         fill(&store, n, MIB);
     }
     assert_eq!(count(&store, 0..10), 0);
