@@ -179,7 +179,7 @@ pub(crate) struct NodeArgs {
         help_heading = "Cache"
     )]
     pub(crate) cache_size: Option<ByteSize>,
-    /// Memory that the daemon may use [default: 200MiB]
+    /// Memory that the daemon may use, besides what inodes take [default: 200MiB]
     #[arg(
         long,
         env = "FOREBAY_MEMORY",
@@ -187,6 +187,16 @@ pub(crate) struct NodeArgs {
         help_heading = "Daemon"
     )]
     pub(crate) memory: Option<ByteSize>,
+    /// Inodes that the kernel may know, of about 500 bytes of memory each; those that were not used for
+    /// the longest are taken back from it, and come again when they are asked for [default: 2000000]
+    #[arg(
+        long,
+        env = "FOREBAY_MAX_INODES",
+        value_name = "N",
+        help_heading = "Daemon"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1000..))]
+    pub(crate) max_inodes: Option<u32>,
     /// Longest wait of any file operation while the storage does not move; then it fails [default: 60s]
     #[arg(long, env = "FOREBAY_DEADLINE", value_name = "TIME", value_parser = values::duration)]
     #[arg(help_heading = "Daemon")]

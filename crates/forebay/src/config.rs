@@ -134,6 +134,7 @@ fn parse(text: &str, resolve: &dyn Resolve) -> Result<ConfigFile, Vec<Fault>> {
 const ROOT_KEYS: &[&str] = &[
     "mount_point",
     "memory",
+    "max_inodes",
     "deadline",
     "threads",
     "log",
@@ -162,6 +163,9 @@ const ROOT_KEYS: &[&str] = &[
 fn read_node(reader: &mut Reader, root: &Section<'_>) -> NodeDefaults {
     NodeDefaults {
         memory: reader.parsed(root, "memory", memory),
+        max_inodes: reader
+            .integer(root, "max_inodes", 1000..=i64::from(u32::MAX))
+            .and_then(|count| count.try_into().ok()),
         deadline: reader.parsed(root, "deadline", deadline),
         threads: reader
             .integer(root, "threads", 1..=256)

@@ -43,6 +43,7 @@ use crate::room::Room;
 use crate::rules::{self, Rules};
 use crate::service;
 use crate::storage;
+use crate::surplus;
 use crate::traces::Traces;
 use crate::usage;
 
@@ -332,6 +333,8 @@ impl Start<'_> {
         );
         self.runtime
             .spawn(Arc::clone(&mounts).look_after_restored());
+        self.runtime
+            .spawn(surplus::look_after(Arc::clone(&vfs), Arc::clone(&session)));
         let jobs = self.jobs(&worker, &vfs, &mounts);
         let pins = self.pins(&worker, &vfs, &jobs);
         self.runtime.spawn(Arc::clone(&rules).look_after());
@@ -519,6 +522,7 @@ impl Start<'_> {
         let own = self.plan.mounts.first().unwrap_or(&own);
         let settings = vfs::Settings {
             deadline: self.plan.deadline,
+            inodes_max: self.plan.max_inodes,
             attributes: AttributeDefaults {
                 uid: own.uid,
                 gid: own.gid,

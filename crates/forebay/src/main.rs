@@ -43,6 +43,7 @@ mod scrub;
 mod service;
 mod state;
 mod storage;
+mod surplus;
 mod sync;
 mod traces;
 mod usage;

@@ -47,6 +47,7 @@ pub(crate) struct Plan {
     pub(crate) mounts: Vec<MountPlan>,
     pub(crate) cache: CachePlan,
     pub(crate) memory_bytes: u64,
+    pub(crate) max_inodes: u32,
     pub(crate) deadline: Duration,
     pub(crate) threads: usize,
     pub(crate) allow_other: bool,
@@ -161,6 +162,7 @@ pub(crate) struct NodeDefaults {
     pub(crate) cache_dir: Option<PathBuf>,
     pub(crate) cache_size: Option<u64>,
     pub(crate) memory: Option<u64>,
+    pub(crate) max_inodes: Option<u32>,
     pub(crate) deadline: Option<Duration>,
     pub(crate) threads: Option<u16>,
     pub(crate) log: Option<PathBuf>,
@@ -262,6 +264,10 @@ impl Plan {
                 size_bytes,
             },
             memory_bytes,
+            max_inodes: flags
+                .max_inodes
+                .or(file.max_inodes)
+                .unwrap_or(vfs::INODES_MAX_DEFAULT),
             deadline,
             threads: flags
                 .threads

@@ -149,7 +149,9 @@ impl Vfs {
 
     /// Gives back `count` references of the kernel.
     pub fn forget(&self, ino: Ino, count: u64) {
-        self.unbind(self.namespace.forget(ino, count));
+        let forgotten = self.namespace.forget(ino, count);
+        self.counters.forgotten.add(forgotten.is_some().into());
+        self.unbind(forgotten);
     }
 
     /// Returns where a symbolic link points to.

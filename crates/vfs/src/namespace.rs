@@ -4,7 +4,7 @@
 //! A node enters with its first reference and leaves with its last: references are counted as the
 //! kernel counts them (one per successful lookup or entry of a "plus" listing, given back by
 //! `forget`), and open handles hold one more. What is known of names beyond that lives in `worker`;
-//! so this table is bounded by what the kernel keeps.
+//! so this table is bounded by what the kernel keeps, and [`crate::surplus`] bounds that.
 //!
 //! Numbers come from [`crate::ino`]. When one is taken by something else, the next free one is used.
 //! Should the first owner leave before, the same thing may get two numbers at once; that is as
@@ -15,6 +15,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 use types::{Name, NodeKind, ObjectMeta, ObjectPath};
@@ -51,13 +53,36 @@ struct Known {
     /// References of the kernel.
     lookups: u64,
     /// Open handles.
-    handles: u64,
+    handles: u32,
+    /// It was asked for since [`Namespace::surplus`] last looked at it.
+    used: bool,
+}
+
+impl Known {
+    fn new(node: Arc<Node>) -> Self {
+        Known {
+            node,
+            lookups: 1,
+            handles: 0,
+            used: true,
+        }
+    }
+
+    /// Whether nothing is lost when the kernel forgets it: no handle, and no bytes that are here only.
+    /// A program may be in a directory.
+    fn is_spare(&self) -> bool {
+        self.handles == 0
+            && self.node.meta.kind != NodeKind::Directory
+            && !self.node.cell.has_bytes()
+    }
 }
 
 /// The nodes in use, by number.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     shards: Vec<Mutex<HashMap<Ino, Known>>>,
+    /// The shard at which [`Namespace::surplus`] goes on.
+    hand: AtomicUsize,
 }
 
 /// Enough that the threads of a door seldom meet; a power of two.
@@ -68,6 +93,7 @@ impl Namespace {
     pub(crate) fn new(root: Place) -> Self {
         let namespace = Namespace {
             shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
+            hand: AtomicUsize::new(0),
         };
         let node = Arc::new(Node {
             ino: Ino::ROOT,
@@ -75,14 +101,9 @@ impl Namespace {
             meta: ObjectMeta::implied_directory(),
             cell: Arc::default(),
         });
-        namespace.shard(Ino::ROOT).lock().insert(
-            Ino::ROOT,
-            Known {
-                node,
-                lookups: 1,
-                handles: 0,
-            },
-        );
+        let mut shard = namespace.shard(Ino::ROOT).lock();
+        shard.insert(Ino::ROOT, Known::new(node));
+        drop(shard);
         namespace
     }
 
@@ -103,16 +124,13 @@ impl Namespace {
                         meta,
                         cell,
                     });
-                    slot.insert(Known {
-                        node: Arc::clone(&node),
-                        lookups: 1,
-                        handles: 0,
-                    });
+                    slot.insert(Known::new(Arc::clone(&node)));
                     return node;
                 }
                 Slot::Occupied(mut slot) if slot.get().node.is(&place, &meta) => {
                     let known = slot.get_mut();
                     known.lookups += 1;
+                    known.used = true;
                     let has_changed = match meta.kind {
                         NodeKind::Directory => known.node.meta != meta,
                         NodeKind::File | NodeKind::Symlink => {
@@ -139,10 +157,10 @@ impl Namespace {
 
     /// Returns the node of a number that is in use.
     pub(crate) fn get(&self, ino: Ino) -> Option<Arc<Node>> {
-        self.shard(ino)
-            .lock()
-            .get(&ino)
-            .map(|known| Arc::clone(&known.node))
+        let mut shard = self.shard(ino).lock();
+        let known = shard.get_mut(&ino)?;
+        known.used = true;
+        Some(Arc::clone(&known.node))
     }
 
     /// Tells a directory that is in use what the storage says of it now.
@@ -170,11 +188,7 @@ impl Namespace {
                     meta,
                     cell,
                 });
-                slot.insert(Known {
-                    node: Arc::clone(&node),
-                    lookups: 1,
-                    handles: 0,
-                });
+                slot.insert(Known::new(Arc::clone(&node)));
                 return node;
             }
             ino = ino.next_probe();
@@ -239,7 +253,7 @@ impl Namespace {
     /// Returns how many handles are open on a number.
     pub(crate) fn handles(&self, ino: Ino) -> u64 {
         let shard = self.shard(ino).lock();
-        shard.get(&ino).map_or(0, |known| known.handles)
+        shard.get(&ino).map_or(0, |known| known.handles.into())
     }
 
     /// Gives everything in use below a directory of a mount, and what is `renamed`, its place after a
@@ -344,6 +358,36 @@ impl Namespace {
             .collect()
     }
 
+    /// Returns up to `count` names of things that can be forgotten and that nobody has asked for lately
+    /// (the clock algorithm: what was asked for since the last time is passed over, once).
+    pub(crate) fn surplus(&self, count: usize) -> Vec<(MountIndex, ObjectPath, Name)> {
+        let mut found = Vec::new();
+        // Twice around: in the first all may have been asked for.
+        for _ in 0..2 * SHARDS {
+            if found.len() >= count {
+                break;
+            }
+            let next = self.hand.fetch_add(1, Relaxed) % SHARDS;
+            let mut shard = self.shards[next].lock();
+            let spare = shard.values_mut().filter(|known| known.is_spare());
+            let idle = spare.filter_map(|known| match known.used {
+                true => {
+                    known.used = false;
+                    None
+                }
+                false => {
+                    // Not twice in one go.
+                    known.used = true;
+                    let place = &known.node.place;
+                    let (dir, name) = place.path.split()?;
+                    Some((place.mount?, dir, name))
+                }
+            });
+            found.extend(idle.take(count - found.len()));
+        }
+        found
+    }
+
     /// Returns how many nodes are in use, the root among them.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
@@ -410,6 +454,29 @@ mod tests {
         assert_eq!((first, second, third), (Ino(50), Ino(51), Ino(52)));
         assert_eq!(namespace.acquire(Ino(50), place("b"), file("x")).ino, third);
         assert_eq!(namespace.get(second).unwrap().meta, file("y"));
+    }
+
+    #[test]
+    fn what_is_idle_is_surplus_and_nothing_that_would_be_lost() {
+        let mut root = place("");
+        root.mount = Some(MountIndex::for_tests(0));
+        let at = |text: &str| Place {
+            mount: Some(MountIndex::for_tests(0)),
+            ..place(text)
+        };
+        let namespace = Namespace::new(root);
+        let names = ["other", "held", "idle"];
+        for (ino, name) in (50..).zip(names) {
+            namespace.acquire(Ino(ino), at(name), file("x"));
+        }
+        namespace.acquire(Ino(60), at("dir"), ObjectMeta::implied_directory());
+        namespace.hold(Ino(51));
+        // All were used: the second round finds them, and each once.
+        let surplus = namespace.surplus(9).into_iter();
+        let mut found: Vec<_> = surplus.map(|(_, _, name)| name.to_string()).collect();
+        found.sort();
+        assert_eq!(found, ["idle", "other"]);
+        assert_eq!(namespace.surplus(1).len(), 1);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct Stats {
     pub read_ahead_bytes: u64,
     /// Opens and reads that found their object version gone.
     pub stale: u64,
+    /// Inodes that the kernel forgot.
+    pub forgotten: u64,
 }
 
 /// What `statfs` shows.
@@ -112,6 +114,7 @@ pub(crate) struct Counters {
     pub(crate) served_bytes: Counter,
     pub(crate) read_ahead_bytes: Counter,
     pub(crate) stale: Counter,
+    pub(crate) forgotten: Counter,
 }
 
 #[cfg(test)]

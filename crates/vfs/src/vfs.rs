@@ -39,7 +39,13 @@ pub struct Settings {
     pub read_ahead_max: ByteSize,
     /// Owner and modes of directories above all mounts.
     pub attributes: AttributeDefaults,
+    /// How many inodes a kernel may know before [`Vfs::surplus`] names some.
+    pub inodes_max: u32,
 }
+
+/// Inodes that a kernel may know unless the settings say otherwise: a few data sets of the size of
+/// ImageNet. At about 480 bytes each, below 1 GiB.
+pub const INODES_MAX_DEFAULT: u32 = 2_000_000;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -47,6 +53,7 @@ impl Default for Settings {
             deadline: Duration::from_secs(60),
             read_ahead_max: ByteSize(32 << 20),
             attributes: AttributeDefaults::default(),
+            inodes_max: INODES_MAX_DEFAULT,
         }
     }
 }
@@ -197,6 +204,7 @@ impl Vfs {
             served_bytes: counters.served_bytes.get(),
             read_ahead_bytes: counters.read_ahead_bytes.get(),
             stale: counters.stale.get(),
+            forgotten: counters.forgotten.get(),
         }
     }
 

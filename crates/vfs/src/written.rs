@@ -90,6 +90,11 @@ impl Cell {
         }
     }
 
+    /// Whether it leads to bytes that are here only.
+    pub(crate) fn has_bytes(&self) -> bool {
+        self.written.get().is_some() || self.kept.get().is_some()
+    }
+
     /// Puts the times that are known here in place of those that the storage tells.
     pub(crate) fn show(&self, shown: &mut Attributes) {
         shown.mtime_ns = shown.mtime_ns.max(self.touched_ns.load(Ordering::Relaxed));

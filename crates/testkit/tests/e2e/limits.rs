@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Bounds that hold whatever the load: memory, open files, requests to mount.
 
-use std::fs::File;
-use std::io::Read;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use testkit::data;
@@ -96,6 +99,62 @@ fn a_hundred_thousand_opens_leave_no_file_open() {
     wait::until("as few files are open as before", || {
         mount.open_files() <= before + 16
     });
+}
+
+#[test]
+fn the_kernel_knows_no_more_inodes_than_it_may() {
+    const MAX: u64 = 1000;
+    const DIRS: usize = 4;
+    const FILES: usize = 1500;
+    let storage = Storage::s3();
+    for seed in 0..DIRS * FILES {
+        storage.put(format!("{:02}/{seed:05}", seed % DIRS), seed as u64, 100);
+    }
+    let sandbox = Sandbox::new(&storage);
+    let mount = sandbox.mount(&storage).flag("--max-inodes", "1000").start();
+    let walk = || {
+        let mut numbers = BTreeMap::new();
+        for dir in 0..DIRS {
+            for entry in fs::read_dir(mount.path(format!("{dir:02}"))).unwrap() {
+                let entry = entry.unwrap();
+                numbers.insert(entry.path(), entry.metadata().unwrap().ino());
+            }
+        }
+        numbers
+    };
+    let knows_few = || {
+        wait::until("the kernel knows few inodes", || {
+            mount.status().number("/kernel/inodes") <= MAX
+        });
+    };
+    let mut open = File::open(mount.path("01/00001")).unwrap();
+    let work_dir = mount.path("02");
+    let in_dir = Command::new("sh")
+        .args(["-c", "echo in; read -r _ && /bin/pwd && ls | wc -l"])
+        .current_dir(&work_dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let first = walk();
+    assert_eq!(first.len(), DIRS * FILES);
+    knows_few();
+    let listed = mount.status().number("/mounts/0/requests/list");
+    assert_eq!(walk(), first, "inodes have the same numbers again");
+    assert_eq!(mount.status().number("/mounts/0/requests/list"), listed);
+    knows_few();
+    let mut content = Vec::new();
+    open.read_to_end(&mut content).unwrap();
+    assert_eq!(data::check(1, 0, &content), Ok(()));
+    // Nobody is put out of the directory that he is in.
+    in_dir.stdin.as_ref().unwrap().write_all(b"\n").unwrap();
+    let said = String::from_utf8(in_dir.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(said, format!("in\n{}\n{FILES}\n", work_dir.display()));
+    // What is written here is kept until it is stored, and its times for as long as somebody may ask.
+    fs::write(mount.path("03/new"), b"new").unwrap();
+    walk();
+    knows_few();
+    assert_eq!(fs::read(mount.path("03/new")).unwrap(), b"new");
 }
 
 #[test]
