@@ -16,7 +16,7 @@ use crate::walk::{Found, Subtree};
 use crate::worker::Worker;
 
 /// Directories listed at a time for one walk.
-const LISTINGS: usize = 8;
+const LISTINGS: usize = 16;
 
 /// Names of a directory that make it a small one.
 pub(super) const SMALL: usize = 5000;
