@@ -43,6 +43,7 @@ def arguments():
     )
     parser.add_argument("--model", default="trivial", help="of tf_cnn_benchmarks [trivial]")
     parser.add_argument("--data", type=pathlib.Path, help="a data set of yours in place of ours")
+    parser.add_argument("--images", type=int, help="in our data set, where it is one of images")
     parser.add_argument("--work", help="only the work whose name has this in it")
     parser.add_argument("--latency", type=int, metavar="MS", help="of the storage")
     parser.add_argument("--bandwidth", type=float, metavar="MB/s", help="of the storage")
@@ -130,7 +131,7 @@ class Run:
             status = forebay.status()
             self.version = f"{status['version']} over {status['kernel']['transport']}"
         forebay.forget()
-        with uncached(self.rig, self.folder / "mounts") as point:
+        with uncached(self.rig, self.folder / "mounts", self.plan.uncached) as point:
             read(REMOTE, point)
         shutil.rmtree(self.folder / "mounts")
         (self.folder / "mounts").mkdir()
@@ -146,8 +147,8 @@ class Run:
     def room(self, size):
         """Returns the flags that size the cache: for all that there is, or for a share of it."""
         share = self.given.cache_share
-        mib = size * share / (1 << 20) if share else 2 * size / (1 << 20) + 256
-        return ["--cache-size", f"{int(mib)}MiB"]
+        room = size * share if share else 2 * size + (256 << 20)
+        return ["--cache-size", f"{int(room) >> 10}KiB"]
 
     def result(self):
         """Returns everything that somebody needs to compare this run with another one."""
@@ -222,6 +223,10 @@ def main():
         plan.bandwidth, plan.bandwidth_share = given.bandwidth * 1e6, None
     if given.data and plan.bandwidth_share:
         sys.exit(f"error: say with --bandwidth how fast the storage of {given.data} is")
+    if given.images:
+        if "images" not in plan.prepare:
+            sys.exit(f"error: --images: the data set of {given.job} is not one of images")
+        plan.prepare["images"] = given.images
     plan.works = [work for work in plan.works if not given.work or given.work in work.name]
     if not plan.works:
         sys.exit(f"error: {given.job} has no work with '{given.work}' in its name")

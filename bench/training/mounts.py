@@ -78,8 +78,9 @@ class Forebay:
 
 
 @contextlib.contextmanager
-def uncached(rig, folder):
-    """Mounts the bucket with rclone and no cache, for a block; yields the mount point."""
+def uncached(rig, folder, more):
+    """Mounts the bucket with rclone and no cache, for a block; yields the mount point. `more` are
+    flags of rclone."""
     point = folder / "rclone"
     point.mkdir()
     place = rig.place
@@ -98,7 +99,7 @@ def uncached(rig, folder):
     flags += ["--use-server-modtime", "--no-checksum", "--quiet"]
     # Requests of the kernel that overtake each other look like seeks to it, and each seek is a new
     # GET: some 18 bytes came in for each one that was read through a mapping.
-    flags += ["--async-read=false"]
+    flags += ["--async-read=false", *more]
     process = subprocess.Popen(
         ["rclone", "mount", f":s3:{place['bucket']}", str(point), *flags], env=environment
     )

@@ -57,11 +57,16 @@ def read(folder, batch="64"):
         lmdb.open(str(folder), readonly=True, lock=True, create=False) as store,
         store.begin(buffers=True) as view,
     ):
+        opened = time.monotonic()
         for key, value in view.cursor():
             count, size = count + 1, size + len(value)
             total += int(numpy.frombuffer(value, numpy.uint8).sum()) * int(bytes(key))
-    took = time.monotonic() - start
+        read = time.monotonic()
+    closed, took = time.monotonic(), read - opened
     return {
+        # Once for a job, however many epochs it reads.
+        "open s": opened - start,
+        "close s": closed - read,
         "read s": took,
         "records/s": count / took,
         "MB/s": size / 1e6 / took,

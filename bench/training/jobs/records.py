@@ -80,7 +80,11 @@ def tf_cnn_benchmarks(folder, checkout, model, batch, batches):
     # The pipeline starts with the graph, and fills its shuffle buffer before the first batch comes;
     # the images a second leave that out.
     fill = times["Done warm up"] - times["Initializing graph"]
-    return {"fill s": fill, "images/s": rate}
+    return {
+        "fill s": fill,
+        "images/s": rate,
+        "job s": fill + int(batch) * int(batches) / rate,
+    }
 
 
 def pipeline(folder, batch, batches):
@@ -109,7 +113,12 @@ def pipeline(folder, batch, batches):
     total = 0
     for record in tf.data.TFRecordDataset(names).as_numpy_iterator():
         total = add(total, record)
-    return {"fill s": filled - start, "images/s": rate, "sum": total}
+    return {
+        "fill s": filled - start,
+        "images/s": rate,
+        "job s": filled - start + batch * batches / rate,
+        "sum": total,
+    }
 
 
 if __name__ == "__main__":
