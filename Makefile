@@ -1,6 +1,6 @@
 # Every command of the project. `make help` lists them; what is longer than three lines is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-storages test-model test-fsx test-training bench bench-writes bench-operate bench-training bench-eviction package bench-peers lint fmt
+.PHONY: help build demo test test-storages test-model test-fsx test-training bench bench-writes bench-operate bench-namespace bench-training bench-eviction package bench-peers lint fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,9 @@ bench-writes: ## The same of files that are written; JSON in bench/results/write
 
 bench-operate: ## Measure loads, and what it costs to look; JSON in bench/results/operate.json
 	@scripts/bench --operate
+
+bench-namespace: ## What a tree of ten million files costs (20 minutes, 10 GB); JSON in bench/results/namespace.json
+	@scripts/bench --namespace
 
 bench-training: ## A training job, local, remote and cached: JOB=tensorflow|pytorch|lmdb|checkpoints|dlio
 	@bench/training/run $(JOB) $(OPTIONS)

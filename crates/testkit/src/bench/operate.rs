@@ -44,7 +44,7 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
     let data = prepare(setting, &storage, local.path())?;
     let relay = storage.relay();
     relay.set_latency(Duration::from_millis(setting.latency_ms));
-    relay.set_bandwidth(Some(setting.bandwidth_bytes));
+    relay.set_bandwidth(setting.bandwidth());
     let bench = Bench {
         setting,
         storage: &storage,
@@ -207,7 +207,10 @@ impl Bench<'_> {
 }
 
 /// Returns the processor time that the daemon takes meanwhile.
-fn of_the_daemon(mount: &Mount<'_>, meanwhile: impl FnOnce() -> Result<()>) -> Result<f64> {
+pub(super) fn of_the_daemon(
+    mount: &Mount<'_>,
+    meanwhile: impl FnOnce() -> Result<()>,
+) -> Result<f64> {
     let before = processor_seconds(mount.pid())?;
     meanwhile()?;
     Ok(processor_seconds(mount.pid())? - before)

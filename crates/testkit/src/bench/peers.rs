@@ -111,7 +111,7 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
     let peers = Peer::ALL.map(|peer| (peer, peer.prepare(&storage, local.path())));
     let relay = storage.relay();
     relay.set_latency(Duration::from_millis(setting.latency_ms));
-    relay.set_bandwidth(Some(setting.bandwidth_bytes));
+    relay.set_bandwidth(setting.bandwidth());
 
     say("bare client and local disk");
     let bare = Bare {
@@ -156,9 +156,12 @@ fn forebay(bench: &Bench<'_>, storage: &Storage, report: &mut Report) {
     let sandbox = Sandbox::new(storage).with_hedging();
     let total = bench.data.large.len as u64 + bench.data.small_bytes();
     let size = format!("{}MiB", (total >> 20) * 2 + 256);
-    let mount = sandbox.mount(storage).cache_size(&size).start();
+    let mounting = sandbox.mount(storage).cache_size(&size);
+    let mount = mounting.flag("--preset", "training").start();
     let version = mount.status().0["version"].to_string();
-    let command = format!("forebay mount s3://data MNT --endpoint ENDPOINT --cache-size {size}");
+    let command = format!(
+        "forebay mount s3://data MNT --endpoint ENDPOINT --cache-size {size} --preset training"
+    );
     report.contestant("forebay", version.trim_matches('"'), &command);
     let settled = |_: &Path| {
         let all_is_cached = || mount.status().number("/cache/used_bytes") >= total;

@@ -40,7 +40,7 @@ pub struct Machine {
 pub struct Setting {
     /// Time until the storage begins to answer.
     pub latency_ms: u64,
-    /// Bytes a second over all connections.
+    /// Bytes a second over all connections; zero where nothing bounds them.
     pub bandwidth_bytes: u64,
     /// Length of the large file.
     pub large_bytes: usize,
@@ -53,12 +53,20 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// Returns how many bytes a second the storage may give.
+    pub(super) fn bandwidth(&self) -> Option<u64> {
+        Some(self.bandwidth_bytes).filter(|bytes| *bytes > 0)
+    }
+
     /// Says it in a line, for people.
     pub(super) fn told(&self) -> String {
+        let bandwidth = match self.bandwidth() {
+            Some(bytes) => format!("and {} MB/s", bytes / 1_000_000),
+            None => "without a limit".to_owned(),
+        };
         format!(
-            "storage at {} ms and {} MB/s; one file of {} MiB, {} files of {} KiB; median of {} where warm",
+            "storage at {} ms {bandwidth}; one file of {} MiB, {} files of {} KiB; median of {} where warm",
             self.latency_ms,
-            self.bandwidth_bytes / 1_000_000,
             self.large_bytes >> 20,
             self.small_count,
             self.small_bytes >> 10,
@@ -82,6 +90,9 @@ pub enum Unit {
     /// Milliseconds, of which less is better.
     #[serde(rename = "ms")]
     Milliseconds,
+    /// Megabytes in all, of which less is better.
+    #[serde(rename = "MB")]
+    Total,
 }
 
 /// One piece of work, by the product and by its baseline.
@@ -112,6 +123,7 @@ impl Unit {
             Unit::Megabytes => work.bytes as f64 / 1e6 / work.seconds,
             Unit::Files | Unit::Reads => work.count as f64 / work.seconds,
             Unit::Milliseconds => work.seconds * 1e3 / work.count as f64,
+            Unit::Total => work.bytes as f64 / 1e6,
         }
     }
 
@@ -122,6 +134,7 @@ impl Unit {
             Unit::Files => "files/s",
             Unit::Reads => "reads/s",
             Unit::Milliseconds => "ms",
+            Unit::Total => "MB",
         }
     }
 }

@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
+use super::bounds;
 use super::http::Connection;
 use super::report::{Machine, Report, Row, Setting, Unit};
 use super::workload::{self, DataSet, Item, Work};
@@ -25,24 +28,35 @@ const RANGE: usize = 8 << 20;
 const RANDOM_READS: usize = 4_000;
 /// Directories of the tree that is walked before anything of it is known, and files in each.
 const TREE: (usize, usize) = (40, 100);
+/// Shards of the length of the large file together.
+const SHARDS: usize = 8;
+/// Directories of the tree that is walked when all of it is known; each has as many files as there are
+/// small ones, and the first of them is the directory that is listed.
+const WIDE: usize = 10;
 
 /// Runs everything; `say` is told what is being done.
 pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
     say("preparing the data set");
     let storage = Storage::s3();
     let local = TempDir::new().context("directory for the local copy")?;
-    let data = prepare(setting, &storage, local.path())?;
+    let mut data = prepare(setting, &storage, local.path())?;
+    let both = |name: &str, content: &[u8]| put(&storage, local.path(), name, content);
+    data.add_shards((SHARDS, setting.large_bytes / SHARDS), both)?;
     for index in 0..TREE.0 * TREE.1 {
         let name = format!("tree/{:02}/{index:05}", index / TREE.1);
         storage.put_bytes(name, b"of no interest");
     }
+    for index in 0..WIDE * setting.small_count {
+        let name = format!("wide/{:02}/{index:06}", index / setting.small_count);
+        both(&name, b"of no interest")?;
+    }
     storage
         .relay()
         .set_latency(Duration::from_millis(setting.latency_ms));
-    storage.relay().set_bandwidth(Some(setting.bandwidth_bytes));
+    storage.relay().set_bandwidth(setting.bandwidth());
 
     let sandbox = Sandbox::new(&storage).with_hedging();
-    let cache = setting.large_bytes + setting.small_count * setting.small_bytes;
+    let cache = 2 * setting.large_bytes + setting.small_count * setting.small_bytes;
     let cache_size = format!("{}MiB", (cache >> 20) * 2 + 256);
     let mount = sandbox.mount(&storage).cache_size(&cache_size).start();
     let bench = Bench {
@@ -58,6 +72,8 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
     let machine = Machine::of(&mount);
     let daemon_memory_bytes = mount.memory("VmHWM");
     mount.unmount();
+    let again = || sandbox.mount(&storage).cache_size(&cache_size).start();
+    rows.push(restarted(&data, (setting, &storage, local.path()), again)?);
     let spared = sandbox.mount(&storage).cache_size(&cache_size);
     let spared = spared.switch("--read-only").switch("--spare-opens");
     let mount = spared.flag("--freshness", "immutable").start();
@@ -70,6 +86,7 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
     };
     bench.spared(&mut rows, &mut say)?;
     mount.unmount();
+    bounds::run(setting, &storage, &data, &mut rows, &mut say)?;
     Ok(Report {
         machine,
         setting: setting.clone(),
@@ -84,15 +101,46 @@ pub(super) fn prepare(setting: &Setting, storage: &Storage, local: &Path) -> Res
         setting.large_bytes,
         setting.small_count,
         setting.small_bytes,
-        |name, content| {
-            storage.put_bytes(name, content);
-            let path = local.join(name);
-            fs::create_dir_all(path.parent().context("names have a directory")?)?;
-            fs::write(path, content).context("local copy")
-        },
+        |name, content| put(storage, local, name, content),
     )?;
     storage.let_everybody_read_and_list();
     Ok(data)
+}
+
+fn put(storage: &Storage, local: &Path, name: &str, content: &[u8]) -> Result<()> {
+    storage.put_bytes(name, content);
+    let path = local.join(name);
+    fs::create_dir_all(path.parent().context("names have a directory")?)?;
+    fs::write(path, content).context("local copy")
+}
+
+/// An epoch over the small files, each time right after the daemon was started anew.
+fn restarted<'a>(
+    data: &DataSet,
+    (setting, storage, local): (&Setting, &Storage, &Path),
+    mount: impl Fn() -> Mount<'a>,
+) -> Result<Row> {
+    let plan = Plan {
+        work: "warm epoch after a restart",
+        unit: Unit::Files,
+        goal: 0.85,
+    };
+    let epoch = |root: &Path, turn: usize| {
+        drop_kernel_caches();
+        workload::epoch(root, &data.small, READERS, turn as u64 + 1)
+    };
+    let (base, done, requests) = by_turns(
+        setting.repeats,
+        storage,
+        |turn| epoch(local, turn),
+        |turn| {
+            let mount = mount();
+            let done = epoch(mount.point(), turn);
+            mount.unmount();
+            done
+        },
+    )?;
+    Ok(plan.row(done, "local disk", base, requests))
 }
 
 /// Two ways to the same bytes.
@@ -151,6 +199,15 @@ impl Bench<'_> {
         )?;
         cold(
             Plan {
+                work: "cold, 8 shards, 4 readers",
+                unit: Unit::Megabytes,
+                goal: 0.97,
+            },
+            &|| workload::shards(point, &data.shards, READERS),
+            &[("bare ranged GETs, 32 connections", bare_large)],
+        )?;
+        cold(
+            Plan {
                 work: "cold epoch, small files",
                 unit: Unit::Files,
                 goal: 0.80,
@@ -161,7 +218,7 @@ impl Bench<'_> {
                 ("bare GETs, 4 connections", bare_readers),
             ],
         )?;
-        let total = data.large.len as u64 + data.small_bytes();
+        let total = 2 * data.large.len as u64 + data.small_bytes();
         wait::until("all is in the cache", || {
             self.mount.status().number("/cache/used_bytes") >= total
         });
@@ -185,6 +242,11 @@ impl Bench<'_> {
             &|root, _| workload::sequential(root, large),
         )?;
         warm(
+            plan("warm, 8 shards, 4 readers", Unit::Megabytes, 0.95),
+            true,
+            &|root, _| workload::shards(root, &self.data.shards, READERS),
+        )?;
+        warm(
             plan("warm epoch, small files", Unit::Files, 0.90),
             true,
             &|root, seed| workload::epoch(root, small, READERS, seed),
@@ -206,7 +268,23 @@ impl Bench<'_> {
         )?;
         warm(plan("walk and stat", Unit::Files, 1.2), true, &|root, _| {
             workload::walk(&root.join("images"), small.len())
-        })
+        })?;
+        let wide = WIDE * small.len();
+        workload::walk(&self.mount.path("wide"), wide)?;
+        warm(
+            plan(
+                "walk and stat of a tree ten times as large",
+                Unit::Files,
+                1.2,
+            ),
+            true,
+            &|root, _| workload::walk(&root.join("wide"), wide),
+        )?;
+        warm(
+            plan("list of a directory of as many names", Unit::Files, 0.60),
+            true,
+            &|root, _| workload::list(&root.join("wide/00"), small.len()),
+        )
     }
 
     /// Later reads of a read-only mount whose kernel opens files by itself, right after a restart.
@@ -290,6 +368,11 @@ pub(super) struct Bare<'a> {
 impl Bare<'_> {
     /// Gets the large object in parallel ranges, as fast as the wire gives it.
     pub(super) fn large(self) -> Result<Work> {
+        Ok(self.large_and_processor()?.0)
+    }
+
+    /// The same, with the seconds of the processors that it took.
+    pub(super) fn large_and_processor(self) -> Result<(Work, f64)> {
         let Item {
             name, seed, len, ..
         } = &self.data.large;
@@ -302,19 +385,27 @@ impl Bare<'_> {
             crate::data::check(*seed, 0, &first).is_ok(),
             "the bare client gets wrong bytes"
         );
-        workload::timed(|| {
+        // The relay has threads in this process, too.
+        let processor_ns = AtomicU64::new(0);
+        let work = workload::timed(|| {
             let client = || (Connection::new(endpoint), Vec::new());
             workload::in_parallel(&ranges, CONNECTIONS, client, |(connection, body), index| {
                 let start = index * RANGE;
                 let part = RANGE.min(len - start);
+                let before = clock_gettime(ClockId::ThreadCPUTime);
                 connection.get(&path, Some((start as u64, part as u64)), body)?;
+                let took = clock_gettime(ClockId::ThreadCPUTime) - before;
+                let took =
+                    u64::try_from(took.tv_nsec)? + 1_000_000_000 * u64::try_from(took.tv_sec)?;
+                processor_ns.fetch_add(took, Ordering::Relaxed);
                 ensure!(body.len() == part, "a short answer");
                 // The sum is of no use for a part; it costs what it costs the other contestants.
                 std::hint::black_box(workload::checksum(0, body));
                 Ok(())
             })?;
             Ok((1, *len as u64))
-        })
+        })?;
+        Ok((work, processor_ns.into_inner() as f64 / 1e9))
     }
 
     /// Lists the tree that nobody knows yet, all levels at once.
@@ -378,6 +469,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// A row of which more is better.
     pub(super) fn row(self, done: Work, baseline: &'static str, base: Work, requests: u64) -> Row {
         let Plan { work, unit, goal } = self;
         let (forebay, baseline_value) = (unit.of(done), unit.of(base));
@@ -391,6 +483,15 @@ impl Plan {
             ratio,
             goal,
             requests,
+        }
+    }
+
+    /// A row of which less is better.
+    pub(super) fn less(self, done: Work, baseline: &'static str, base: Work, requests: u64) -> Row {
+        let row = self.row(done, baseline, base, requests);
+        Row {
+            ratio: 1.0 / row.ratio,
+            ..row
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::data;
 
 /// How much `read` asks for at a time in a sequential read, as a copying tool does.
 const PIECE: usize = 1 << 20;
+/// The same in the readers of records.
+const SHARD_PIECE: usize = 256 << 10;
 
 /// One object of the data set.
 #[derive(Debug, Clone)]
@@ -35,6 +37,8 @@ pub struct DataSet {
     pub large: Item,
     /// Many small files in directories, as an image folder.
     pub small: Vec<Item>,
+    /// As many bytes as the large file has, in shards; of a run that reads some.
+    pub shards: Vec<Item>,
 }
 
 /// What a piece of work took.
@@ -76,7 +80,33 @@ impl DataSet {
                 )
             })
             .collect::<Result<_>>()?;
-        Ok(DataSet { large, small })
+        let shards = Vec::new();
+        Ok(DataSet {
+            large,
+            small,
+            shards,
+        })
+    }
+
+    /// Adds files of one length to those that are read from end to end; `put` is called as above.
+    pub fn add_shards(
+        &mut self,
+        (count, len): (usize, usize),
+        mut put: impl FnMut(&str, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        for index in 0..count {
+            let (name, seed) = (format!("shards/{index:02}.bin"), (1 << 40) + index as u64);
+            let content = data::bytes(seed, len);
+            put(&name, &content)?;
+            let sum = checksum(0, &content);
+            self.shards.push(Item {
+                name,
+                seed,
+                len,
+                sum,
+            });
+        }
+        Ok(())
     }
 
     /// Returns the bytes of all small files.
@@ -122,11 +152,26 @@ pub fn sequential(root: &Path, item: &Item) -> Result<Work> {
 /// Reads every small file once, in random order, by several readers.
 pub fn epoch(root: &Path, items: &[Item], readers: usize, seed: u64) -> Result<Work> {
     let order = data::shuffled(seed, items.len());
+    by_readers(root, items, (&order, readers), PIECE)
+}
+
+/// Reads every shard once, in order, by several readers, as training does: in small pieces.
+pub fn shards(root: &Path, items: &[Item], readers: usize) -> Result<Work> {
+    let order: Vec<usize> = (0..items.len()).collect();
+    by_readers(root, items, (&order, readers), SHARD_PIECE)
+}
+
+fn by_readers(
+    root: &Path,
+    items: &[Item],
+    (order, readers): (&[usize], usize),
+    piece: usize,
+) -> Result<Work> {
     timed(|| {
         in_parallel(
-            &order,
+            order,
             readers,
-            || vec![0; PIECE],
+            || vec![0; piece],
             |buffer, index| read_one(root, &items[index], buffer),
         )?;
         Ok((
@@ -151,6 +196,46 @@ pub fn random(root: &Path, item: &Item, block: usize, count: usize) -> Result<Wo
             }
         }
         Ok((count as u64, (count * block) as u64))
+    })
+}
+
+/// Reads a file by many readers, each its own part of it from end to end.
+pub fn parts(root: &Path, item: &Item, readers: usize) -> Result<Work> {
+    let (path, part) = (root.join(&item.name), item.len / readers);
+    let order: Vec<usize> = (0..readers).collect();
+    timed(|| {
+        in_parallel(
+            &order,
+            readers,
+            || vec![0; PIECE],
+            |buffer, index| {
+                let file = File::open(&path).context("open the large file")?;
+                let (mut at, end) = (index * part, (index + 1) * part);
+                while at < end {
+                    let piece = &mut buffer[..PIECE.min(end - at)];
+                    file.read_exact_at(piece, at as u64)
+                        .context("read a part")?;
+                    let first = &piece[..piece.len().min(4096)];
+                    let right = data::check(item.seed, at as u64, first);
+                    ensure!(right.is_ok(), "wrong bytes at {at} of {}", item.name);
+                    at += piece.len();
+                }
+                Ok(())
+            },
+        )?;
+        Ok((readers as u64, (part * readers) as u64))
+    })
+}
+
+/// Lists a directory, and asks for nothing more.
+pub fn list(dir: &Path, expected: usize) -> Result<Work> {
+    timed(|| {
+        let mut names = 0;
+        for entry in fs::read_dir(dir)? {
+            names += usize::from(!entry?.file_name().is_empty());
+        }
+        ensure!(names == expected, "{names} names and not {expected}");
+        Ok((names as u64, 0))
     })
 }
 

@@ -43,8 +43,8 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
     let storage = Storage::s3_in_memory();
     storage.let_everybody_write();
     let relay = storage.relay();
-    relay.set_upload_bandwidth(Some(setting.bandwidth_bytes));
-    relay.set_bandwidth(Some(setting.bandwidth_bytes));
+    relay.set_upload_bandwidth(setting.bandwidth());
+    relay.set_bandwidth(setting.bandwidth());
     relay.set_latency(Duration::from_millis(setting.latency_ms));
     let local = TempDir::new().context("directory for the local copies")?;
     let bench = Bench {
@@ -68,7 +68,7 @@ pub fn run(setting: &Setting, mut say: impl FnMut(&str)) -> Result<Report> {
     say("back");
     let mounted = mount(&back, "back");
     bench.back((&back, &mounted), local.path(), &mut rows)?;
-    relay.set_upload_bandwidth(Some(setting.bandwidth_bytes));
+    relay.set_upload_bandwidth(setting.bandwidth());
     mounted.unmount();
     say("many writers");
     let daemon_memory_bytes = bench.crowd(&mut rows)?;
