@@ -245,6 +245,7 @@ impl Worker {
         let worker = Arc::clone(self);
         async move {
             let listing = worker.list_unnoticed(mount, dir.clone(), freshness, deadline);
+            worker.lists(mount, &dir, freshness, deadline);
             let listed = listing.await?;
             worker.listed(mount, &dir, freshness, Some(listed.value.len()));
             Ok(listed)

@@ -137,21 +137,41 @@ impl Neighbours {
         if is_followed && self.lies_in_followed(mount, &dir) {
             return None;
         }
+        let tree = (mount, dir);
+        let opens = self.evidence.in_directory as u64;
+        self.follow(now, &tree, opens).then_some(tree)
+    }
+
+    /// Takes note that the first thing in a tree is opened; says whether that makes the rest worth
+    /// fetching.
+    pub(crate) fn on_first(&mut self, now: Instant, tree: &Tree) -> bool {
+        !self.lies_in_followed(tree.0, &tree.1) && self.follow(now, tree, 1)
+    }
+
+    /// Follows a tree of which so much was opened; false when it is followed, or was, or too many are.
+    fn follow(&mut self, now: Instant, tree: &Tree, opens: u64) -> bool {
         self.trees
             .retain(|_, tree| tree.is_live(now) || tree.rests(now));
-        let tree = (mount, dir);
-        if self.trees.contains_key(&tree) || self.trees.len() >= TREES_MAX {
-            return None;
+        if self.trees.contains_key(tree) || self.trees.len() >= TREES_MAX {
+            return false;
         }
         let followed = Followed {
-            opens: self.evidence.in_directory as u64,
+            opens,
             last_open: now,
             ended: None,
             found: 0,
             cached: 0,
         };
         self.trees.insert(tree.clone(), followed);
-        Some(tree)
+        true
+    }
+
+    /// Returns whether this was opened lately, and missed.
+    pub(crate) fn missed_lately(&self, now: Instant, mount: MountId, path: &ObjectPath) -> bool {
+        let is_this = |(at, of, seen): &(Instant, MountId, ObjectPath)| {
+            *of == mount && seen == path && now.saturating_duration_since(*at) <= WINDOW
+        };
+        self.recent.iter().any(is_this)
     }
 
     /// Returns how many files of a tree may have been fetched by now; `None` when nobody has

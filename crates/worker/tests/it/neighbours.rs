@@ -193,6 +193,23 @@ async fn a_walk_finds_the_rest_of_the_tree_listed_and_each_directory_is_listed_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_directory_and_the_first_in_it_bring_the_others() {
+    let rig = Rig::new();
+    let dirs = directories(&rig);
+    let (above, _) = dirs[0].split().unwrap();
+    let siblings = dirs.iter().filter(|dir| dir.split().unwrap().0 == above);
+    let siblings = siblings.count() as u64;
+    list(&rig, &above, Freshness::Immutable).await;
+    list(&rig, &dirs[1], Freshness::Immutable).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(rig.storage.asked(), (2, 0), "the second says nothing");
+    list(&rig, &dirs[0], Freshness::Immutable).await;
+    until("the others are listed", || rig.storage.asked().0 > siblings).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(rig.storage.asked(), (1 + siblings, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_few_directories_bring_no_others_and_none_where_each_look_asks() {
     let rig = Rig::new();
     let dirs = directories(&rig);
