@@ -331,14 +331,9 @@ impl Start<'_> {
             Arc::clone(&self.clock),
             beginning,
         );
-        self.runtime
-            .spawn(Arc::clone(&mounts).look_after_restored());
-        self.runtime
-            .spawn(surplus::look_after(Arc::clone(&vfs), Arc::clone(&session)));
         let jobs = self.jobs(&worker, &vfs, &mounts);
         let pins = self.pins(&worker, &vfs, &jobs);
-        self.runtime.spawn(Arc::clone(&rules).look_after());
-        self.runtime.spawn(Arc::clone(&jobs).resume());
+        self.look_after((&mounts, &rules, &jobs), &vfs, &session);
         let rooms = Rooms {
             session,
             vfs,
@@ -362,6 +357,20 @@ impl Start<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// Starts what goes on for as long as the daemon lives.
+    fn look_after(
+        &self,
+        (mounts, rules, jobs): (&Arc<Mounts>, &Arc<Rules>, &Arc<Jobs>),
+        vfs: &Arc<Vfs>,
+        session: &Arc<fuse::Session>,
+    ) {
+        let spare = surplus::look_after(Arc::clone(vfs), Arc::clone(session));
+        self.runtime.spawn(Arc::clone(mounts).look_after_restored());
+        self.runtime.spawn(spare);
+        self.runtime.spawn(Arc::clone(rules).look_after());
+        self.runtime.spawn(Arc::clone(jobs).resume());
     }
 
     fn open_cache(&self, dir: &CacheDir) -> types::Result<Maps> {
